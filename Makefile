@@ -1,0 +1,45 @@
+# `make` lists the targets. Each sets up .venv first, once.
+PYTHON ?= python3
+VENV := .venv
+SETUP := $(VENV)/.installed
+# A stage runs `python`, and experiments run in a temporary folder: both must find this environment.
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+export DVC_NO_ANALYTICS := 1
+
+# Experiments run in a temporary folder, where a relative path would lead elsewhere.
+ifneq ($(PUBMEDQA_SOURCE),)
+ifeq ($(findstring ://,$(PUBMEDQA_SOURCE)),)
+export PUBMEDQA_SOURCE := $(abspath $(PUBMEDQA_SOURCE))
+endif
+endif
+
+.PHONY: help setup test format repro compare
+
+help: ## List the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
+
+setup: $(SETUP) ## Create .venv and install requirements.txt
+
+$(SETUP): requirements.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || \
+	  { echo "This project is pinned for Python 3.11; name one: make $(or $(MAKECMDGOALS),setup) PYTHON=python3.11"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || \
+	  { echo "Python's venv module is incomplete; on Debian: apt-get install python3-venv"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@touch $@
+
+test: $(SETUP) ## Check the style and run all tests
+	ruff check .
+	ruff format --check .
+	pytest
+
+format: $(SETUP) ## Format the code
+	ruff check --fix .
+	ruff format .
+
+repro: $(SETUP) ## Rebuild everything that params.yaml, the code or the data have changed
+	dvc repro
+
+compare: $(SETUP) ## Record each variant as an experiment: then `dvc metrics diff base prefix`
+	python -m stages.compare_experiments

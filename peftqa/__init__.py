@@ -1,0 +1,1 @@
+"""Prompt tuning against prefix tuning on PubMedQA: the library the stages share."""

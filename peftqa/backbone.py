@@ -1,0 +1,82 @@
+"""The frozen pretrained model that every variant shares."""
+
+from __future__ import annotations
+
+import logging
+import resource
+import warnings
+from pathlib import Path
+
+import torch
+from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging as transformers_logging
+
+from peftqa.params import Model
+
+logger = logging.getLogger(__name__)
+
+
+def choose_device() -> torch.device:
+    """The first GPU where there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def choose_dtype(name: str) -> torch.dtype:
+    """The torch dtype for `model.dtype`: auto, float32 or bfloat16.
+
+    auto is bfloat16 where the machine multiplies it faster than float32 (AMX or AVX512-BF16 on a CPU, or a GPU that
+    has it), float32 elsewhere. Never float16, in which T5's activations overflow.
+    """
+    if name != "auto":
+        return getattr(torch, name)
+    if choose_device().type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
+    fast = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
+    return torch.bfloat16 if fast else torch.float32
+
+
+def load_backbone(folder: Path, settings: Model) -> PreTrainedModel:
+    """The encoder-decoder model in `folder`, frozen, in evaluation mode, on the device it will run on.
+
+    Safetensors only, no remote code. A checkpoint's own lm_head is used, also where its configuration says tied.
+    Dropout is `settings.dropout` everywhere: a frozen backbone cannot overfit.
+    """
+    quiet_libraries()
+    dtype = choose_dtype(settings.dtype)
+    model = AutoModelForSeq2SeqLM.from_pretrained(
+        folder,
+        dtype=dtype,
+        attn_implementation=settings.attention,
+        dropout_rate=settings.dropout,
+        use_safetensors=True,
+        trust_remote_code=False,
+        local_files_only=True,
+    )
+    model.config.use_cache = False
+    model.requires_grad_(False)
+    model.eval()
+    device = choose_device()
+    logger.info("backbone: %s, %s, %s attention, dropout %g", device, dtype, settings.attention, settings.dropout)
+    return model.to(device)
+
+
+def quiet_libraries() -> None:
+    """Keep what a user can do nothing about out of a stage's output.
+
+    transformers warns that lm_head and shared are not tied, which is right for FLAN-T5, and of its own future names.
+    """
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
+
+
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """The tokenizer in `folder`; no remote code."""
+    return AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+
+
+def peak_memory_mb() -> float:
+    """Peak memory of this process so far, in MiB: allocated on the GPU where one is used, else resident."""
+    if choose_device().type == "cuda":
+        return torch.cuda.max_memory_allocated() / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

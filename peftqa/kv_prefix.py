@@ -1,0 +1,363 @@
+"""Prefix tuning as published, as a PEFT method: learned keys and values in front of every attention module.
+
+Li and Liang 2021 (arXiv 2101.00190) let every attention of a frozen encoder-decoder look at a few learned positions
+besides its own tokens. PEFT's own prefix tuning reaches only the decoder's self-attention in T5. This module supplies
+the rest for T5, mT5, UMT5 and models built like them. Importing it registers the peft type `KV_PREFIX`:
+
+    config = KVPrefixConfig(num_virtual_tokens=5, task_type="SEQ_2_SEQ_LM")
+    model = get_peft_model(t5, config)
+
+How it works: each attention module is wrapped in a `KVPrefixAttention`, which hands its prefix to the module as one
+more keyword argument. The module passes unknown keywords on to its attention function, and that is where the prefix
+is put in front of keys and values: after the projections, the position bias and the key-value cache, so that no
+forward pass of a model is copied here and the cache never holds a prefix. transformers lets a project register the
+attention function (`AttentionInterface`) and the mask that goes with it (`AttentionMaskInterface`).
+"""
+
+import math
+import re
+import sys
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+
+import torch
+from peft import PeftConfig
+from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_TYPE_TO_PREFIX_MAPPING, PEFT_TYPE_TO_TUNER_MAPPING
+from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
+from torch import nn
+from torch.nn.functional import pad
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import eager_mask, sdpa_mask
+
+from peftqa.errors import UserError
+
+# The attention modules of each target, by the path that they have in T5, mT5 and UMT5.
+TARGETS = {
+    "encoder": r"encoder\.block\.\d+\.layer\.\d+\.SelfAttention",
+    "decoder": r"decoder\.block\.\d+\.layer\.\d+\.SelfAttention",
+    "cross": r"decoder\.block\.\d+\.layer\.\d+\.EncDecAttention",
+}
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Attention over [prefix; tokens]
+
+
+def with_prefix(attention, module, query, key, value, attention_mask, *, position_bias, kv_prefix=None, **kwargs):
+    """Run an attention function of transformers over [prefix; tokens].
+
+    query, key, value: (batch, heads, positions, d_kv). kv_prefix: None, or keys and values (heads, prefix, d_kv).
+    The prefix has position bias zero (as in UnifiedSKG, Xie et al. 2022, arXiv 2201.05966), is never masked, and
+    leaves the bias and the mask of the tokens as they are. Without a prefix this is `attention` itself, to the bit.
+    """
+    if kv_prefix is not None:
+        prefix_key, prefix_value = (p.to(key.dtype).expand(key.shape[0], -1, -1, -1) for p in kv_prefix)
+        length = prefix_key.shape[2]
+        key, value = torch.cat([prefix_key, key], dim=2), torch.cat([prefix_value, value], dim=2)
+        position_bias = pad(position_bias, (length, 0))
+        if attention_mask is not None:  # sdpa: True where allowed; eager: 0 where allowed
+            attention_mask = pad(attention_mask, (length, 0), value=attention_mask.dtype == torch.bool)
+    return attention(module, query, key, value, attention_mask, position_bias=position_bias, **kwargs)
+
+
+def eager_kv_prefix(module, *args, **kwargs):
+    """Eager attention over [prefix; tokens]; eager attention itself is the one in the model's own source file."""
+    return with_prefix(sys.modules[type(module).__module__].eager_attention_forward, module, *args, **kwargs)
+
+
+def sdpa_kv_prefix(module, *args, **kwargs):
+    """Scaled dot product attention over [prefix; tokens]."""
+    return with_prefix(sdpa_attention_forward, module, *args, **kwargs)
+
+
+def sdpa_kv_prefix_mask(*args, allow_is_causal_skip=True, **kwargs):
+    """transformers' sdpa mask, but a causal mask is always spelled out.
+
+    By default it is left away and built later from the lengths of query and key, which are off by the prefix there.
+    """
+    return sdpa_mask(*args, allow_is_causal_skip=False, **kwargs)
+
+
+SUFFIX = "_kv_prefix"
+AttentionInterface.register("eager" + SUFFIX, eager_kv_prefix)
+AttentionInterface.register("sdpa" + SUFFIX, sdpa_kv_prefix)
+AttentionMaskInterface.register("eager" + SUFFIX, eager_mask)
+AttentionMaskInterface.register("sdpa" + SUFFIX, sdpa_kv_prefix_mask)
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Parameters
+
+
+class PrefixTrunk(nn.Module):
+    """Embedding and hidden layer of Li and Liang's MLP, shared by all modules of one target: () -> (tokens, width)."""
+
+    def __init__(self, num_virtual_tokens, d_model, width):
+        super().__init__()
+        self.embedding = nn.Parameter(torch.randn(num_virtual_tokens, d_model))
+        self.hidden = nn.Linear(d_model, width)
+
+    def forward(self):
+        return torch.tanh(self.hidden(self.embedding))
+
+
+class PrefixMLP(nn.Module):
+    """The trunk with one module's rows of the MLP's output layer: () -> keys and values, (heads, tokens, d_kv) each."""
+
+    def __init__(self, trunk, num_heads, d_kv):
+        super().__init__()
+        self.trunk = trunk
+        self.shape = (-1, 2, num_heads, d_kv)
+        self.output = nn.Linear(trunk.hidden.out_features, 2 * num_heads * d_kv)
+
+    def forward(self):
+        return self.output(self.trunk()).view(self.shape).permute(1, 2, 0, 3).unbind()
+
+    def fit(self, key, value):
+        """Choose the output layer so that the MLP gives these keys and values (exactly, for width >= tokens)."""
+        wanted = torch.stack([key, value]).permute(2, 0, 1, 3).flatten(1)
+        weight = torch.linalg.pinv(self.trunk().double()) @ wanted.to(self.output.weight.device, torch.float64)
+        self.output.weight.copy_(weight.T)
+        self.output.bias.zero_()
+
+
+class KVPrefixAttention(nn.Module, BaseTunerLayer):
+    """An attention module with, for each adapter, a learned prefix of keys and values.
+
+    `kv_prefix_key` and `kv_prefix_value` hold (heads, tokens, d_kv) by adapter name; an adapter in training with a
+    reparametrization stands in `kv_prefix_mlp` instead. The prefixes of all active adapters follow one another.
+    """
+
+    adapter_layer_names = ("kv_prefix_key", "kv_prefix_value", "kv_prefix_mlp")
+
+    def __init__(self, base_layer):
+        super().__init__()
+        self.base_layer = base_layer
+        self.kv_prefix_key = nn.ParameterDict()
+        self.kv_prefix_value = nn.ParameterDict()
+        self.kv_prefix_mlp = nn.ModuleDict()
+
+    def add_prefix(self, adapter_name, num_virtual_tokens, trunk=None):
+        """Make room for an adapter's prefix, on the module's device and in its dtype, but never below float32."""
+        base, weight = self.base_layer, self.base_layer.k.weight
+        place = {"device": weight.device, "dtype": torch.promote_types(weight.dtype, torch.float32)}
+        if trunk is not None:
+            self.kv_prefix_mlp[adapter_name] = PrefixMLP(trunk, base.n_heads, base.key_value_proj_dim).to(**place)
+            return
+        shape = (base.n_heads, num_virtual_tokens, base.key_value_proj_dim)
+        self.kv_prefix_key[adapter_name] = nn.Parameter(torch.zeros(shape, **place))
+        self.kv_prefix_value[adapter_name] = nn.Parameter(torch.zeros(shape, **place))
+
+    def prefix(self, adapter_name):
+        """Keys and values of one adapter, (heads, tokens, d_kv) each, or None where it has none in this module."""
+        if adapter_name in self.kv_prefix_mlp:
+            return self.kv_prefix_mlp[adapter_name]()
+        if adapter_name in self.kv_prefix_key:
+            return self.kv_prefix_key[adapter_name], self.kv_prefix_value[adapter_name]
+        return None
+
+    @torch.no_grad()
+    def set_prefix(self, adapter_name, key, value):
+        """Give an adapter these keys and values, (heads, tokens, d_kv) each."""
+        if adapter_name in self.kv_prefix_mlp:
+            self.kv_prefix_mlp[adapter_name].fit(key, value)
+        else:
+            self.kv_prefix_key[adapter_name].copy_(key)
+            self.kv_prefix_value[adapter_name].copy_(value)
+
+    def forward(self, *args, **kwargs):
+        prefixes = [] if self.disable_adapters else [self.prefix(name) for name in self.active_adapters]
+        prefixes = [prefix for prefix in prefixes if prefix is not None and prefix[0].shape[1] > 0]
+        if not prefixes:
+            return self.base_layer(*args, **kwargs)
+        if not self.base_layer.config._attn_implementation.endswith(SUFFIX):
+            raise UserError(
+                "The attention implementation was changed after the prefix was added, which would drop the prefix: "
+                "choose eager or sdpa before, or set eager_kv_prefix or sdpa_kv_prefix."
+            )
+        kv_prefix = prefixes[0] if len(prefixes) == 1 else [torch.cat(p, dim=1) for p in zip(*prefixes, strict=True)]
+        return self.base_layer(*args, kv_prefix=kv_prefix, **kwargs)
+
+
+@contextmanager
+def frozen_model(model):
+    """The model with its prefixes switched off and in evaluation mode, for a moment."""
+    layers = [module for module in model.modules() if isinstance(module, KVPrefixAttention)]
+    before = [layer.disable_adapters for layer in layers], [module.training for module in model.modules()]
+    for layer in layers:
+        layer._disable_adapters = True
+    model.eval()
+    try:
+        yield
+    finally:
+        for layer, disabled in zip(layers, before[0], strict=True):
+            layer._disable_adapters = disabled
+        for module, training in zip(model.modules(), before[1], strict=True):
+            module.training = training
+
+
+@torch.no_grad()
+def text_prefixes(model, token_ids, num_virtual_tokens):
+    """What a text leaves in a frozen model: {module path: [keys, values]}, (heads, num_virtual_tokens, d_kv) each.
+
+    The encoder and the decoder both read the text, which is repeated while shorter than the prefix. Its first
+    `num_virtual_tokens` positions are taken.
+    """
+    repeats = max(1, math.ceil(num_virtual_tokens / len(token_ids)))
+    text = torch.tensor([list(token_ids) * repeats], device=model.device)
+    prefixes = {path: [] for path, module in model.named_modules() if isinstance(module, KVPrefixAttention)}
+
+    with ExitStack() as stack:
+        for path, prefix in prefixes.items():
+            attention = model.get_submodule(path).base_layer
+            for projection in (attention.k, attention.v):
+
+                def keep(_, __, output, prefix=prefix, shape=(-1, attention.n_heads, attention.key_value_proj_dim)):
+                    prefix.append(output[0].view(shape).transpose(0, 1)[:, :num_virtual_tokens])
+
+                stack.enter_context(projection.register_forward_hook(keep))
+        stack.enter_context(frozen_model(model))
+        model(input_ids=text, decoder_input_ids=text, use_cache=False)
+    return prefixes
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The PEFT method
+
+
+@dataclass
+class KVPrefixConfig(PeftConfig):
+    """What a key-value prefix consists of and how it starts.
+
+    num_virtual_tokens: length of the prefix in every module.
+    target: any of "encoder" and "decoder" (their self-attention) and "cross" (attention over the encoder's output).
+    init: "random", normal with standard deviation `init_scale`; or "text", the keys and values that the text with
+        token ids `init_token_ids` has in the frozen model, read by the encoder and by the decoder. A shorter text is
+        repeated; of a longer one the first `num_virtual_tokens` positions are taken.
+    reparametrization: None, or the width of the MLP of Li and Liang that makes the prefix during training, one for each
+        target. It starts at the same prefix as without, and is folded into plain keys and values on saving.
+    """
+
+    num_virtual_tokens: int = 5
+    target: list[str] = field(default_factory=lambda: list(TARGETS))
+    init: str = "random"
+    init_scale: float = 0.02
+    init_token_ids: list[int] | None = None
+    reparametrization: int | None = None
+
+    def __post_init__(self):
+        super().__post_init__()
+        self.peft_type = "KV_PREFIX"
+        self.target = list(self.target)
+        if not self.target or len(set(self.target)) < len(self.target) or set(self.target) - set(TARGETS):
+            raise UserError(
+                f"target is {self.target}: name each at most once of {', '.join(TARGETS)}, and one at least."
+            )
+        if self.num_virtual_tokens < 0:
+            raise UserError(f"num_virtual_tokens is {self.num_virtual_tokens}: it must not be negative.")
+        if self.init not in ("random", "text"):
+            raise UserError(f"init is {self.init!r}: it must be random or text.")
+        if self.init == "text" and not self.init_token_ids:
+            raise UserError("init is text, but init_token_ids is empty: give the token ids of the text.")
+        if self.reparametrization is not None and self.reparametrization < max(1, self.num_virtual_tokens):
+            raise UserError(
+                f"reparametrization is {self.reparametrization}: the MLP must be at least as wide as the prefix is "
+                f"long ({self.num_virtual_tokens}), or it cannot make any prefix."
+            )
+
+    @property
+    def target_modules(self):
+        """The pattern by which PEFT finds the modules."""
+        return rf"(?:.*\.)?(?:{'|'.join(TARGETS[name] for name in self.target)})"
+
+    def save_pretrained(self, save_directory, **kwargs):
+        # What is saved are plain keys and values, so whoever loads them must not build an MLP.
+        PeftConfig.save_pretrained(replace(self, reparametrization=None), save_directory, **kwargs)
+
+
+class KVPrefixModel(BaseTuner):
+    """Puts a `KVPrefixAttention` around the attention modules of a T5, mT5 or UMT5; made by `get_peft_model`."""
+
+    prefix = "kv_prefix_"
+    tuner_layer_cls = KVPrefixAttention
+
+    def _prepare_model(self, peft_config, model):
+        for target in peft_config.target:
+            if not any(re.fullmatch(rf"(?:.*\.)?{TARGETS[target]}", path) for path, _ in model.named_modules()):
+                wanted = TARGETS[target].replace(r"\.", ".").replace(r"\d+", "N")
+                raise UserError(
+                    f"{type(model).__name__} has no attention modules for the target {target}: "
+                    f"looked for {wanted}, as in T5, mT5 and UMT5."
+                )
+        if model.config._attn_implementation in ("eager", "sdpa"):
+            model.set_attn_implementation(model.config._attn_implementation + SUFFIX)
+        if not model.config._attn_implementation.endswith(SUFFIX):
+            raise UserError(
+                f"The attention implementation of {type(model).__name__} is {model.config._attn_implementation}: "
+                "a prefix needs eager or sdpa, through transformers' AttentionInterface."
+            )
+
+    def inject_adapter(self, model, adapter_name, *args, **kwargs):
+        self._trunks = {}  # of this adapter, by target
+        super().inject_adapter(model, adapter_name, *args, **kwargs)
+        config = self.peft_config[adapter_name]
+        if config.inference_mode:
+            return  # its values are about to be loaded
+        texts = text_prefixes(model, config.init_token_ids, config.num_virtual_tokens) if config.init == "text" else {}
+        for path, layer in model.named_modules():
+            if isinstance(layer, KVPrefixAttention) and layer.prefix(adapter_name) is not None:
+                shape = layer.prefix(adapter_name)[0].shape
+                # Drawn in float32 on the CPU, so that a seed means one prefix on any device and in any dtype.
+                start = texts.get(path) or [config.init_scale * torch.randn(shape) for _ in ("key", "value")]
+                layer.set_prefix(adapter_name, *start)
+
+    def _create_and_replace(self, peft_config, adapter_name, target, target_name, parent, current_key):
+        if isinstance(target, KVPrefixAttention):
+            layer = target
+        else:
+            layer = KVPrefixAttention(target)
+            self._replace_module(parent, target_name, layer, target)
+        trunk = None
+        if peft_config.reparametrization is not None:
+            kind = next(name for name in peft_config.target if re.search(TARGETS[name], current_key))
+            if kind not in self._trunks:
+                size = peft_config.num_virtual_tokens, layer.base_layer.d_model, peft_config.reparametrization
+                self._trunks[kind] = PrefixTrunk(*size)
+            trunk = self._trunks[kind]
+        layer.add_prefix(adapter_name, peft_config.num_virtual_tokens, trunk)
+
+    def _replace_module(self, parent, child_name, new_module, child):
+        setattr(parent, child_name, new_module)
+
+    @classmethod
+    def _get_adapter_state_dict(cls, model, config, adapter_name, state_dict, unwanted_adapter_names):
+        if config.reparametrization is None:
+            return super()._get_adapter_state_dict(model, config, adapter_name, state_dict, unwanted_adapter_names)
+        folded = {}
+        for path, layer in model.named_modules():
+            if isinstance(layer, KVPrefixAttention) and adapter_name in layer.kv_prefix_mlp:
+                key, value = layer.prefix(adapter_name)
+                folded[f"{path}.kv_prefix_key.{adapter_name}"] = key.detach().contiguous()
+                folded[f"{path}.kv_prefix_value.{adapter_name}"] = value.detach().contiguous()
+        return folded
+
+    @classmethod
+    def _remap_adapter_state_dict_for_load(cls, model, config, adapter_name, state_dict):
+        if config.reparametrization is not None:  # PEFT would ignore every key without a word
+            raise UserError(
+                f"Adapter {adapter_name} is in training with a reparametrization, into which saved keys and values "
+                "cannot be loaded: load them as a new adapter."
+            )
+        return super()._remap_adapter_state_dict_for_load(model, config, adapter_name, state_dict)
+
+    def _check_merge_allowed(self):
+        raise UserError("A key-value prefix cannot be merged: it is not a change of weights but more to attend to.")
+
+    def unload(self):
+        model = super().unload()
+        model.set_attn_implementation(model.config._attn_implementation.removesuffix(SUFFIX))
+        return model
+
+
+PEFT_TYPE_TO_CONFIG_MAPPING["KV_PREFIX"] = KVPrefixConfig
+PEFT_TYPE_TO_TUNER_MAPPING["KV_PREFIX"] = KVPrefixModel
+PEFT_TYPE_TO_PREFIX_MAPPING["KV_PREFIX"] = KVPrefixModel.prefix

@@ -1,0 +1,266 @@
+"""Numbers and curves from label probabilities. Imports no torch.
+
+Everywhere `probabilities` is float64 of shape (n, L), rows summing to 1, columns in the order of `labels`; `truth` is a
+sequence of n labels. Labels are passed to scikit-learn explicitly, so that one which is absent from truth or from the
+predictions still counts, and undefined ratios count as 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from sklearn.metrics import (
+    accuracy_score,
+    confusion_matrix,
+    f1_score,
+    matthews_corrcoef,
+    precision_recall_curve,
+    precision_recall_fscore_support,
+    roc_auc_score,
+    roc_curve,
+)
+
+
+def label_codes(truth: Sequence[str], labels: Sequence[str]) -> np.ndarray:
+    """Position of each label in `labels`, int64 of shape (n,). Raises ValueError for a label that is not there."""
+    codes = pd.Index(list(labels)).get_indexer(pd.Index(list(truth)))
+    if (codes < 0).any():
+        raise ValueError(f"label {list(truth)[int(np.argmin(codes))]!r} is none of {list(labels)}")
+    return codes.astype(np.int64)
+
+
+def predict(probabilities: np.ndarray, labels: Sequence[str], threshold: float | None = None) -> np.ndarray:
+    """The n predicted labels: the most probable, of equals the first in `labels`.
+
+    With a threshold (two labels only): `labels[0]` where its probability is at least the threshold, else `labels[1]`.
+    """
+    if threshold is None:
+        return np.asarray(labels)[probabilities.argmax(axis=1)]
+    return np.where(probabilities[:, 0] >= threshold, labels[0], labels[1])
+
+
+def label_metrics(predicted: Sequence[str], truth: Sequence[str], labels: Sequence[str]) -> dict[str, float]:
+    """`accuracy`, `macro_f1` (unweighted mean over `labels`) and `mcc` (0 where undefined).
+
+    A prediction outside `labels` (a person's "maybe") is an error and no class of its own; MCC sees it as one.
+    """
+    truth, predicted, labels = list(truth), list(predicted), list(labels)
+    return {
+        "accuracy": float(accuracy_score(truth, predicted)),
+        "macro_f1": float(f1_score(truth, predicted, labels=labels, average="macro", zero_division=0)),
+        "mcc": float(matthews_corrcoef(truth, predicted)),
+    }
+
+
+def classification_metrics(
+    probabilities: np.ndarray, truth: Sequence[str], labels: Sequence[str], bins: int
+) -> dict[str, float | int | None]:
+    """All figures of one set of predictions, flat.
+
+    `n accuracy macro_f1 mcc roc_auc log_loss brier ece`, then `f1_L precision_L recall_L` for every label L.
+    `roc_auc` is None where a label is absent from truth; log loss is in nats.
+    """
+    codes = label_codes(truth, labels)
+    predicted = predict(probabilities, labels)
+    metrics = {"n": len(codes), **label_metrics(predicted, truth, labels)}
+    metrics["roc_auc"] = roc_auc(probabilities, codes)
+    metrics["log_loss"] = float(log_losses(probabilities, codes).mean())
+    metrics["brier"] = float(brier_scores(probabilities, codes).mean())
+    metrics["ece"] = expected_calibration_error(probabilities, truth, labels, bins)
+    precision, recall, f1, _ = precision_recall_fscore_support(
+        list(truth), list(predicted), labels=list(labels), zero_division=0
+    )
+    for i, label in enumerate(labels):
+        metrics |= {f"f1_{label}": float(f1[i]), f"precision_{label}": float(precision[i])}
+        metrics[f"recall_{label}"] = float(recall[i])
+    return metrics
+
+
+def mean_over_seeds(per_seed: Sequence[dict[str, float | int | None]]) -> dict[str, float | int | None]:
+    """Each figure's mean over seeds; None where a seed has none. Whole numbers that agree (`n`) stay as they are."""
+    means = {}
+    for key in per_seed[0]:
+        values = [figures[key] for figures in per_seed]
+        if None in values:
+            means[key] = None
+        elif isinstance(values[0], int) and len(set(values)) == 1:
+            means[key] = values[0]
+        else:
+            means[key] = float(np.mean(values))
+    return means
+
+
+def roc_auc(probabilities: np.ndarray, codes: np.ndarray) -> float | None:
+    """Area under the ROC curve; for more than two labels the unweighted mean of one-versus-rest areas.
+
+    None where a label is absent from truth, whose area is undefined.
+    """
+    count = probabilities.shape[1]
+    if len(np.unique(codes)) < count:
+        return None
+    columns = [0] if count == 2 else range(count)
+    return float(np.mean([roc_auc_score(codes == column, probabilities[:, column]) for column in columns]))
+
+
+def log_losses(probabilities: np.ndarray, codes: np.ndarray) -> np.ndarray:
+    """Negative log probability of each row's true label, (n,), in nats; a probability of 0 counts as 2.2e-16."""
+    return -np.log(np.maximum(probabilities[np.arange(len(codes)), codes], np.finfo(np.float64).eps))
+
+
+def brier_scores(probabilities: np.ndarray, codes: np.ndarray) -> np.ndarray:
+    """Brier score of each row, (n,): squared differences summed over all labels (Brier 1950), from 0 to 2.
+
+    With two labels this is twice the score that counts the positive label alone.
+    """
+    return ((probabilities - np.eye(probabilities.shape[1])[codes]) ** 2).sum(axis=1)
+
+
+def expected_calibration_error(
+    probabilities: np.ndarray, truth: Sequence[str], labels: Sequence[str], bins: int
+) -> float:
+    """Gap between confidence and accuracy of the top label, averaged over bins by their share of rows.
+
+    Guo et al. 2017, arXiv 1706.04599: `bins` intervals of equal width over (0, 1], each closed on the right.
+    """
+    points = reliability_points(probabilities, truth, labels, bins)
+    gaps = (points["accuracy"] - points["confidence"]).abs()
+    return float((gaps * points["count"]).sum() / points["count"].sum())
+
+
+def reliability_points(
+    probabilities: np.ndarray, truth: Sequence[str], labels: Sequence[str], bins: int
+) -> pd.DataFrame:
+    """Reliability curve of the top label, one row a bin that holds any: `lower upper confidence accuracy count`.
+
+    `confidence` and `accuracy` are means within the bin (lower, upper].
+    """
+    edges = np.linspace(0, 1, bins + 1)
+    confidence, correct = _confidence(probabilities, truth, labels)
+    table = pd.DataFrame({"bin": np.digitize(confidence, edges[1:-1], right=True)})
+    table["confidence"], table["accuracy"] = confidence, correct
+    points = table.groupby("bin").agg(
+        confidence=("confidence", "mean"), accuracy=("accuracy", "mean"), count=("accuracy", "size")
+    )
+    points.insert(0, "lower", edges[points.index])
+    points.insert(1, "upper", edges[points.index + 1])
+    return points.reset_index(drop=True)
+
+
+def roc_points(probabilities: np.ndarray, truth: Sequence[str], labels: Sequence[str]) -> pd.DataFrame:
+    """ROC curve: `label fpr tpr`, from (0, 0) to (1, 1).
+
+    Two labels have one curve, of `labels[0]`; more have one each, against the rest. A label that is absent from truth,
+    or alone in it, has none.
+    """
+
+    def points(positive: np.ndarray, score: np.ndarray) -> dict[str, np.ndarray]:
+        fpr, tpr, _ = roc_curve(positive, score)
+        return {"fpr": fpr, "tpr": tpr}
+
+    return _one_versus_rest(points, ["fpr", "tpr"], probabilities, truth, labels)
+
+
+def precision_recall_points(probabilities: np.ndarray, truth: Sequence[str], labels: Sequence[str]) -> pd.DataFrame:
+    """Precision-recall curve: `label recall precision`, by rising recall; labels as in `roc_points`."""
+
+    def points(positive: np.ndarray, score: np.ndarray) -> dict[str, np.ndarray]:
+        precision, recall, _ = precision_recall_curve(positive, score, drop_intermediate=True)
+        return {"recall": recall[::-1], "precision": precision[::-1]}
+
+    return _one_versus_rest(points, ["recall", "precision"], probabilities, truth, labels)
+
+
+def confusion_points(probabilities: np.ndarray, truth: Sequence[str], labels: Sequence[str]) -> pd.DataFrame:
+    """Confusion matrix, one row a cell: `actual predicted count share`; share of the actual label's rows, 0 of none."""
+    matrix = confusion_matrix(list(truth), list(predict(probabilities, labels)), labels=list(labels))
+    shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+    size = len(labels)
+    return pd.DataFrame(
+        {
+            "actual": np.repeat(list(labels), size),
+            "predicted": np.tile(list(labels), size),
+            "count": matrix.ravel(),
+            "share": shares.ravel(),
+        }
+    )
+
+
+def risk_coverage_points(probabilities: np.ndarray, truth: Sequence[str], labels: Sequence[str]) -> pd.DataFrame:
+    """Risk-coverage curve: `coverage risk confidence`, one row a distinct confidence, falling.
+
+    `risk` is the share of errors among the answers of at least that confidence, `coverage` their share of all rows
+    (El-Yaniv and Wiener 2010). Answers of equal confidence enter together: the curve does not depend on row order.
+    """
+    levels, kept, right = _answers_by_confidence(probabilities, truth, labels)
+    return pd.DataFrame({"coverage": kept / kept[-1], "risk": 1 - right / kept, "confidence": levels})
+
+
+def accuracy_at_coverage(
+    probabilities: np.ndarray, truth: Sequence[str], labels: Sequence[str], coverage: float
+) -> float:
+    """Accuracy on the most confident `coverage` (0 < coverage <= 1) of the rows, rounded up to whole rows.
+
+    Where the limit falls among answers of equal confidence, those kept are taken to be right as often as all of them.
+    """
+    _, kept, right = _answers_by_confidence(probabilities, truth, labels)
+    # A hair less: 0.8 * 90 is 72.00000000000001 in floating point for some products and must not become 73.
+    answered = np.ceil(coverage * kept[-1] - 1e-9)
+    return float(np.interp(answered, np.r_[0, kept], np.r_[0, right]) / answered)
+
+
+def choose_threshold(probabilities: np.ndarray, truth: Sequence[str], labels: Sequence[str]) -> float | None:
+    """The threshold on the probability of `labels[0]` with the highest macro-F1; None unless there are two labels.
+
+    For validation rows. Macro-F1, since accuracy would reward giving the more frequent label to everyone. Candidates
+    are 0.5 and the midpoints between neighbouring probabilities (0 and 1 among them); of equally good ones the nearest
+    to 0.5 is taken, then the lower.
+    """
+    if len(labels) != 2:
+        return None
+    grid = np.unique(np.r_[0, probabilities[:, 0], 1])
+    candidates = np.r_[0.5, (grid[1:] + grid[:-1]) / 2]
+
+    def rank(threshold: float) -> tuple[float, float, float]:
+        macro_f1 = label_metrics(predict(probabilities, labels, threshold), truth, labels)["macro_f1"]
+        return -round(macro_f1, 12), abs(threshold - 0.5), threshold
+
+    return float(min(candidates, key=rank))
+
+
+def curves(
+    probabilities: np.ndarray, truth: Sequence[str], labels: Sequence[str], bins: int
+) -> dict[str, pd.DataFrame]:
+    """Every curve under the name of its data file: `roc precision_recall reliability confusion risk_coverage`."""
+    return {
+        "roc": roc_points(probabilities, truth, labels),
+        "precision_recall": precision_recall_points(probabilities, truth, labels),
+        "reliability": reliability_points(probabilities, truth, labels, bins),
+        "confusion": confusion_points(probabilities, truth, labels),
+        "risk_coverage": risk_coverage_points(probabilities, truth, labels),
+    }
+
+
+def _confidence(probabilities, truth, labels) -> tuple[np.ndarray, np.ndarray]:
+    """Probability of each row's predicted label, and whether that label is the true one; both (n,)."""
+    return probabilities.max(axis=1), probabilities.argmax(axis=1) == label_codes(truth, labels)
+
+
+def _answers_by_confidence(probabilities, truth, labels) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Distinct confidences, falling, with the number of answers of at least each, and how many of those are right."""
+    confidence, correct = _confidence(probabilities, truth, labels)
+    levels, index, counts = np.unique(-confidence, return_inverse=True, return_counts=True)
+    return -levels, counts.cumsum(), np.bincount(index, weights=correct).cumsum()
+
+
+def _one_versus_rest(points, columns, probabilities, truth, labels) -> pd.DataFrame:
+    codes = label_codes(truth, labels)
+    tables = [pd.DataFrame(columns=["label", *columns])]
+    for column in [0] if len(labels) == 2 else range(len(labels)):
+        positive = codes == column
+        if 0 < positive.sum() < len(positive):
+            table = pd.DataFrame(points(positive, probabilities[:, column]))
+            table.insert(0, "label", labels[column])
+            tables.append(table)
+    return pd.concat(tables[1:] or tables, ignore_index=True)

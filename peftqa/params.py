@@ -1,0 +1,318 @@
+"""params.yaml as typed, checked values. Imports no torch: every stage reads it, light ones too."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from pathlib import Path
+from typing import Annotated, Literal, Union
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from peftqa.errors import UserError
+
+PUBMEDQA_LABELS = ("yes", "no", "maybe")
+UNTRAINED_VARIANTS = ("base", "fewshot")
+# Names of other files in metrics/: an adapter of that name would overwrite them.
+RESERVED_NAMES = ("dataset", "baselines", "comparison", "selected", "per_seed")
+
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+Positive = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
+DIGEST = r"^[0-9a-f]{64}$"
+REVISION = r"^([0-9a-f]{40}|sha256:[0-9a-f]{64})$"
+NAME = r"^[A-Za-z0-9_]+$"
+# What the patterns ask for, in words.
+PATTERNS = {
+    DIGEST: "must be 64 hexadecimal digits in lower case",
+    REVISION: "must be a commit of the Hub (40 hexadecimal digits in lower case; no branch or tag, which can move), "
+    "`sha256:` and the digest of a local folder's files, or null",
+    NAME: "may have letters, digits and _ only",
+}
+Sha256 = Annotated[str, Field(pattern=DIGEST)]
+
+
+class Group(BaseModel):
+    """Base of all groups: unknown keys and silent type conversions are refused."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+class Data(Group):
+    source: Annotated[str, Field(min_length=1)]
+    sha256: Sha256
+    test_ids_sha256: Sha256
+    labels: list[Literal["yes", "no", "maybe"]] = Field(min_length=2)
+
+    @field_validator("labels")
+    @classmethod
+    def _distinct(cls, labels: list[str]) -> list[str]:
+        if len(set(labels)) < len(labels):
+            raise ValueError("each label may stand here once")
+        return labels
+
+
+class Split(Group):
+    protocol: Literal["random", "official"]
+    seed: Seed
+    train: Fraction
+    val: Fraction
+    test: Fraction
+
+    @model_validator(mode="after")
+    def _sum_to_one(self) -> Split:
+        if not math.isclose(self.train + self.val + self.test, 1.0, abs_tol=1e-9):
+            raise ValueError(f"train + val + test must be 1, not {self.train + self.val + self.test:g}")
+        return self
+
+
+class Model(Group):
+    name: Annotated[str, Field(min_length=1)]
+    revision: Annotated[str, Field(pattern=REVISION)] | None
+    dtype: Literal["auto", "float32", "bfloat16"]
+    attention: Literal["sdpa", "eager"]
+    dropout: Annotated[float, Field(ge=0, lt=1)]
+
+
+class Template(Group):
+    text: str
+    instruction: str
+    max_tokens: Positive
+    keep: Literal["tail", "head"]
+
+    @field_validator("text")
+    @classmethod
+    def _has_fields(cls, text: str) -> str:
+        for field in ("{question}", "{context}", "{instruction}"):
+            if text.count(field) != 1:
+                raise ValueError(f"must contain {field} exactly once")
+        return text
+
+    @field_validator("instruction")
+    @classmethod
+    def _names_labels(cls, instruction: str) -> str:
+        if "{labels}" not in instruction:
+            raise ValueError("must contain {labels}, the place of the labels in use")
+        try:
+            instruction.format(labels="")
+        except (LookupError, ValueError, AttributeError):
+            raise ValueError("may have no other braces than {labels}; write {{ and }} for a brace") from None
+        return instruction
+
+
+class Adapter(Group):
+    """What every adapter has. `learning_rate` stands here because methods differ in it by orders of magnitude."""
+
+    learning_rate: Annotated[float, Field(gt=0)]
+
+
+class TextInit(Adapter):
+    """Adapters that may start from the frozen model's reading of a text."""
+
+    init_text: str | None = None
+
+    @model_validator(mode="after")
+    def _text_given(self) -> TextInit:
+        if self.init == "text" and not self.init_text:
+            raise ValueError("init: text needs a non-empty init_text")
+        return self
+
+
+class PromptTuning(TextInit):
+    """Lester et al. 2021, arXiv 2104.08691."""
+
+    method: Literal["prompt_tuning"]
+    num_virtual_tokens: Positive
+    init: Literal["text", "vocabulary", "random"]
+
+
+class KVPrefix(TextInit):
+    """Li and Liang 2021, arXiv 2101.00190: keys and values in front of every attention module."""
+
+    method: Literal["kv_prefix"]
+    num_virtual_tokens: Positive
+    target: list[Literal["encoder", "decoder", "cross"]] = Field(default=["encoder", "decoder", "cross"], min_length=1)
+    init: Literal["random", "text"]
+    init_scale: Annotated[float, Field(ge=0)] = 0.02
+    reparametrization: Positive | None = None
+
+
+class StockPrefixTuning(Adapter):
+    """PEFT's own prefix tuning; on T5 it reaches decoder self-attention only (README, "Other adapters")."""
+
+    method: Literal["prefix_tuning"]
+    num_virtual_tokens: Positive
+
+
+class LoRA(Adapter):
+    """Hu et al. 2021, arXiv 2106.09685."""
+
+    method: Literal["lora"]
+    r: Positive
+    alpha: Positive
+    target_modules: list[str] = Field(default=["q", "v"], min_length=1)
+
+
+class IA3(Adapter):
+    """Liu et al. 2022, arXiv 2205.05638."""
+
+    method: Literal["ia3"]
+
+
+AnyAdapter = Annotated[Union[PromptTuning, KVPrefix, StockPrefixTuning, LoRA, IA3], Field(discriminator="method")]  # noqa: UP007
+METHODS = {
+    kind.model_fields["method"].annotation.__args__[0]: kind
+    for kind in (PromptTuning, KVPrefix, StockPrefixTuning, LoRA, IA3)
+}
+
+
+class Train(Group):
+    epochs: Positive
+    batch_size: Positive
+    optimizer: Literal["adamw", "adafactor"]
+    schedule: Literal["constant", "linear", "cosine"]
+    warmup_steps: Annotated[int, Field(ge=0)]
+    weight_decay: Annotated[float, Field(ge=0)]
+    max_grad_norm: Annotated[float, Field(gt=0)]
+    patience: Positive | None
+    seeds: list[Seed] = Field(min_length=1)
+
+    @field_validator("seeds")
+    @classmethod
+    def _distinct(cls, seeds: list[int]) -> list[int]:
+        if len(set(seeds)) < len(seeds):
+            raise ValueError("each seed may stand here once")
+        return seeds
+
+
+class Evaluate(Group):
+    batch_size: Positive
+    max_new_tokens: Positive
+    calibration_bins: Positive
+    coverage: Annotated[float, Field(gt=0, le=1)]
+    few_shot: Annotated[int, Field(ge=0)]
+    few_shot_seed: Seed
+    few_shot_max_tokens: Positive
+    variants: dict[str, str] = Field(min_length=1)
+
+
+class Compare(Group):
+    resamples: Positive
+    confidence: Fraction
+    power: Fraction
+    seed: Seed
+
+
+class Params(Group):
+    data: Data
+    split: Split
+    model: Model
+    template: Template
+    adapters: dict[Annotated[str, Field(pattern=NAME)], AnyAdapter]
+    train: Train
+    evaluate: Evaluate
+    compare: Compare
+    selected: str
+
+    @field_validator("adapters")
+    @classmethod
+    def _free_names(cls, adapters: dict) -> dict:
+        for name in adapters:
+            if name in RESERVED_NAMES + UNTRAINED_VARIANTS:
+                raise ValueError(f"the name {name!r} is taken; choose another for this adapter")
+        return adapters
+
+    @model_validator(mode="after")
+    def _names_agree(self) -> Params:
+        known = {name: f"models/adapters/{name}" for name in self.adapters}
+        known |= dict.fromkeys(UNTRAINED_VARIANTS, "models/base/config.json")
+        for name, path in self.evaluate.variants.items():
+            if name not in known:
+                raise ValueError(f"evaluate.variants.{name}: no such adapter; known: {', '.join(known)}")
+            if path != known[name]:
+                raise ValueError(f"evaluate.variants.{name}: {path!r} must be {known[name]!r}")
+        if "fewshot" in self.evaluate.variants and self.evaluate.few_shot == 0:
+            raise ValueError(
+                "evaluate.few_shot: 0 solved examples, but evaluate.variants lists fewshot; set at least 1"
+            )
+        if self.selected not in self.evaluate.variants:
+            raise ValueError(
+                f"selected: {self.selected!r} is not in evaluate.variants ({', '.join(self.evaluate.variants)})"
+            )
+        return self
+
+
+def read_params(path: Path) -> Params:
+    """Read and check a params.yaml.
+
+    As YAML 1.2, in which an unquoted `yes` is a string: `dvc exp run -S` drops the quotes of labels, and a YAML 1.1
+    reader (PyYAML) would then see booleans.
+
+    Raises UserError with every offending key's path, its value and what is allowed.
+    """
+    try:
+        values = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing; run from the root of the repository.") from None
+    except (YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is no valid YAML: {' '.join(str(error).split())}") from None
+    return check_params(values, str(path))
+
+
+def check_params(values: object, source: str = "params.yaml") -> Params:
+    """The checked form of a plain dictionary of parameters. Raises UserError; `source` names it in the message."""
+    try:
+        return Params.model_validate(values)
+    except ValidationError as error:
+        lines = [_explain(problem, values) for problem in error.errors()]
+        raise UserError(f"{source}: " + "; ".join(lines)) from None
+
+
+def _explain(problem: dict, values: object) -> str:
+    """One pydantic error as `key.path: value: what is allowed`."""
+    # pydantic names the chosen method inside an adapter's path; the file has no such level.
+    location = [str(part) for part in problem["loc"]]
+    if location[:1] == ["adapters"] and len(location) > 2 and not _exists(values, location[:3]):
+        location.pop(2)
+    where = ".".join(location)
+    message = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "extra_forbidden":
+        allowed = _allowed_keys(location[:-1], values)
+        close = difflib.get_close_matches(location[-1], allowed, n=1)
+        hint = f"; did you mean {close[0]}?" if close else f"; allowed: {', '.join(allowed)}"
+        return f"{where}: unknown key{hint if allowed else ''}"
+    if problem["type"] == "missing":
+        return f"{where}: missing key"
+    if problem["type"].startswith("union_tag"):
+        tag = problem["ctx"].get("tag")
+        expected = problem["ctx"].get("expected_tags") or ", ".join(repr(kind) for kind in METHODS)
+        return f"{where}.method: {f'{tag!r} is not allowed' if tag else 'missing key'}: must be one of {expected}"
+    if problem["type"] in ("model_type", "model_attributes_type", "dict_type"):
+        return f"{where or 'the file'}: must be a group of keys, not {problem['input']!r}"
+    if problem["type"] == "string_pattern_mismatch":
+        message = PATTERNS[problem["ctx"]["pattern"]]
+    if not where:
+        return message
+    value = problem["input"]
+    shown = "" if isinstance(value, dict) else f" {value!r} is not allowed:"
+    return f"{where}:{shown} {message}"
+
+
+def _exists(values: object, path: list[str]) -> bool:
+    for key in path:
+        if not isinstance(values, dict) or key not in values:
+            return False
+        values = values[key]
+    return True
+
+
+def _allowed_keys(path: list[str], values: dict) -> list[str]:
+    """The keys that the group at `path` may have."""
+    if not path:
+        return list(Params.model_fields)
+    if path[0] == "adapters":
+        method = values["adapters"][path[1]].get("method")
+        return list(METHODS[method].model_fields)
+    return list(Params.model_fields[path[0]].annotation.model_fields)

@@ -1,0 +1,246 @@
+"""PubMedQA's records: read and checked, made a table, cleaned, and split. Imports no torch."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import Annotated, Literal
+
+import pandas as pd
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
+
+from peftqa.errors import UserError
+
+COLUMNS = ["id", "question", "context", "label"]
+SHOWN_RECORDS = 10
+
+
+def _encodable(text: str) -> str:
+    if not text.isascii():
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError:
+            raise ValueError("half of a surrogate pair is no character") from None
+    return text
+
+
+Text = Annotated[str, AfterValidator(_encodable)]
+Label = Literal["yes", "no", "maybe"]
+
+
+class Record(BaseModel):
+    """One expert-labelled record under its upstream keys (PubMedQA, Jin et al. 2019, arXiv 1909.06146).
+
+    Every key must be there; null stands for a missing value, and `clean` drops the record where it matters.
+    LONG_ANSWER is the abstract's conclusion: it gives the answer away and must never reach the model.
+    """
+
+    model_config = ConfigDict(strict=True, frozen=True)
+
+    QUESTION: Text | None
+    CONTEXTS: list[Text] | None
+    LABELS: list[str] | None
+    MESHES: list[str] | None
+    YEAR: str | None
+    reasoning_required_pred: Label | None
+    reasoning_free_pred: Label | None
+    final_decision: Label | None
+    LONG_ANSWER: str | None
+
+
+def read_records(path: Path) -> dict[str, Record]:
+    """Read and check a file of PubMedQA records, an object keyed by PMID; the order of the file is kept.
+
+    Raises UserError where the file is missing, no JSON object, empty, or holds one PMID twice, and names PMIDs and
+    fields of the records that do not fit.
+    """
+    records, problems = {}, {}
+    for pmid, values in _read_object(path).items():
+        try:
+            records[pmid] = Record.model_validate(values)
+        except ValidationError as error:
+            problems[pmid] = ", ".join(_explain(problem) for problem in error.errors())
+    if problems:
+        shown = [f"{pmid} ({problem})" for pmid, problem in list(problems.items())[:SHOWN_RECORDS]]
+        rest = len(problems) - len(shown)
+        raise UserError(
+            f"{path}: {len(problems)} of {len(problems) + len(records)} records are not PubMedQA's: "
+            + "; ".join(shown)
+            + (f"; and {rest} more" if rest else "")
+        )
+    return records
+
+
+def read_test_ids(path: Path, known_ids: Collection[str]) -> list[str]:
+    """PMIDs of PubMedQA's official test set, the keys of test_ground_truth.json.
+
+    Raises UserError where one of them is not among `known_ids`, the PMIDs of the records.
+    """
+    test_ids = list(_read_object(path))
+    unknown = [pmid for pmid in test_ids if pmid not in known_ids]
+    if unknown:
+        raise UserError(
+            f"{path}: {len(unknown)} of {len(test_ids)} test ids are not among the {len(known_ids)} records: "
+            f"{_some(unknown)}; both files must be of the same version"
+        )
+    return test_ids
+
+
+def to_table(records: dict[str, Record]) -> pd.DataFrame:
+    """Columns id (PMID), question, context (CONTEXTS joined by a space), label; a missing value is null."""
+    rows = [
+        (pmid, record.QUESTION, " ".join(record.CONTEXTS or []), record.final_decision)
+        for pmid, record in records.items()
+    ]
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def clean(table: pd.DataFrame, labels: Sequence[str]) -> tuple[pd.DataFrame, dict]:
+    """Normalise white space, then drop missing values, other labels and repeated (question, context) pairs.
+
+    Returns the rows left, in their order, and what was dropped and why. Of equal pairs the first stays.
+    Raises UserError where one of `labels` is left without a row.
+    """
+    table = table[COLUMNS].fillna("").map(lambda text: " ".join(text.split()))
+    missing = (table == "").any(axis=1)
+    other_label = ~missing & ~table["label"].isin(labels)
+    kept = table[~missing & ~other_label]
+    repeated = kept.duplicated(["question", "context"])
+    kept = kept[~repeated].reset_index(drop=True)
+    report = {
+        "records": len(table),
+        "dropped_missing_value": int(missing.sum()),
+        "dropped_other_label": int(other_label.sum()),
+        "dropped_duplicate": int(repeated.sum()),
+        "rows": len(kept),
+        "labels": {label: int((kept["label"] == label).sum()) for label in labels},
+    }
+    absent = [label for label, count in report["labels"].items() if count == 0]
+    if absent:
+        raise UserError(
+            f"data.labels: no usable record has the label {_some(absent)}; of {report['records']} records "
+            f"{report['dropped_missing_value']} lack a value, {report['dropped_other_label']} have another label"
+        )
+    return kept, report
+
+
+def split_random(table: pd.DataFrame, train: float, val: float, test: float, seed: int) -> dict[str, pd.DataFrame]:
+    """Stratified parts `train`, `val`, `test` of the given fractions, each in the table's row order.
+
+    First val and test together are held out, then divided in the same way. Raises UserError where a part would be
+    left without one of the labels.
+    """
+    refusal = (
+        f"split: {len(table)} rows ({_counts(table)}) cannot be divided into train {train:g}, val {val:g} and test "
+        f"{test:g} with every label in each part; change the fractions, or use more records"
+    )
+    train_rows, held_out = _stratify(table, val + test, seed, refusal)
+    # The rows of the known split come from dividing the held-out rows as they were drawn: in file order only after it.
+    val_rows, test_rows = _stratify(held_out, test / (val + test), seed, refusal)
+    return {"train": train_rows.sort_index(), "val": val_rows.sort_index(), "test": test_rows.sort_index()}
+
+
+def split_official(
+    table: pd.DataFrame, test_ids: Collection[str], train: float, val: float, seed: int
+) -> dict[str, pd.DataFrame]:
+    """`test` has PubMedQA's own test records as far as `clean` left them; the rest is stratified as train : val.
+
+    Raises UserError where a part would be left without one of the labels.
+    """
+    official = table["id"].isin(set(test_ids))
+    test_rows, rest = table[official], table[~official]
+    for rows, where in ((test_rows, "in"), (rest, "outside")):
+        absent = sorted(set(table["label"]) - set(rows["label"]))
+        if absent:
+            raise UserError(f"split.protocol: no record {where} the official test set has the label {_some(absent)}")
+    refusal = (
+        f"split: {len(rest)} rows outside the official test set ({_counts(rest)}) cannot be divided as train "
+        f"{train:g} : val {val:g} with every label in each part; change the fractions, or use more records"
+    )
+    train_rows, val_rows = _stratify(rest, val / (train + val), seed, refusal)
+    return {"train": train_rows.sort_index(), "val": val_rows.sort_index(), "test": test_rows}
+
+
+def write_table(table: pd.DataFrame, path: Path) -> None:
+    """Write a table of `COLUMNS` as UTF-8 CSV, creating the folder where it is missing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    table.to_csv(path, columns=COLUMNS, index=False, lineterminator="\n", encoding="utf-8")
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """Read what `write_table` wrote. All columns are text: a question "NA" or "null" is no missing value."""
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8")
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing; run the stage that writes it first") from None
+    except ValueError as error:  # pandas' parser errors and wrong encodings are kinds of it
+        raise UserError(f"{path} is no CSV table: {_one_line(error)}") from None
+    if list(table.columns) != COLUMNS:
+        raise UserError(f"{path} has the columns {', '.join(table.columns)} instead of {', '.join(COLUMNS)}")
+    return table
+
+
+def _stratify(table: pd.DataFrame, share: float, seed: int, refusal: str) -> list[pd.DataFrame]:
+    """Hold `share` of the rows out; both parts are in the order drawn and have every label, else UserError."""
+    from sklearn.model_selection import train_test_split  # most of this stage's time; no other stage needs it
+
+    # scikit-learn rounds up; without the inner round 0.1 + 0.2 of 1,000 rows would be 301.
+    held_out = math.ceil(round(share * len(table), 6))
+    try:
+        parts = train_test_split(table, test_size=held_out, stratify=table["label"], random_state=seed)
+    except ValueError:
+        raise UserError(refusal) from None
+    if any(set(part["label"]) != set(table["label"]) for part in parts):
+        raise UserError(refusal)
+    return parts
+
+
+def _read_object(path: Path) -> dict:
+    """The non-empty JSON object in a file. Python's reader would silently keep the last of two equal keys."""
+
+    def distinct(pairs: list[tuple[str, object]]) -> dict:
+        repeated = [key for key, count in Counter(key for key, _ in pairs).items() if count > 1]
+        if repeated:
+            raise UserError(f"{path}: {_some(repeated)} stands there twice; remove one")
+        return dict(pairs)
+
+    try:
+        values = json.loads(path.read_bytes(), object_pairs_hook=distinct)
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing; run the stage that downloads it first") from None
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} is no valid JSON: {_one_line(error)}") from None
+    if not isinstance(values, dict):
+        raise UserError(f"{path} must hold a JSON object keyed by PMID, not a {type(values).__name__}")
+    if not values:
+        raise UserError(f"{path} holds no record")
+    return values
+
+
+def _explain(problem: dict) -> str:
+    """One pydantic error as `FIELD: what is wrong`."""
+    field = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "missing":
+        return f"{field}: missing field"
+    value = repr(problem["input"])
+    message = problem["msg"].removeprefix("Value error, ")
+    message = message[:1].lower() + message[1:]
+    shown = value if len(value) <= 40 else value[:37] + "..."
+    return f"{field}: {shown}: {message}" if field else f"{shown}: must be an object"
+
+
+def _some(names: Sequence[str]) -> str:
+    """At most ten of the names, then a count."""
+    rest = len(names) - SHOWN_RECORDS
+    return ", ".join(names[:SHOWN_RECORDS]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def _counts(table: pd.DataFrame) -> str:
+    return ", ".join(f"{label} {count}" for label, count in table["label"].value_counts().items())
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

@@ -1,0 +1,122 @@
+"""From a question and its abstract to token ids. Only the abstract is ever cut."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from peftqa.errors import UserError
+from peftqa.params import Template
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+def name_labels(labels: Sequence[str]) -> str:
+    """The labels as an instruction names them: "yes or no"; "yes, no or maybe"."""
+    return " or ".join([", ".join(labels[:-1]), labels[-1]])
+
+
+def encode_prompts(
+    tokenizer: PreTrainedTokenizerBase,
+    table: pd.DataFrame,
+    template: Template,
+    labels: Sequence[str],
+    examples: Sequence[int] = (),
+) -> list[list[int]]:
+    """Token ids of each row's prompt, at most `template.max_tokens` long, end-of-sequence token included.
+
+    The parts around the abstract are tokenised by themselves; an abstract that does not fit loses tokens at its
+    beginning (`keep: tail`) or end (`keep: head`), never the question or the instruction. Pieces of T5's tokenizer do
+    not cross white space, so parts joined are the ids of the whole text.
+
+    table: columns id, question, context. examples: ids put before every prompt, not counted in max_tokens.
+    Raises UserError that names the row whose question and instruction alone are too long.
+    """
+    before, after = (part.strip() for part in template.text.split("{context}"))
+    instruction = template.instruction.format(labels=name_labels(labels))
+
+    def tokenise(text: pd.Series) -> list[list[int]]:
+        return tokenizer(text.tolist(), add_special_tokens=False, truncation=False, verbose=False)["input_ids"]
+
+    def fill(part: str) -> pd.Series:
+        filled = [part.replace("{instruction}", instruction).replace("{question}", text) for text in table["question"]]
+        return pd.Series(filled, dtype=str)
+
+    prompts = []
+    rows = zip(table["id"], tokenise(fill(before)), tokenise(table["context"]), tokenise(fill(after)), strict=True)
+    for row, head, context, tail in rows:
+        room = template.max_tokens - len(head) - len(tail) - 1
+        if room < 0:
+            raise UserError(
+                f"template.max_tokens is {template.max_tokens}, but the question and instruction of record {row} alone "
+                f"take {template.max_tokens - room} tokens; set template.max_tokens to at least that."
+            )
+        cut = max(len(context) - room, 0)
+        context = context[cut:] if template.keep == "tail" else context[: len(context) - cut]
+        prompts.append([*examples, *head, *context, *tail, tokenizer.eos_token_id])
+    return prompts
+
+
+def label_words(tokenizer: PreTrainedTokenizerBase, labels: Sequence[str]) -> list[int]:
+    """The token id that begins each label's answer, in the order of `labels`.
+
+    Raises UserError where two labels begin alike: their first decoder step could not tell them apart.
+    """
+    ids = [tokenizer(label, add_special_tokens=False)["input_ids"][0] for label in labels]
+    if len(set(ids)) < len(ids) or tokenizer.unk_token_id in ids:
+        raise UserError(
+            f"the model's tokenizer gives the labels {', '.join(labels)} the first tokens {ids}; each must have one "
+            "of its own. Choose another model (model.name) or other labels (data.labels)."
+        )
+    return ids
+
+
+def encode_answers(tokenizer: PreTrainedTokenizerBase, answers: Sequence[str]) -> list[list[int]]:
+    """Token ids of each answer as the decoder is to write it, end-of-sequence token included."""
+    ids = tokenizer(list(answers), add_special_tokens=False)["input_ids"]
+    return [[*answer, tokenizer.eos_token_id] for answer in ids]
+
+
+def solved_examples(
+    tokenizer: PreTrainedTokenizerBase,
+    train: pd.DataFrame,
+    template: Template,
+    labels: Sequence[str],
+    count: int,
+    max_tokens: int,
+    seed: int,
+) -> list[int]:
+    """Token ids of solved training examples for few-shot prompting (Brown et al. 2020, arXiv 2005.14165).
+
+    `count` rows are drawn at random, as many of each label as of the others (the first labels get what is left over),
+    and taken shortest first, as long as they fit into `max_tokens` together.
+    Raises UserError where the training split has too few rows, or not even the shortest example fits.
+    """
+    random = np.random.default_rng(seed)
+    drawn = []
+    for position, label in enumerate(labels):
+        rows = train.index[train["label"] == label]
+        wanted = count // len(labels) + (position < count % len(labels))
+        if wanted > len(rows):
+            raise UserError(
+                f"evaluate.few_shot asks for {wanted} examples labelled {label}; the training split has {len(rows)}."
+            )
+        drawn.extend(random.choice(rows, wanted, replace=False))
+    chosen = train.loc[drawn]
+    prompts = encode_prompts(tokenizer, chosen, template, labels)
+    answers = encode_answers(tokenizer, chosen["label"])
+    examples = sorted((prompt[:-1] + answer[:-1] for prompt, answer in zip(prompts, answers, strict=True)), key=len)
+    ids: list[int] = []
+    for example in examples:
+        if len(ids) + len(example) > max_tokens:
+            break
+        ids += example
+    if not ids:
+        raise UserError(
+            f"evaluate.few_shot_max_tokens is {max_tokens}; the shortest drawn example takes {len(examples[0])} tokens."
+        )
+    return ids
