@@ -204,20 +204,23 @@ def text_prefixes(model, token_ids, num_virtual_tokens):
     """
     repeats = max(1, math.ceil(num_virtual_tokens / len(token_ids)))
     text = torch.tensor([list(token_ids) * repeats], device=model.device)
-    prefixes = {path: [] for path, module in model.named_modules() if isinstance(module, KVPrefixAttention)}
+    layers = {path: m.base_layer for path, m in model.named_modules() if isinstance(m, KVPrefixAttention)}
+    projected = {}
 
-    with ExitStack() as stack:
-        for path, prefix in prefixes.items():
-            attention = model.get_submodule(path).base_layer
-            for projection in (attention.k, attention.v):
+    def keep(projection, _, output):
+        projected[projection] = output[0]
 
-                def keep(_, __, output, prefix=prefix, shape=(-1, attention.n_heads, attention.key_value_proj_dim)):
-                    prefix.append(output[0].view(shape).transpose(0, 1)[:, :num_virtual_tokens])
-
-                stack.enter_context(projection.register_forward_hook(keep))
-        stack.enter_context(frozen_model(model))
+    with ExitStack() as stack, frozen_model(model):
+        for layer in layers.values():
+            stack.enter_context(layer.k.register_forward_hook(keep))
+            stack.enter_context(layer.v.register_forward_hook(keep))
         model(input_ids=text, decoder_input_ids=text, use_cache=False)
-    return prefixes
+
+    def of_heads(layer, projection):
+        positions = projected[projection].view(-1, layer.n_heads, layer.key_value_proj_dim)
+        return positions.transpose(0, 1)[:, :num_virtual_tokens]
+
+    return {path: [of_heads(layer, layer.k), of_heads(layer, layer.v)] for path, layer in layers.items()}
 
 
 # ---------------------------------------------------------------------------------------------------------------------

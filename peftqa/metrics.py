@@ -54,6 +54,24 @@ def label_metrics(predicted: Sequence[str], truth: Sequence[str], labels: Sequen
     }
 
 
+def confusion_scores(confusion: np.ndarray) -> dict[str, np.ndarray]:
+    """`accuracy macro_f1 mcc` of many confusion matrices at once, as `label_metrics` has them.
+
+    confusion: float64 of shape (..., L, L), actual label by predicted; the results have the shape (...).
+    """
+    hits = np.diagonal(confusion, axis1=-2, axis2=-1)
+    actual, predicted = confusion.sum(axis=-1), confusion.sum(axis=-2)
+    right, total = hits.sum(axis=-1), actual.sum(axis=-1)
+    # Gorodkin 2004: the correlation of truth and prediction for any number of labels.
+    covariance = right * total - (actual * predicted).sum(axis=-1)
+    spread = (total**2 - (actual**2).sum(axis=-1)) * (total**2 - (predicted**2).sum(axis=-1))
+    return {
+        "accuracy": right / total,
+        "macro_f1": _ratio(2 * hits, actual + predicted).mean(axis=-1),
+        "mcc": _ratio(covariance, np.sqrt(spread)),
+    }
+
+
 def classification_metrics(
     probabilities: np.ndarray, truth: Sequence[str], labels: Sequence[str], bins: int
 ) -> dict[str, float | int | None]:
@@ -219,14 +237,19 @@ def choose_threshold(probabilities: np.ndarray, truth: Sequence[str], labels: Se
     """
     if len(labels) != 2:
         return None
-    grid = np.unique(np.r_[0, probabilities[:, 0], 1])
+    first, answers = label_codes(truth, labels) == 0, probabilities[:, 0]
+    grid = np.unique(np.r_[0, answers, 1])
     candidates = np.r_[0.5, (grid[1:] + grid[:-1]) / 2]
-
-    def rank(threshold: float) -> tuple[float, float, float]:
-        macro_f1 = label_metrics(predict(probabilities, labels, threshold), truth, labels)["macro_f1"]
-        return -round(macro_f1, 12), abs(threshold - 0.5), threshold
-
-    return float(min(candidates, key=rank))
+    chosen = (answers >= candidates[:, None]).astype(np.float64)
+    true_chosen, all_chosen = chosen @ first, chosen.sum(axis=1)
+    cells = [
+        true_chosen,
+        first.sum() - true_chosen,
+        all_chosen - true_chosen,
+        (~first).sum() - all_chosen + true_chosen,
+    ]
+    macro_f1 = confusion_scores(np.stack(cells, axis=1).reshape(-1, 2, 2))["macro_f1"].round(12)
+    return float(candidates[np.lexsort((candidates, abs(candidates - 0.5), -macro_f1))[0]])
 
 
 def curves(
@@ -240,6 +263,11 @@ def curves(
         "confusion": confusion_points(probabilities, truth, labels),
         "risk_coverage": risk_coverage_points(probabilities, truth, labels),
     }
+
+
+def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
+    """numerator / denominator, 0 where that is undefined, as scikit-learn has it."""
+    return np.divide(numerator, denominator, out=np.zeros_like(numerator), where=denominator != 0)
 
 
 def _confidence(probabilities, truth, labels) -> tuple[np.ndarray, np.ndarray]:

@@ -14,7 +14,7 @@ from scipy.optimize import brentq
 from scipy.stats import binom, binomtest
 from statsmodels.stats.multitest import multipletests
 
-from peftqa.metrics import brier_scores, log_losses
+from peftqa.metrics import brier_scores, confusion_scores, log_losses
 
 BOOTSTRAPPED = ("accuracy", "macro_f1", "mcc", "log_loss", "brier")
 
@@ -100,29 +100,18 @@ def bootstrap_scores(
 
 
 def weighted_scores(probabilities: np.ndarray, codes: np.ndarray, weights: np.ndarray) -> dict[str, np.ndarray]:
-    """The figures in BOOTSTRAPPED for every row of `weights` and every seed, float64 (rows, S) each."""
+    """The figures in BOOTSTRAPPED for every row of `weights` and every seed, float64 (rows, S) each.
+
+    Through confusion matrices, which a product with the weights gives for all rows at once.
+    """
     seeds, n, size = probabilities.shape
     cells = np.eye(size * size)[codes * size + probabilities.argmax(axis=2)]  # (S, n, L * L), one-hot
     confusion = (weights @ np.moveaxis(cells, 0, 1).reshape(n, -1)).reshape(-1, seeds, size, size)
-    right = np.trace(confusion, axis1=2, axis2=3)
-    actual, predicted = confusion.sum(axis=3), confusion.sum(axis=2)
-    total = actual.sum(axis=2)
-
-    hits = np.diagonal(confusion, axis1=2, axis2=3)
-    f1 = _ratio(2 * hits, actual + predicted)
-    # Gorodkin 2004: the correlation of truth and prediction for any number of labels.
-    covariance = right * total - (actual * predicted).sum(axis=2)
-    spread = (total**2 - (actual**2).sum(axis=2)) * (total**2 - (predicted**2).sum(axis=2))
     per_question = {
         "log_loss": np.stack([log_losses(seed, codes) for seed in probabilities], axis=1),
         "brier": np.stack([brier_scores(seed, codes) for seed in probabilities], axis=1),
     }
-    return {
-        "accuracy": right / total,
-        "macro_f1": f1.mean(axis=2),
-        "mcc": _ratio(covariance, np.sqrt(spread)),
-        **{name: weights @ scores / total for name, scores in per_question.items()},
-    }
+    return confusion_scores(confusion) | {name: weights @ scores / n for name, scores in per_question.items()}
 
 
 def percentile_interval(values: np.ndarray, confidence: float) -> tuple[float, float]:
@@ -134,8 +123,3 @@ def percentile_interval(values: np.ndarray, confidence: float) -> tuple[float, f
 def intervals(scores: Mapping[str, np.ndarray], confidence: float) -> dict[str, tuple[float, float]]:
     """Percentile interval of every figure of `bootstrap_scores`."""
     return {name: percentile_interval(values, confidence) for name, values in scores.items()}
-
-
-def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
-    """numerator / denominator, 0 where that is undefined, as scikit-learn has it."""
-    return np.divide(numerator, denominator, out=np.zeros_like(numerator), where=denominator != 0)

@@ -6,8 +6,7 @@ from stages.workspace import CLEAN_TABLE, PARAMS, RAW_RECORDS, RAW_TEST_IDS, SPL
 
 
 def main() -> None:
-    params = read_params(PARAMS)
-    split, table = params.split, read_table(CLEAN_TABLE)
+    split, table = read_params(PARAMS).split, read_table(CLEAN_TABLE)
     if split.protocol == "official":
         # `clean` may have dropped official records, so whether an id is known is asked of the raw file.
         test_ids = read_test_ids(RAW_TEST_IDS, read_records(RAW_RECORDS))
@@ -17,7 +16,7 @@ def main() -> None:
     for name, part in parts.items():
         write_table(part, SPLIT_FOLDER / f"{name}.csv")
     counts = (
-        f"{name} {len(part)} ({', '.join(f'{label} {sum(part.label == label)}' for label in params.data.labels)})"
+        f"{name} {len(part)} ({', '.join(f'{label} {sum(part.label == label)}' for label in table.label.unique())})"
         for name, part in parts.items()
     )
     print(f"split: {split.protocol}, {', '.join(counts)}")

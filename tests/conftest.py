@@ -1,0 +1,121 @@
+"""What tests of all folders share: the real records, a stage's workspace, and servers on this machine."""
+
+import os
+import pty
+import subprocess
+import sys
+import termios
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+from tests.servers import FileHost, Hub
+
+ROOT = Path(__file__).resolve().parents[1]
+REAL_FILE = ROOT.parent / "shared" / "data" / "ori_pqal.json"
+
+
+@pytest.fixture(scope="session")
+def real_file() -> Path:
+    """PubMedQA's ori_pqal.json, with test_ground_truth.json beside it."""
+    if not REAL_FILE.exists():
+        pytest.skip(f"the real PubMedQA file is not at {REAL_FILE}")
+    return REAL_FILE
+
+
+class Workspace:
+    """A folder with a params.yaml, in which stages run as DVC runs them: as processes of their own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.home = folder.with_name(folder.name + "-home")
+        folder.mkdir()
+        self.home.mkdir()
+        (folder / "params.yaml").write_bytes((ROOT / "params.yaml").read_bytes())
+
+    def set(self, **values: object) -> None:
+        """Set parameters, `data__source="x"` for data.source."""
+        path, yaml = self.folder / "params.yaml", YAML()
+        params = yaml.load(path)
+        for key, value in values.items():
+            *groups, last = key.split("__")
+            group = params
+            for name in groups:
+                group = group[name]
+            group[last] = value
+        yaml.dump(params, path)
+
+    def start(self, *command: str, stderr: int = subprocess.PIPE, **environment: str) -> subprocess.Popen:
+        # None of the caller's settings: they could lead to the network, or to another cache.
+        env = {
+            "PATH": os.environ["PATH"],
+            "PYTHONPATH": str(ROOT),
+            "HOME": str(self.home),
+            "HF_HOME": str(self.home / "hf"),
+            "NO_PROXY": "*",
+            **environment,
+        }
+        return subprocess.Popen(
+            [sys.executable, *command],
+            cwd=self.folder,
+            env=env,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            text=True,
+        )
+
+    def run(self, stage: str, **environment: str) -> subprocess.CompletedProcess:
+        """Run `python -m stages.STAGE` to its end."""
+        process = self.start("-m", f"stages.{stage}", **environment)
+        out, err = process.communicate(timeout=120)
+        return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+    def run_in_terminal(self, stage: str, **environment: str) -> str:
+        """Run a stage whose standard error is a terminal; returns what showed there."""
+        ours, theirs = pty.openpty()
+        termios.tcsetwinsize(theirs, (24, 80))  # a terminal without rows shows no bar
+        process = self.start("-m", f"stages.{stage}", stderr=theirs, **environment)
+        process.communicate(timeout=120)
+        os.close(theirs)
+        shown = os.read(ours, 65536).decode(errors="replace")
+        os.close(ours)
+        return shown
+
+    def files(self, folder: str) -> list[str]:
+        """Paths of all files under a folder, hidden ones too, relative to it."""
+        root = self.folder / folder
+        return sorted(str(path.relative_to(root)) for path in root.rglob("*") if path.is_file())
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    return Workspace(tmp_path / "workspace")
+
+
+@pytest.fixture
+def file_host() -> Iterator[FileHost]:
+    with FileHost() as host:
+        yield host
+
+
+@pytest.fixture
+def hub() -> Iterator[Hub]:
+    with Hub() as hub:
+        yield hub
+
+
+@pytest.fixture
+def refused() -> Callable[[subprocess.CompletedProcess], str]:
+    """Checks that a stage failed as users should see it, and returns its one sentence."""
+
+    def sentence(result: subprocess.CompletedProcess) -> str:
+        assert result.returncode == 1, result.stdout + result.stderr
+        assert "Traceback" not in result.stderr
+        assert result.stdout == ""
+        lines = result.stderr.strip().splitlines()
+        assert len(lines) == 1 and lines[0].startswith("error: "), result.stderr
+        return lines[0]
+
+    return sentence

@@ -1,0 +1,622 @@
+import copy
+import json
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+from itertools import combinations
+from pathlib import Path
+
+import pytest
+import torch
+from peft import PeftModel, PrefixTuningConfig, get_peft_model
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import nn
+from transformers import (
+    AutoModelForSeq2SeqLM,
+    BartConfig,
+    BartForConditionalGeneration,
+    MT5Config,
+    MT5ForConditionalGeneration,
+    T5Config,
+    T5EncoderModel,
+    T5ForConditionalGeneration,
+    UMT5Config,
+    UMT5ForConditionalGeneration,
+)
+
+from peftqa.errors import UserError
+from peftqa.kv_prefix import TARGETS, KVPrefixAttention, KVPrefixConfig
+from tests.tiny import SHAPE, save_tiny_checkpoint, tiny_t5, untie
+from tests.unit import reference_t5, two_process_training
+
+IMPLEMENTATIONS = ["eager", "sdpa"]
+SUBSETS = [list(subset) for size in (1, 2, 3) for subset in combinations(TARGETS, size)]
+
+
+@pytest.fixture(autouse=True)
+def seed():
+    torch.manual_seed(0)
+
+
+def with_prefix(model, **config):
+    """A prefix of 3 tokens large enough to matter."""
+    config = {"num_virtual_tokens": 3, "init_scale": 1.0, "task_type": "SEQ_2_SEQ_LM"} | config
+    return get_peft_model(model, KVPrefixConfig(**config))
+
+
+def padded_batch(batch=3, length=9, decoder_length=5):
+    """Input and decoder input with padding on the right and on the left."""
+    input_ids = torch.randint(3, 64, (batch, length))
+    attention_mask = torch.ones_like(input_ids)
+    attention_mask[0, 5:] = attention_mask[1, :2] = 0
+    decoder_input_ids = torch.randint(3, 64, (batch, decoder_length))
+    decoder_attention_mask = torch.ones_like(decoder_input_ids)
+    decoder_attention_mask[1, 3:] = 0
+    return {
+        "input_ids": input_ids,
+        "attention_mask": attention_mask,
+        "decoder_input_ids": decoder_input_ids,
+        "decoder_attention_mask": decoder_attention_mask,
+    }
+
+
+def prefix_layers(model):
+    """{module path in the base model: its KVPrefixAttention}"""
+    base = model.get_base_model()
+    return {path: module for path, module in base.named_modules() if isinstance(module, KVPrefixAttention)}
+
+
+def trainable(model):
+    return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
+def prefix_gradients(model, batch):
+    model.zero_grad()
+    model(**batch).logits.square().mean().backward()
+    return {name: parameter.grad.clone() for name, parameter in trainable(model).items()}
+
+
+def assert_gradients_agree(found, expected):
+    assert set(found) == set(expected)
+    for name, gradient in expected.items():
+        assert gradient.abs().max() > 0
+        assert (found[name] - gradient).abs().max() < 1e-6 * max(1, gradient.abs().max())
+
+
+def assert_agrees_with_reference(base, scale=1.0, **config):
+    """Logits and the gradient of every prefix tensor against plain tensor operations, in float64."""
+    base = base.double()
+    weights = {name: tensor.clone() for name, tensor in base.state_dict().items()}
+    model = with_prefix(base, **config)
+    batch = padded_batch()
+    logits = model(**batch).logits
+    target = torch.randn_like(logits)
+    (logits * target).sum().backward()
+
+    layers = prefix_layers(model)
+    prefixes = {
+        path: [tensor.detach().clone().requires_grad_() for tensor in layer.prefix("default")]
+        for path, layer in layers.items()
+    }
+    expected = reference_t5.logits(weights, base.config, prefixes, **batch, scale=scale)
+    (expected * target).sum().backward()
+    assert (logits - expected).abs().max() < 1e-9
+    for path, layer in layers.items():
+        for tensor, reference in zip(layer.prefix("default"), prefixes[path], strict=True):
+            assert reference.grad.abs().max() > 1e-3
+            assert (tensor.grad - reference.grad).abs().max() < 1e-9
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What it computes
+
+
+@pytest.mark.parametrize("attention", IMPLEMENTATIONS)
+@pytest.mark.parametrize("target", SUBSETS, ids="+".join)
+def test_logits_and_gradients_are_those_of_plain_tensor_operations(target, attention):
+    assert_agrees_with_reference(tiny_t5(attn_implementation=attention), target=target)
+
+
+@pytest.mark.parametrize("attention", IMPLEMENTATIONS)
+@pytest.mark.parametrize(
+    ("config", "model", "scale"),
+    [
+        (MT5Config, MT5ForConditionalGeneration, 1.0),
+        (UMT5Config, UMT5ForConditionalGeneration, SHAPE["d_model"] ** -0.5),
+    ],
+)
+def test_mt5_and_umt5_agree_with_plain_tensor_operations(config, model, scale, attention):
+    base = untie(model(config(**SHAPE, attn_implementation=attention))).eval()
+    assert_agrees_with_reference(base, scale=scale)
+
+
+@pytest.mark.parametrize("attention", IMPLEMENTATIONS)
+@torch.no_grad()  # torch has another sdpa kernel for position biases that want a gradient, as unfrozen ones do
+def test_without_tokens_or_disabled_logits_equal_the_base_models_to_the_bit(attention):
+    batch = padded_batch()
+    unpadded = {"input_ids": batch["input_ids"], "decoder_input_ids": batch["decoder_input_ids"]}
+    base = tiny_t5(attn_implementation=attention)
+    empty = with_prefix(copy.deepcopy(base), num_virtual_tokens=0)
+    model = with_prefix(copy.deepcopy(base))
+    for inputs in (batch, unpadded):
+        expected = base(**inputs).logits
+        assert torch.equal(empty(**inputs).logits, expected)
+        with model.disable_adapter():
+            assert torch.equal(model(**inputs).logits, expected)
+        assert not torch.allclose(model(**inputs).logits, expected, atol=1e-2)
+
+
+@pytest.mark.parametrize("attention", IMPLEMENTATIONS)
+def test_a_row_does_not_depend_on_its_padding_or_its_neighbours(attention):
+    model = with_prefix(tiny_t5(attn_implementation=attention))
+    row, other = torch.randint(3, 64, (1, 6)), torch.randint(3, 64, (1, 13))
+    decoder_input_ids = torch.randint(3, 64, (1, 4))
+    alone = model(input_ids=row, decoder_input_ids=decoder_input_ids).logits
+    padded = torch.cat([nn.functional.pad(row, (0, 7)), other])
+    mask = (torch.arange(13) < torch.tensor([[6], [13]])).long()
+    together = model(input_ids=padded, attention_mask=mask, decoder_input_ids=decoder_input_ids.expand(2, -1)).logits
+    assert (together[:1] - alone).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("attention", IMPLEMENTATIONS)
+def test_generate_equals_step_by_step_argmax_with_and_without_cache(attention):
+    model = with_prefix(tiny_t5(attn_implementation=attention))
+    model.generation_config.eos_token_id = None
+    batch = padded_batch()
+    inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
+    answer = torch.zeros(3, 1, dtype=torch.long)
+    for _ in range(8):
+        step = model(**inputs, decoder_input_ids=answer).logits[:, -1].argmax(-1, keepdim=True)
+        answer = torch.cat([answer, step], dim=1)
+    for use_cache in (True, False):
+        assert torch.equal(model.generate(**inputs, max_new_tokens=8, use_cache=use_cache), answer)
+    with model.disable_adapter():
+        assert not torch.equal(model.generate(**inputs, max_new_tokens=8), answer)
+
+
+def test_stock_prefix_tuning_is_the_same_as_a_decoder_prefix_when_the_decoder_has_no_position_bias():
+    base = tiny_t5(num_layers=4, num_decoder_layers=4)
+    nn.init.zeros_(base.decoder.block[0].layer[0].SelfAttention.relative_attention_bias.weight)
+    layers, heads, d_kv = base.config.num_layers, base.config.num_heads, base.config.d_kv
+    ours = with_prefix(copy.deepcopy(base), target=["decoder"])
+    stock_config = PrefixTuningConfig(task_type="SEQ_2_SEQ_LM", num_virtual_tokens=3, token_dim=heads * d_kv)
+    stock = get_peft_model(base, stock_config)
+    # The module docstring's "rest": stock shares its slots between layers, so only these of them are ever read.
+    slots = stock.prompt_encoder["default"].embedding.weight.detach().view(3, 2 * layers, heads, d_kv).transpose(0, 2)
+    for index, layer in enumerate(prefix_layers(ours).values()):
+        layer.set_prefix("default", slots[:, 4 * index % (2 * layers)], slots[:, (4 * index + 1) % (2 * layers)])
+    batch = padded_batch()
+    del batch["decoder_attention_mask"]
+    expected = stock(**batch).logits
+    assert (ours(**batch).logits - expected).abs().max() < 1e-5
+    with ours.disable_adapter():
+        assert (ours(**batch).logits - expected).abs().max() > 1e-2
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Parameters
+
+
+@pytest.mark.parametrize(("tokens", "parameters"), [(5, 92_160), (10, 184_320)])
+def test_a_prefix_on_the_shape_of_flan_t5_small_has_the_published_count(tokens, parameters, capsys):
+    shape = {"d_model": 512, "d_kv": 64, "num_heads": 6, "d_ff": 1024, "num_layers": 8, "num_decoder_layers": 8}
+    with torch.device("meta"):
+        base = T5ForConditionalGeneration(T5Config(**SHAPE | shape))
+    model = with_prefix(base, num_virtual_tokens=tokens)
+    assert model.get_nb_trainable_parameters()[0] == parameters
+    model.print_trainable_parameters()
+    assert f"trainable params: {parameters:,} " in capsys.readouterr().out
+
+
+def test_just_two_tensors_of_each_attention_module_are_trainable():
+    model = with_prefix(tiny_t5())
+    paths = [f"base_model.model.{path}" for path in prefix_layers(model)]
+    assert len(paths) == 6
+    names = {f"{path}.kv_prefix_{tensor}.default" for path in paths for tensor in ("key", "value")}
+    assert set(trainable(model)) == names
+
+
+@pytest.mark.parametrize("attention", IMPLEMENTATIONS)
+@pytest.mark.parametrize(
+    "config",
+    [{}, {"reparametrization": 16}, {"init": "text", "init_token_ids": [3, 4, 5]}],
+    ids=["plain", "mlp", "text"],
+)
+def test_every_trainable_parameter_receives_a_gradient(config, attention):
+    model = with_prefix(tiny_t5(attn_implementation=attention), **config)
+    for name, gradient in prefix_gradients(model, padded_batch()).items():
+        # every token of a prefix, or row of a weight
+        assert (gradient.abs().flatten(1) if gradient.ndim == 2 else gradient.abs()).amax(-1).gt(0).all(), name
+
+
+@pytest.mark.parametrize("attention", IMPLEMENTATIONS)
+@pytest.mark.parametrize(
+    ("backbone", "adapter"),
+    [(torch.bfloat16, torch.float32), (torch.float16, torch.float32), (torch.float64, torch.float64)],
+)
+@pytest.mark.parametrize("reparametrization", [None, 8])
+def test_the_adapter_is_float32_under_half_precision_and_follows_float64(
+    backbone, adapter, reparametrization, attention
+):
+    model = with_prefix(tiny_t5(attn_implementation=attention).to(backbone), reparametrization=reparametrization)
+    batch = padded_batch()
+    logits = model(**batch).logits
+    assert logits.dtype == backbone
+    assert {parameter.dtype for parameter in trainable(model).values()} == {adapter}
+    gradients = prefix_gradients(model, batch)
+    assert all(gradient.dtype == adapter and gradient.isfinite().all() for gradient in gradients.values())
+    torch.manual_seed(0)
+    full = with_prefix(tiny_t5(attn_implementation=attention), reparametrization=reparametrization)
+    assert (full(**batch).logits - logits).abs().max() < 0.15
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Initial values
+
+
+def keys_and_values_of_text(base, token_ids):
+    """What the frozen model makes of a text, from its hidden states and its cache: {path: (keys, values)}."""
+    text = torch.tensor([token_ids])
+    with torch.no_grad():
+        output = base(input_ids=text, decoder_input_ids=text, use_cache=True, output_hidden_states=True)
+        found = {}
+        for index, block in enumerate(base.encoder.block):
+            normed = block.layer[0].layer_norm(output.encoder_hidden_states[index])
+            projections = block.layer[0].SelfAttention.k(normed), block.layer[0].SelfAttention.v(normed)
+            shape = len(token_ids), base.config.num_heads, base.config.d_kv
+            found[f"encoder.block.{index}.layer.0.SelfAttention"] = [
+                p[0].view(shape).transpose(0, 1) for p in projections
+            ]
+    caches = output.past_key_values.self_attention_cache, output.past_key_values.cross_attention_cache
+    for index in range(base.config.num_decoder_layers):
+        for path, cache in zip(("0.SelfAttention", "1.EncDecAttention"), caches, strict=True):
+            layer = cache.layers[index]
+            found[f"decoder.block.{index}.layer.{path}"] = [layer.keys[0], layer.values[0]]
+    return found
+
+
+@pytest.mark.parametrize("reparametrization", [None, 16])
+@pytest.mark.parametrize(
+    ("text", "read"),
+    [([5, 6, 7], [5, 6, 7]), ([5, 6, 7, 8, 9, 1], [5, 6, 7, 8, 9, 1]), ([5, 6], [5, 6, 5, 6])],
+    ids=["as long as the prefix", "longer", "shorter"],
+)
+def test_text_gives_the_keys_and_values_that_it_has_in_the_frozen_model(text, read, reparametrization):
+    expected = keys_and_values_of_text(tiny_t5(), read)
+    model = with_prefix(tiny_t5().train())
+    # A second adapter, on a model in training mode where another prefix is active.
+    config = KVPrefixConfig(num_virtual_tokens=3, init="text", init_token_ids=text, reparametrization=reparametrization)
+    model.add_adapter("text", config)
+    assert all(module.training for module in prefix_layers(model).values())
+    layers = prefix_layers(model)
+    assert set(layers) == set(expected)
+    for path, layer in layers.items():
+        for tensor, wanted in zip(layer.prefix("text"), expected[path], strict=True):
+            assert (tensor - wanted[:, :3]).abs().max() < 1e-5
+
+
+def test_random_init_has_the_given_scale_and_depends_on_the_seed_alone():
+    def values(dtype=torch.float32):
+        torch.manual_seed(3)
+        model = with_prefix(tiny_t5().to(dtype), num_virtual_tokens=50, init_scale=0.3)
+        return torch.cat([parameter.flatten() for parameter in trainable(model).values()]).detach().float()
+
+    assert values().std().item() == pytest.approx(0.3, rel=0.03)
+    assert torch.equal(values(), values(torch.bfloat16))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Saving and loading
+
+LOADER = """
+import sys, torch
+from peft import PeftModel
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForSeq2SeqLM
+
+base, batch, *adapters = sys.argv[1:]
+torch.set_num_threads(1)
+try:
+    PeftModel.from_pretrained(AutoModelForSeq2SeqLM.from_pretrained(base), adapters[0])
+except KeyError as error:
+    assert "KV_PREFIX" in str(error)
+else:
+    raise AssertionError("loaded a method that nothing has registered")
+import peftqa.kv_prefix
+
+for adapter in adapters:
+    model = PeftModel.from_pretrained(AutoModelForSeq2SeqLM.from_pretrained(base), adapter)
+    with torch.no_grad():
+        save_file({"logits": model(**load_file(batch)).logits}, adapter + "/logits")
+"""
+
+
+def run(command):
+    return subprocess.Popen(
+        [sys.executable, *map(str, command)],
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": "."},
+        cwd=Path(__file__).parents[2],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def assert_succeeds(*processes):
+    for process in processes:
+        _, errors = process.communicate(timeout=120)
+        assert process.returncode == 0, errors
+
+
+def test_a_saved_adapter_gives_the_same_bits_in_a_new_process(tmp_path):
+    base = save_tiny_checkpoint(tmp_path / "base")
+    batch, expected = padded_batch(), {}
+    save_file(batch, tmp_path / "batch")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as in the new process: the order of sums depends on it
+    for name, config in {"plain": {}, "mlp": {"reparametrization": 16}}.items():
+        model = with_prefix(AutoModelForSeq2SeqLM.from_pretrained(base), **config)
+        prefix_gradients(model, batch)
+        torch.optim.SGD(trainable(model).values(), lr=0.1).step()
+        model.save_pretrained(tmp_path / name)
+        with torch.no_grad():
+            expected[name] = model(**batch).logits
+    torch.set_num_threads(threads)
+    paths = [tmp_path / name for name in ("plain", "mlp")]
+    assert_succeeds(run(["-c", LOADER, base, tmp_path / "batch", *paths]))
+    for path in paths:
+        assert torch.equal(load_file(path / "logits")["logits"], expected[path.name])
+
+
+@pytest.mark.parametrize("reparametrization", [None, 16])
+def test_a_saved_adapter_is_plain_keys_and_values_in_a_small_safetensors_file(tmp_path, reparametrization):
+    model = with_prefix(tiny_t5(), reparametrization=reparametrization)
+    model.save_pretrained(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "adapter_model.safetensors",
+        "adapter_config.json",
+        "README.md",
+    }
+    tensors = load_file(tmp_path / "adapter_model.safetensors")
+    paths = [f"base_model.model.{path}" for path in prefix_layers(model)]
+    assert set(tensors) == {f"{path}.kv_prefix_{name}" for path in paths for name in ("key", "value")}
+    assert {tuple(tensor.shape) for tensor in tensors.values()} == {(3, 3, 8)}  # heads, tokens, d_kv
+    numbers = sum(tensor.numel() for tensor in tensors.values())
+    header = (tmp_path / "adapter_model.safetensors").stat().st_size - 4 * numbers
+    assert 0 < header < 200 * len(tensors)
+    with safe_open(tmp_path / "adapter_model.safetensors", "pt") as file:
+        assert file.metadata() == {"format": "pt"}
+    config = json.loads((tmp_path / "adapter_config.json").read_text())
+    assert config["peft_type"] == "KV_PREFIX"
+    assert config["target"] == ["encoder", "decoder", "cross"]
+    loaded = PeftModel.from_pretrained(tiny_t5(), tmp_path, is_trainable=True)
+    assert len(trainable(loaded)) == 12
+    batch = padded_batch()
+    assert torch.equal(loaded(**batch).logits, model(**batch).logits)
+
+
+def test_a_reparametrized_prefix_starts_where_a_plain_one_does():
+    text = {"init": "text", "init_token_ids": [5, 6, 7]}
+    plain, mlp = with_prefix(tiny_t5(), **text), with_prefix(tiny_t5(), reparametrization=8, **text)
+    batch = padded_batch()
+    assert (plain(**batch).logits - mlp(**batch).logits).abs().max() < 1e-4
+    hidden = [name for name in trainable(mlp) if "trunk" in name]
+    assert len(hidden) == 3 * 3  # embedding, weight and bias, shared by the modules of each target
+
+
+def test_training_resumes_exactly_from_the_trainable_parameters_by_name():
+    batch = padded_batch()
+
+    def train(model, steps):
+        optimizer = torch.optim.SGD(trainable(model).values(), lr=0.1)
+        for _ in range(steps):
+            prefix_gradients(model, batch)
+            optimizer.step()
+        return {name: parameter.detach().clone() for name, parameter in trainable(model).items()}
+
+    model = with_prefix(tiny_t5(), reparametrization=16)
+    saved = train(model, 2)
+    expected = train(model, 2)
+    resumed = with_prefix(tiny_t5(), reparametrization=16)
+    assert any(not torch.equal(parameter, saved[name]) for name, parameter in trainable(resumed).items())
+    for name, parameter in trainable(resumed).items():
+        parameter.data.copy_(saved[name])
+    found = train(resumed, 2)
+    assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
+
+
+def test_plain_keys_and_values_are_not_loaded_into_an_mlp_without_a_word(tmp_path):
+    model = with_prefix(tiny_t5(), reparametrization=16)
+    model.save_pretrained(tmp_path)
+    with pytest.raises(UserError, match="cannot be loaded"):
+        model.load_adapter(tmp_path, "default", is_trainable=True)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Several adapters, and the model underneath
+
+
+def test_several_adapters_live_side_by_side(tmp_path):
+    batch = padded_batch()
+    model = with_prefix(tiny_t5())
+    first = model(**batch).logits
+    other = KVPrefixConfig(num_virtual_tokens=5, init_scale=1.0, target=["encoder"], reparametrization=8)
+    model.add_adapter("other", other)
+    assert torch.equal(model(**batch).logits, first)
+    assert all(name.endswith(".default") for name in trainable(model))
+
+    model.set_adapter("other")
+    second = model(**batch).logits
+    assert (second - first).abs().max() > 1e-2
+    assert trainable(model)
+    assert all(".other." in name for name in trainable(model))
+    model.save_pretrained(tmp_path, selected_adapters=["other"])
+    assert len(load_file(tmp_path / "other" / "adapter_model.safetensors")) == 4
+    alone = PeftModel.from_pretrained(tiny_t5(), tmp_path / "other")
+    assert (alone(**batch).logits - second).abs().max() < 1e-5
+
+    model.load_adapter(tmp_path / "other", "loaded")
+    model.set_adapter("loaded")
+    assert (model(**batch).logits - second).abs().max() < 1e-5
+    model.set_adapter("default")
+    assert torch.equal(model(**batch).logits, first)
+
+    model.delete_adapter("other")
+    model.delete_adapter("loaded")
+    assert torch.equal(model(**batch).logits, first)
+    assert not any("other" in name or "loaded" in name for name, _ in model.named_parameters())
+
+
+def test_prefixes_of_adapters_that_are_active_together_follow_one_another():
+    batch = padded_batch()
+    model = with_prefix(tiny_t5())
+    model.add_adapter("other", KVPrefixConfig(num_virtual_tokens=2, init_scale=1.0))
+    model.base_model.set_adapter(["default", "other"])
+    joined = with_prefix(tiny_t5(), num_virtual_tokens=5)
+    for path, layer in prefix_layers(model).items():
+        pairs = zip(layer.prefix("default"), layer.prefix("other"), strict=True)
+        prefix_layers(joined)[path].set_prefix("default", *[torch.cat(pair, dim=1) for pair in pairs])
+    assert (model(**batch).logits - joined(**batch).logits).abs().max() < 1e-5
+
+
+@torch.no_grad()
+def test_unloading_gives_the_base_model_back_and_merging_is_refused():
+    batch = padded_batch()
+    base = tiny_t5()
+    expected, names = base(**batch).logits, set(base.state_dict())
+    model = with_prefix(base)
+    for merge in (model.merge_and_unload, model.merge_adapter):
+        with pytest.raises(UserError, match="cannot be merged"):
+            merge()
+    unloaded = model.unload()
+    assert set(unloaded.state_dict()) == names
+    assert unloaded.config._attn_implementation == "sdpa"
+    assert torch.equal(unloaded(**batch).logits, expected)
+
+
+def test_a_model_without_such_attention_modules_is_refused():
+    bart = BartForConditionalGeneration(
+        BartConfig(vocab_size=32, d_model=8, encoder_layers=1, decoder_layers=1, encoder_ffn_dim=8, decoder_ffn_dim=8,
+                   encoder_attention_heads=2, decoder_attention_heads=2, max_position_embeddings=8)
+    )  # fmt: skip
+    with pytest.raises(
+        UserError, match=r"BartForConditionalGeneration has no .* encoder\.block\.N\.layer\.N\.SelfAttention"
+    ):
+        with_prefix(bart)
+    with pytest.raises(UserError, match=r"T5EncoderModel has no .* cross: .*EncDecAttention"):
+        with_prefix(T5EncoderModel(T5Config(**SHAPE)), target=["encoder", "cross"])
+
+
+def test_a_prefix_is_never_dropped_without_a_word():
+    with pytest.raises(UserError, match="flex_attention: a prefix needs eager or sdpa"):
+        with_prefix(tiny_t5(attn_implementation="flex_attention"))
+    model = with_prefix(tiny_t5())
+    model.get_base_model().set_attn_implementation("eager")
+    with pytest.raises(UserError, match="would drop the prefix"):
+        model(**padded_batch())
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"target": []}, "target is"),
+        ({"target": ["encoder", "head"]}, "target is"),
+        ({"target": ["cross", "cross"]}, "target is"),
+        ({"num_virtual_tokens": -1}, "negative"),
+        ({"init": "zeros"}, "random or text"),
+        ({"init": "text"}, "init_token_ids is empty"),
+        ({"num_virtual_tokens": 5, "reparametrization": 4}, "at least as wide"),
+    ],
+)
+def test_impossible_configurations_are_refused(config, message):
+    with pytest.raises(UserError, match=message):
+        KVPrefixConfig(**config)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Training
+
+
+@pytest.mark.parametrize("use_reentrant", [True, False])
+@pytest.mark.parametrize("reparametrization", [None, 8])
+def test_gradient_checkpointing_gives_the_same_gradients(reparametrization, use_reentrant):
+    batch = padded_batch()
+    base = tiny_t5(dropout_rate=0.0).train()
+    expected = prefix_gradients(with_prefix(copy.deepcopy(base), reparametrization=reparametrization), batch)
+    base.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": use_reentrant})
+    torch.manual_seed(0)
+    padded_batch()
+    found = prefix_gradients(with_prefix(base, reparametrization=reparametrization), batch)
+    assert_gradients_agree(found, expected)
+
+
+def test_two_data_parallel_processes_give_the_gradients_of_one(tmp_path):
+    assert_succeeds(*[run(["-m", "tests.unit.two_process_training", rank, 2, tmp_path]) for rank in range(2)])
+    for reparametrization in two_process_training.REPARAMETRIZATIONS:
+        model = two_process_training.training_model(reparametrization)
+        model(**two_process_training.batch()).loss.backward()
+        found = load_file(tmp_path / str(reparametrization))
+        assert_gradients_agree(found, two_process_training.gradients(model))
+
+
+@pytest.mark.parametrize("attention", IMPLEMENTATIONS)
+def test_the_whole_model_compiles_to_one_graph_with_the_same_gradients(attention):
+    model = with_prefix(tiny_t5(num_layers=1, num_decoder_layers=1, attn_implementation=attention))
+    batch = padded_batch()
+    expected = prefix_gradients(model, batch)
+    compiled = torch.compile(model, backend="aot_eager", fullgraph=True)  # traces, and leaves out the slow C++ compiler
+    found = prefix_gradients(compiled, batch)
+    assert_gradients_agree({name.removeprefix("_orig_mod."): g for name, g in found.items()}, expected)
+
+
+@pytest.mark.skipif(
+    not shutil.which("c++") or not Path(sysconfig.get_paths()["include"], "Python.h").exists(),
+    reason="torch.compile on a CPU needs a C++ compiler and Python.h",
+)
+def test_a_compiled_attention_module_gives_the_same_gradients():
+    model = with_prefix(tiny_t5())
+    batch = padded_batch()
+    expected = prefix_gradients(model, batch)
+    prefix_layers(model)["decoder.block.1.layer.0.SelfAttention"].compile(fullgraph=True)
+    assert_gradients_agree(prefix_gradients(model, batch), expected)
+
+
+def loss_after_distillation(base, steps=200, **config):
+    """Teach a prefix what the model answers when eight fixed tokens stand in front of its input.
+
+    The student's encoder reads the input alone, so it is the encoder's output that has to change. Returns the
+    divergence from the teacher on other inputs before and after, in nats, and the number of parameters.
+    """
+    generator = torch.Generator().manual_seed(5)
+    instruction = torch.randint(3, 64, (1, 8), generator=generator)
+    model = with_prefix(copy.deepcopy(base), init_scale=0.02, **config)
+    optimizer = torch.optim.Adam(trainable(model).values(), lr=0.1)
+    start = torch.zeros(256, 1, dtype=torch.long)
+
+    def divergence(rows):
+        text = torch.randint(3, 64, (rows, 4), generator=generator)
+        instructed = torch.cat([instruction.expand(rows, -1), text], dim=1)
+        with torch.no_grad():
+            wanted = base(input_ids=instructed, decoder_input_ids=start[:rows]).logits[:, 0].log_softmax(-1)
+        found = model(input_ids=text, decoder_input_ids=start[:rows]).logits[:, 0].log_softmax(-1)
+        return nn.functional.kl_div(found, wanted, log_target=True, reduction="batchmean")
+
+    with torch.no_grad(), model.disable_adapter():
+        before = divergence(256).item()
+    for _ in range(steps):
+        optimizer.zero_grad()
+        divergence(16).backward()
+        optimizer.step()
+    with torch.no_grad():
+        return before, divergence(256).item(), model.get_nb_trainable_parameters()[0]
+
+
+def test_where_the_encoder_must_change_a_prefix_everywhere_beats_one_in_the_decoder_alone():
+    base = tiny_t5()
+    before, everywhere, parameters = loss_after_distillation(base, num_virtual_tokens=4)
+    _, decoder_alone, as_many = loss_after_distillation(base, num_virtual_tokens=12, target=["decoder"])
+    assert parameters == as_many
+    assert everywhere < 0.6 * before
+    assert everywhere < 0.6 * decoder_alone

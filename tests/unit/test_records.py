@@ -1,0 +1,332 @@
+"""PubMedQA's records: checked, made a table, cleaned, split."""
+
+import json
+import random
+from collections import Counter
+
+import pandas as pd
+import pytest
+from sklearn.model_selection import train_test_split
+
+from peftqa.errors import UserError
+from peftqa.records import (
+    COLUMNS,
+    clean,
+    read_records,
+    read_table,
+    read_test_ids,
+    split_official,
+    split_random,
+    to_table,
+    write_table,
+)
+
+YES_NO = ["yes", "no"]
+ALL = ["yes", "no", "maybe"]
+
+
+def record(number=0, **changes):
+    return {
+        "QUESTION": f"Does treatment {number} help?",
+        "CONTEXTS": [f"Group {number} was treated.", "It recovered."],
+        "LABELS": ["METHODS", "RESULTS"],
+        "MESHES": ["Humans"],
+        "YEAR": None,
+        "reasoning_required_pred": "yes",
+        "reasoning_free_pred": "no",
+        "final_decision": "yes",
+        "LONG_ANSWER": "The conclusion that gives the answer away.",
+        **changes,
+    }
+
+
+def load(tmp_path, records):
+    path = tmp_path / "records.json"
+    path.write_text(json.dumps(records), encoding="utf-8")
+    return read_records(path)
+
+
+def refusal(call, *arguments):
+    with pytest.raises(UserError) as error:
+        call(*arguments)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def table_of(**counts):
+    """A clean table with so many rows of each label, the labels mixed."""
+    labels = [label for label, count in counts.items() for _ in range(count)]
+    random.Random(0).shuffle(labels)
+    ids = [str(1000 + number) for number in range(len(labels))]
+    return pd.DataFrame({"id": ids, "question": ids, "context": ids, "label": labels})
+
+
+def counts(part):
+    return dict(Counter(part["label"]))
+
+
+# The real file
+
+
+@pytest.fixture(scope="module")
+def real_table(real_file):
+    return clean(to_table(read_records(real_file)), YES_NO)[0]
+
+
+def test_the_real_file_gives_890_rows_of_yes_and_no(real_file):
+    table, report = clean(to_table(read_records(real_file)), YES_NO)
+    assert report == {
+        "records": 1000,
+        "dropped_missing_value": 0,
+        "dropped_other_label": 110,
+        "dropped_duplicate": 0,
+        "rows": 890,
+        "labels": {"yes": 552, "no": 338},
+    }
+    assert list(table.columns) == COLUMNS and len(table) == 890
+
+
+def test_the_real_split_is_the_known_one(real_file, real_table):
+    parts = split_random(real_table, 0.8, 0.1, 0.1, 42)
+    assert {name: counts(part) for name, part in parts.items()} == {
+        "train": {"yes": 442, "no": 270},
+        "val": {"yes": 55, "no": 34},
+        "test": {"yes": 55, "no": 34},
+    }
+    # The same rows as the usual two lines give from the file.
+    records = json.loads(real_file.read_text(encoding="utf-8"))
+    ids = [pmid for pmid, values in records.items() if values["final_decision"] in YES_NO]
+    decide = [records[pmid]["final_decision"] for pmid in ids]
+    train, held_out, _, held_out_labels = train_test_split(ids, decide, test_size=0.2, stratify=decide, random_state=42)
+    val, test = train_test_split(held_out, test_size=0.5, stratify=held_out_labels, random_state=42)
+    for name, expected in {"train": train, "val": val, "test": test}.items():
+        assert list(parts[name]["id"]) == sorted(expected, key=ids.index)
+
+
+@pytest.mark.parametrize(
+    ("labels", "expected"),
+    [
+        (YES_NO, {"train": (245, 150), "val": (31, 19), "test": (276, 169)}),
+        (ALL, {"train": (245, 150, 49), "val": (31, 19, 6), "test": (276, 169, 55)}),
+    ],
+)
+def test_the_official_protocol_tests_on_the_official_records(real_file, labels, expected):
+    records = read_records(real_file)
+    table, _ = clean(to_table(records), labels)
+    official = read_test_ids(real_file.with_name("test_ground_truth.json"), records)
+    parts = split_official(table, official, 0.8, 0.1, 42)
+    assert {name: tuple(counts(part)[label] for label in labels) for name, part in parts.items()} == expected
+    assert set(parts["test"]["id"]) == set(official) & set(table["id"])
+
+
+def test_the_real_table_survives_a_csv_file(real_table, tmp_path):
+    write_table(real_table, tmp_path / "table.csv")
+    assert read_table(tmp_path / "table.csv").equals(real_table)
+
+
+# Reading
+
+
+def test_the_order_of_the_file_and_its_ids_are_kept(tmp_path):
+    assert list(load(tmp_path, {"20": record(), "3": record(), "100": record()})) == ["20", "3", "100"]
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        ({"QUESTION": 3}, "7 (QUESTION: 3: input should be a valid string)"),
+        ({"CONTEXTS": "text"}, "7 (CONTEXTS: 'text': input should be a valid list)"),
+        ({"CONTEXTS": ["text", None]}, "7 (CONTEXTS.1: None: input should be a valid string)"),
+        ({"final_decision": "perhaps"}, "7 (final_decision: 'perhaps': input should be 'yes', 'no' or 'maybe')"),
+        ({"final_decision": "Yes"}, "7 (final_decision: 'Yes'"),
+        ({"final_decision": True}, "7 (final_decision: True"),
+        ({"YEAR": 2001}, "7 (YEAR: 2001: input should be a valid string)"),
+        ({"QUESTION": "\ud800"}, "7 (QUESTION: '\\ud800': half of a surrogate pair"),
+    ],
+)
+def test_a_record_that_does_not_fit_is_named_with_its_field(tmp_path, bad, message):
+    assert message in refusal(load, tmp_path, {"6": record(6), "7": record(7, **bad)})
+
+
+@pytest.mark.parametrize("field", ["QUESTION", "CONTEXTS", "final_decision", "LONG_ANSWER", "LABELS"])
+def test_a_missing_field_is_named(tmp_path, field):
+    broken = record(7)
+    del broken[field]
+    message = refusal(load, tmp_path, {"6": record(6), "7": broken})
+    assert f"7 ({field}: missing field)" in message and "6 (" not in message
+
+
+def test_a_record_that_is_no_object_is_named(tmp_path):
+    assert "7 ([]: must be an object)" in refusal(load, tmp_path, {"7": []})
+
+
+def test_ten_bad_records_are_named_and_the_rest_counted(tmp_path):
+    message = refusal(load, tmp_path, {str(number): record(YEAR=0, MESHES=0) for number in range(100, 113)})
+    assert "13 of 13 records" in message and message.endswith("and 3 more")
+    assert all(f"{number} (MESHES: 0: " in message and "YEAR: 0: " in message for number in range(100, 110))
+    assert "110 (" not in message
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b'{"1": {', "no valid JSON"),
+        (b"<html>not found</html>", "no valid JSON"),
+        (b'{"1": "\xff"}', "no valid JSON"),
+        (b"", "no valid JSON"),
+        (b"[" * 100_000, "no valid JSON"),
+        (b"[]", "must hold a JSON object keyed by PMID, not a list"),
+        (b"{}", "holds no record"),
+        (b'{"12": {}, "12": {}}', "12 stands there twice"),
+    ],
+)
+def test_a_file_that_holds_no_records_is_refused(tmp_path, content, message):
+    path = tmp_path / "ori_pqal.json"
+    path.write_bytes(content)
+    assert message in refusal(read_records, path) and str(path) in refusal(read_records, path)
+
+
+def test_a_missing_file_is_refused(tmp_path):
+    assert "is missing" in refusal(read_records, tmp_path / "none.json")
+
+
+def test_test_ids_that_no_record_has_are_refused(tmp_path):
+    path = tmp_path / "test_ground_truth.json"
+    path.write_text('{"1": "yes", "2": "no", "3": "no"}')
+    assert read_test_ids(path, {"1", "2", "3", "4"}) == ["1", "2", "3"]
+    message = refusal(read_test_ids, path, {"1", "4"})
+    assert "2 of 3 test ids" in message and "2, 3" in message
+
+
+# Table and cleaning
+
+
+def test_the_long_answer_and_other_columns_never_enter_the_table(tmp_path):
+    table = to_table(load(tmp_path, {"7": record(7)}))
+    assert table.to_dict("records") == [
+        {
+            "id": "7",
+            "question": "Does treatment 7 help?",
+            "context": "Group 7 was treated. It recovered.",
+            "label": "yes",
+        }
+    ]
+
+
+def test_what_is_dropped_is_counted_by_reason(tmp_path):
+    same = {"QUESTION": " Does it \n help?", "CONTEXTS": ["One.", "Two."]}
+    records = {
+        "1": record(1),
+        "2": record(2, QUESTION=None),
+        "3": record(3, QUESTION=" \n"),
+        "4": record(4, CONTEXTS=[]),
+        "5": record(5, CONTEXTS=None),
+        "6": record(6, final_decision=None),
+        "7": record(7, final_decision="maybe"),
+        "8": record(8, final_decision="no", **same),
+        "9": record(9, QUESTION="Does it help?", CONTEXTS=["One.  Two."], final_decision="yes"),
+        "10": record(10, QUESTION="Does it help?"),
+    }
+    table, report = clean(to_table(load(tmp_path, records)), YES_NO)
+    assert list(table["id"]) == ["1", "8", "10"]
+    assert table["question"][1] == "Does it help?"
+    assert report == {
+        "records": 10,
+        "dropped_missing_value": 5,
+        "dropped_other_label": 1,
+        "dropped_duplicate": 1,
+        "rows": 3,
+        "labels": {"yes": 2, "no": 1},
+    }
+
+
+def test_a_dropped_record_does_not_make_its_twin_a_duplicate(tmp_path):
+    twins = {"1": record(0, final_decision="maybe"), "2": record(0), "3": record(1, final_decision="no")}
+    assert list(clean(to_table(load(tmp_path, twins)), YES_NO)[0]["id"]) == ["2", "3"]
+
+
+def test_a_label_without_records_is_refused(tmp_path):
+    table = to_table(load(tmp_path, {"1": record(1), "2": record(2, final_decision="no")}))
+    assert "no usable record has the label maybe" in refusal(clean, table, ALL)
+
+
+def test_any_text_survives_a_csv_file(tmp_path):
+    texts = [
+        "NA",
+        "null",
+        "nan",
+        "",
+        " spaced ",
+        'a "quoted", text',
+        "two\nlines",
+        "<b>β ≥ 5 µg</b>",
+        "'",
+        "-1.0",
+        "#",
+        "\x00",
+    ]
+    table = pd.DataFrame(dict.fromkeys(COLUMNS, texts))
+    table["id"] = [f"{number:03}" for number in range(len(texts))]
+    write_table(table, tmp_path / "new" / "table.csv")
+    assert read_table(tmp_path / "new" / "table.csv").to_dict("list") == table.to_dict("list")
+
+
+def test_a_table_that_is_none_is_refused(tmp_path):
+    path = tmp_path / "table.csv"
+    assert "is missing" in refusal(read_table, path)
+    path.write_text("id,question\n1,2\n")
+    assert "columns id, question" in refusal(read_table, path)
+    path.write_text("")
+    assert "no CSV table" in refusal(read_table, path)
+
+
+# Splitting
+
+
+def test_every_row_is_in_one_part_and_in_its_order():
+    table = table_of(yes=60, no=40)
+    parts = split_random(table, 0.6, 0.2, 0.2, 7)
+    assert sorted(pd.concat(parts.values())["id"]) == sorted(table["id"])
+    assert all(list(part["id"]) == sorted(part["id"]) for part in parts.values())
+
+
+@pytest.mark.parametrize(
+    ("fractions", "sizes"),
+    [((0.7, 0.15, 0.15), (700, 150, 150)), ((0.7, 0.1, 0.2), (700, 100, 200)), ((0.34, 0.33, 0.33), (340, 330, 330))],
+)
+def test_the_parts_have_the_fractions_in_rows_and_labels(fractions, sizes):
+    parts = split_random(table_of(yes=600, no=400), *fractions, 1)
+    assert tuple(len(part) for part in parts.values()) == sizes
+    for part, size in zip(parts.values(), sizes, strict=True):
+        assert abs(counts(part)["yes"] - 0.6 * size) <= 1
+
+
+def test_the_seed_decides_the_rows():
+    table = table_of(yes=60, no=40)
+    first, again, other = (split_random(table, 0.8, 0.1, 0.1, seed)["test"] for seed in (1, 1, 2))
+    assert first.equals(again) and not first.equals(other)
+
+
+@pytest.mark.parametrize(("yes", "no"), [(50, 2), (50, 1), (1, 1), (5, 5), (500, 4)])
+def test_a_split_that_leaves_a_part_without_a_label_is_refused(yes, no):
+    message = refusal(split_random, table_of(yes=yes, no=no), 0.8, 0.1, 0.1, 42)
+    assert f"yes {yes}" in message and f"no {no}" in message
+
+
+def test_the_rest_of_the_official_test_set_is_divided_as_train_to_val():
+    table = table_of(yes=60, no=60)
+    parts = split_official(table, set(table["id"][:20]) | {"not in the table"}, 0.6, 0.2, 42)
+    assert [len(part) for part in parts.values()] == [75, 25, 20]
+    assert list(parts["test"]["id"]) == list(table["id"][:20])
+
+
+def test_an_official_protocol_that_leaves_a_part_without_a_label_is_refused():
+    table = table_of(yes=20, no=20)
+    yes, no = (list(table["id"][table["label"] == label]) for label in YES_NO)
+    assert "no record in the official test set has the label no" in refusal(split_official, table, yes[:5], 0.8, 0.1, 1)
+    assert "no record outside the official test set has the label yes" in refusal(
+        split_official, table, yes + no[:5], 0.8, 0.1, 1
+    )
+    assert "2 rows outside the official test set (yes 1, no 1) cannot be divided" in refusal(
+        split_official, table, yes[1:] + no[1:], 0.8, 0.1, 1
+    )
