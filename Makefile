@@ -13,6 +13,8 @@ export PUBMEDQA_SOURCE := $(abspath $(PUBMEDQA_SOURCE))
 endif
 endif
 
+VARIANTS := import pathlib, peftqa.params as p; print(*p.read_params(pathlib.Path("params.yaml")).evaluate.variants)
+
 .PHONY: help setup test format repro compare
 
 help: ## List the targets
@@ -41,5 +43,12 @@ format: $(SETUP) ## Format the code
 repro: $(SETUP) ## Rebuild everything that params.yaml, the code or the data have changed
 	dvc repro
 
-compare: $(SETUP) ## Record each variant as an experiment: then `dvc metrics diff base prefix`
-	python -m stages.compare_experiments
+compare: $(SETUP) ## Record each variant as an experiment, for `dvc metrics diff base prefix`
+	@export GIT_AUTHOR_NAME=pubmedqa-peft GIT_AUTHOR_EMAIL=pubmedqa-peft@localhost; \
+	export GIT_COMMITTER_NAME=$$GIT_AUTHOR_NAME GIT_COMMITTER_EMAIL=$$GIT_AUTHOR_EMAIL; \
+	for variant in $$(python -c '$(VARIANTS)'); do \
+	  dvc exp remove --quiet $$variant 2>/dev/null; \
+	  dvc exp run --temp --name $$variant --set-param selected=$$variant select \
+	    $$(git ls-files --others --exclude-standard metrics | sed 's/^/--copy-paths /') || exit 1; \
+	done
+	@echo 'Now, for example: dvc metrics diff base prefix --targets metrics/selected.json'

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from html import escape
 
 import matplotlib
@@ -14,9 +14,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-# Stand-ins for what the page decides: text and axes, grid and reference lines.
-INK, GRID = "#010101", "#010102"
-PAGE_COLORS = {INK: "currentColor", GRID: "var(--grid)"}
+# Stand-ins for what the page decides: text, axes with reference lines, and grid.
+INK, AXIS, GRID = "#010101", "#010102", "#010103"
+PAGE_COLORS = {INK: "currentColor", AXIS: "var(--grid)", GRID: "var(--line)"}
 MARKERS = "osD^vPX*"  # a variant is told by its marker too, for readers who do not see the colour
 INCHES = (4.2, 3.3)
 STYLE = {
@@ -25,14 +25,14 @@ STYLE = {
     "font.size": 9.5,
     "text.color": INK,
     "axes.labelcolor": INK,
-    "axes.edgecolor": GRID,
+    "axes.edgecolor": AXIS,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
     "grid.color": GRID,
     "grid.linewidth": 0.5,
-    "xtick.color": GRID,
-    "ytick.color": GRID,
+    "xtick.color": AXIS,
+    "ytick.color": AXIS,
     "xtick.labelcolor": INK,
     "ytick.labelcolor": INK,
     "lines.linewidth": 1.6,
@@ -42,16 +42,22 @@ STYLE = {
 }
 
 
+def with_markers(table: pd.DataFrame, variants: Sequence[str]) -> pd.DataFrame:
+    """A curve's table with each variant's marker, which the functions below ask for beside its colour."""
+    if not len(table):
+        return table
+    return table.assign(marker=[MARKERS[variants.index(name) % len(MARKERS)] for name in table["variant"]])
+
+
 def training_figure(table: pd.DataFrame, value: str, axis: str, title: str, description: str) -> str:
     """A value over epochs, one line a seed; `table` has columns variant, color, seed, split, epoch and the value."""
 
     def draw(axes: Axes) -> None:
-        for (variant, split, _), rows in table.groupby(["variant", "split", "seed"], sort=False):
-            axes.plot(rows["epoch"], rows[value], ls="-" if split == "validation" else "--", **look(table, variant))
+        for (_, split, _), rows in table.groupby(["variant", "split", "seed"], sort=False):
+            axes.plot(rows["epoch"], rows[value], ls="-" if split == "validation" else "--", **look(rows))
         axes.set(xlabel="epoch", ylabel=axis)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        kinds = table["split"].unique()
-        legend(axes, table, {kind: "-" if kind == "validation" else "--" for kind in kinds} if len(kinds) > 1 else {})
+        legend(axes, table)
 
     return draw_svg(draw, f"training-{value}", title, description)
 
@@ -60,7 +66,7 @@ def roc_figure(table: pd.DataFrame, title: str, description: str) -> str:
     """ROC curves of one label; `table` has columns variant, color, label, fpr, tpr."""
 
     def draw(axes: Axes) -> None:
-        axes.plot([0, 1], [0, 1], color=GRID, ls=":")
+        axes.plot([0, 1], [0, 1], color=AXIS, ls=":")
         plot_variants(axes, table, "fpr", "tpr")
         unit_square(axes, "false positive rate", "true positive rate")
 
@@ -71,7 +77,7 @@ def precision_recall_figure(table: pd.DataFrame, share: float, title: str, descr
     """Precision-recall curves of one label, which is the true one of `share` of the questions."""
 
     def draw(axes: Axes) -> None:
-        axes.axhline(share, color=GRID, ls=":")
+        axes.axhline(share, color=AXIS, ls=":")
         plot_variants(axes, table, "recall", "precision")
         unit_square(axes, "recall", "precision")
 
@@ -82,7 +88,7 @@ def reliability_figure(table: pd.DataFrame, title: str, description: str) -> str
     """Accuracy by confidence, a point a bin; `table` has columns variant, color, confidence, accuracy."""
 
     def draw(axes: Axes) -> None:
-        axes.plot([0, 1], [0, 1], color=GRID, ls=":")
+        axes.plot([0, 1], [0, 1], color=AXIS, ls=":")
         plot_variants(axes, table, "confidence", "accuracy", every=1)
         unit_square(axes, "confidence", "accuracy")
 
@@ -93,7 +99,7 @@ def risk_coverage_figure(table: pd.DataFrame, coverage: float, title: str, descr
     """Errors among the answers given, the surest first; `coverage` is marked."""
 
     def draw(axes: Axes) -> None:
-        axes.axvline(coverage, color=GRID, ls=":")
+        axes.axvline(coverage, color=AXIS, ls=":")
         plot_variants(axes, table, "coverage", "risk")
         unit_square(axes, "coverage", "share of errors")
 
@@ -101,28 +107,24 @@ def risk_coverage_figure(table: pd.DataFrame, coverage: float, title: str, descr
 
 
 def plot_variants(axes: Axes, table: pd.DataFrame, x: str, y: str, every: int | float = 0.25) -> None:
-    for variant, rows in table.groupby("variant", sort=False):
-        axes.plot(rows[x], rows[y], markevery=every, **look(table, variant))
+    for _, rows in table.groupby("variant", sort=False):
+        axes.plot(rows[x], rows[y], markevery=every, **look(rows))
     legend(axes, table)
 
 
-def look(table: pd.DataFrame, variant: str) -> dict:
-    """Colour and marker of a variant, the same wherever the same variants are drawn."""
-    color = table.loc[table["variant"] == variant, "color"].iloc[0]
-    return {"color": color, "marker": MARKERS[list(table["variant"].unique()).index(variant) % len(MARKERS)]}
+def look(rows: pd.DataFrame) -> dict:
+    """Colour and marker of the variant whose rows these are."""
+    return {"color": rows["color"].iloc[0], "marker": rows["marker"].iloc[0]}
 
 
-def legend(axes: Axes, table: pd.DataFrame, lines: dict[str, str] | None = None) -> None:
-    """Above the axes: every variant, then what each style in `lines` means."""
-    variants = table["variant"].unique()
-    handles = [Line2D([], [], label=variant, **look(table, variant)) for variant in variants]
-    handles += [Line2D([], [], color=INK, ls=style, label=name) for name, style in (lines or {}).items()]
-    columns = min(len(handles), 3)
+def legend(axes: Axes, table: pd.DataFrame) -> None:
+    """The variants, above the axes."""
+    handles = [Line2D([], [], label=name, **look(rows)) for name, rows in table.groupby("variant", sort=False)]
     axes.legend(
         handles=handles,
         loc="lower left",
         bbox_to_anchor=(0, 1),
-        ncols=columns,
+        ncols=min(len(handles), 4),
         borderaxespad=0.3,
         handlelength=1.8,
         columnspacing=1.2,

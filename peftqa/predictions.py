@@ -44,7 +44,7 @@ def read_predictions(path: Path, labels: Sequence[str]) -> pd.DataFrame:
     Raises UserError where the file is missing, or was written for other labels than `labels` in this order.
     """
     try:
-        table = pd.read_csv(path, dtype={"id": str}, keep_default_na=False, float_precision="round_trip")
+        table = pd.read_csv(path, dtype={"id": str}, keep_default_na=False)
     except FileNotFoundError:
         raise UserError(f"{path} is missing; run `dvc repro evaluate@{path.stem}`.") from None
     if list(table.columns) != ["split", "seed", "id", "label", "prediction", *(f"p_{label}" for label in labels)]:

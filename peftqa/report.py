@@ -16,14 +16,16 @@ from peftqa.comparison import p_text
 from peftqa.metrics import predict
 from peftqa.params import Params
 from peftqa.predictions import SplitPredictions
+from peftqa.significance import BOOTSTRAPPED
+from peftqa.template import name_labels
 from peftqa.wording import FIGURES, LOWER_IS_BETTER, figure, finding, interval, listed, percent, points
 
 TEMPLATES = Path(__file__).parent / "templates"
 REFERENCE_ROWS = {
-    "majority": ("majority", "the training split's most frequent label for every question"),
-    "tfidf_logistic_regression": ("TF-IDF", "logistic regression on words and word pairs"),
-    "human_reasoning_required": ("human, unaided", "an annotator who did not see the abstract's conclusion"),
-    "human_reasoning_free": ("human, aided", "an annotator who had read the abstract's conclusion"),
+    "majority": ("majority", "one answer to every question"),
+    "tfidf_logistic_regression": ("TF-IDF", "logistic regression"),
+    "human_reasoning_required": ("human, unaided", "annotator without the conclusion"),
+    "human_reasoning_free": ("human, aided", "annotator with the conclusion"),
 }
 
 
@@ -67,21 +69,26 @@ def render(results: Results) -> tuple[str, str]:
 def contents(results: Results) -> dict:
     """All that the templates ask for."""
     params, comparison = results.params, results.comparison
-    trained = [name for name in comparison["variants"] if name in params.adapters]
+    names = list(comparison["variants"])
+    results = results._replace(
+        curves={name: figures.with_markers(table, names) for name, table in results.curves.items()}
+    )
+    trained = [name for name in names if name in params.adapters]
     return {
         **results._asdict(),
         "confidence": percent(comparison),
         "finding": finding(comparison),
-        "described": {name: describe(name, params) for name in comparison["variants"]},
+        "described": {name: describe(name, params) for name in names},
         "columns": FIGURES,
-        "compared": [
-            key for key in FIGURES if key in comparison["variants"][next(iter(comparison["variants"]))]["intervals"]
-        ],
+        "compared": BOOTSTRAPPED,
         "lower_is_better": LOWER_IS_BETTER,
         "reference_rows": REFERENCE_ROWS,
         "trained": trained,
         "several_seeds": any(len(variant["seeds"]) > 1 for variant in comparison["variants"].values()),
         "widest": max((abs(end) for pair in comparison["pairs"] for end in pair["intervals"]["accuracy"]), default=0),
+        "prompt": params.template.text.replace(
+            "{instruction}", params.template.instruction.format(labels=name_labels(params.data.labels))
+        ),
         "counts": {
             split: {label: int((table["label"] == label).sum()) for label in params.data.labels}
             for split, table in results.splits.items()
@@ -91,6 +98,7 @@ def contents(results: Results) -> dict:
         "training_figures": training_figures(results),
         "confusion": confusion(results),
         "questions": questions(results),
+        "cost": {name: cost(name, results) for name in names},
     }
 
 
@@ -155,12 +163,12 @@ def curve_figures(results: Results) -> list[dict]:
     truth = pd.Series(results.splits["test"]["label"])
     drawn = []
     for label, table in figures.by_label(results.curves["roc"]):
-        title = f"ROC curve of {label!r}"
+        title = f"ROC curve: {label}"
         text = "Up and to the left is better; the dotted line is chance."
         drawn.append(entry(title, text, figures.roc_figure(table, title, f"{text} {areas(results)}")))
     for label, table in figures.by_label(results.curves["precision_recall"]):
-        title, share = f"Precision and recall of {label!r}", float((truth == label).mean())
-        text = f"The dotted line is the precision of answering {label!r} always, {figure(share, 'accuracy')}."
+        title, share = f"Precision and recall: {label}", float((truth == label).mean())
+        text = f"The dotted line is the precision of always answering {label}, {figure(share, 'accuracy')}."
         drawn.append(entry(title, text, figures.precision_recall_figure(table, share, title, text)))
     return drawn
 
@@ -181,7 +189,10 @@ def training_figures(results: Results) -> list[dict]:
     if not len(results.curves["loss"]):
         return []
     each = "; one line a seed" if len(results.params.train.seeds) > 1 else ""
-    title, text = "Loss by epoch", f"Cross-entropy of the answer's tokens in nats{each}."
+    title, text = (
+        "Loss by epoch",
+        f"Cross-entropy of the answer's tokens in nats, on training (dashed) and validation{each}.",
+    )
     loss = figures.training_figure(results.curves["loss"], "loss", "loss", title, text)
     drawn = [entry(title, text, loss)]
     title, text = "Macro-F1 by epoch", f"On the validation split{each}."
@@ -198,3 +209,17 @@ def areas(results: Results) -> str:
 
 def entry(title: str, text: str, svg: str) -> dict:
     return {"title": title, "text": text, "svg": Markup(svg)}
+
+
+def cost(name: str, results: Results) -> dict[str, float | int | None]:
+    """What a variant took to train and takes to answer; None where there is nothing to train."""
+    training, evaluation = results.training_cost.get(name), results.evaluation_cost[name]
+    seconds = [seed["seconds"] for seed in training["seeds"].values()] if training else []
+    return {
+        "trainable_params": evaluation.get("trainable_params"),
+        "adapter_bytes": evaluation.get("adapter_bytes"),
+        "training_seconds": sum(seconds) / len(seconds) if seconds else None,
+        "training_memory": training["peak_memory_mb"] if training else None,
+        "memory": evaluation["peak_memory_mb"],
+        **evaluation["milliseconds_per_question"],
+    }

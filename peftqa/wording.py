@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from peftqa.comparison import p_text
 
@@ -29,7 +29,10 @@ def finding(comparison: Mapping) -> str:
         ((name, variant),) = variants.items()
         accuracy = figure(variant["metrics"]["accuracy"], "accuracy")
         between = interval(variant["intervals"]["accuracy"], "accuracy")
-        return f"{opening}, {name} is right on {accuracy} ({percent(comparison)} CI {between}); there is no other variant to compare it with."
+        return (
+            f"{opening}, {name} is right on {accuracy} ({percent(comparison)} CI {between}); "
+            "no other variant was evaluated to compare it with."
+        )
     shown = sorted((pair for pair in pairs if pair["difference_shown"]), key=lambda pair: pair["mcnemar"]["p_holm"])
     other = [pair for pair in pairs if not pair["difference_shown"]]
     if not shown and len(pairs) > 1:
@@ -37,7 +40,7 @@ def finding(comparison: Mapping) -> str:
         evidence = observed(largest, percent(comparison))
         return (
             f"{opening}, no difference in accuracy was shown between {listed(variants)}; "
-            f"the largest, {largest['variant']} against {largest['reference']}, is {evidence}."
+            f"the largest observed, {largest['variant']} against {largest['reference']}, is {evidence}."
         )
     clauses = [shown_clause(pair, percent(comparison)) for pair in shown[:SHOWN_IN_FINDING]]
     if len(shown) > SHOWN_IN_FINDING:
@@ -99,7 +102,7 @@ def points(difference: float, plus: bool = True) -> str:
     return f"{signed(100 * difference, 1, plus)} points"
 
 
-def listed(names: Sequence[str]) -> str:
+def listed(names: Iterable[object]) -> str:
     """`a`, `a and b`, `a, b and c`."""
-    *first, last = names
+    *first, last = map(str, names)
     return f"{', '.join(first)} and {last}" if first else last

@@ -88,7 +88,7 @@ def test_an_answer_of_the_regression_does_not_depend_on_the_other_test_rows():
 
 
 def test_human_rows_on_the_official_test_set_are_the_published_ones(real_file):
-    # Jin et al. 2019, table 5: accuracy 78.0 and macro-F1 72.2 without the conclusion, 90.4 and 84.2 with it.
+    # Jin et al. 2019: accuracy 78.0 and macro-F1 72.2 without the conclusion, 90.4 and 84.2 with it.
     labels = ["yes", "no", "maybe"]
     records = read_records(real_file)
     cleaned, _ = clean(to_table(records), labels)

@@ -1,18 +1,21 @@
 """The stage compare on prediction files whose outcome is known."""
 
 import json
-import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
+import stages.compare
 from peftqa import metrics
 from peftqa.comparison import ONE_SEED, compare
+from peftqa.errors import UserError
 from peftqa.palette import variant_color
-from peftqa.params import Params, check_params
+from peftqa.params import Params, read_params
 from peftqa.predictions import SplitPredictions, prediction_table
+from peftqa.significance import smallest_detectable_difference
 
 LABELS = ["yes", "no"]
 N = 89
@@ -42,9 +45,7 @@ def params_of(workspace):
         adapters = {name: {"method": "ia3", "learning_rate": 0.1} for name in variants if name != "base"}
         paths = {name: "models/base/config.json" if name == "base" else f"models/adapters/{name}" for name in variants}
         workspace.set(adapters=adapters, evaluate__variants=paths, selected=variants[0], **values)
-        from ruamel.yaml import YAML
-
-        return check_params(YAML(typ="safe", pure=True).load(workspace.folder / "params.yaml"))
+        return read_params(workspace.folder / "params.yaml")
 
     return params_of
 
@@ -76,7 +77,7 @@ def test_fewer_right_answers_are_called_fewer(params_of):
 
 
 def test_the_verdict_follows_the_corrected_p_and_nothing_else(params_of):
-    # Six questions of six: p is 1/32 by itself, and the interval leaves zero out; but one test of three it is not enough.
+    # Six questions of six: p is 1/32 and the interval leaves zero out, which is enough alone but not as one of three.
     alone = compare_errors(params_of("base", "prompt"), base=range(6), prompt=())
     assert alone["pairs"][0]["difference_shown"] is True
     result = compare_errors(params_of("base", "prompt", "prefix"), base=range(6), prompt=(), prefix=(0, 7, 8))
@@ -114,7 +115,7 @@ def test_the_detectable_difference_is_that_of_holms_first_step(params_of):
     detectable = compare_errors(params_of(*variants), **variants)["pairs"][0]["smallest_detectable_difference"]
     assert detectable["discordance"] == pytest.approx(15 / N)
     assert detectable["alpha"] == pytest.approx(0.05 / 3)
-    assert 0.1 < detectable["accuracy"] < 15 / N
+    assert detectable["accuracy"] == smallest_detectable_difference(15 / N, N, 0.05 / 3, 0.8)
 
 
 def test_several_seeds_are_compared_by_means_and_tested_by_averaged_probabilities(params_of):
@@ -149,6 +150,9 @@ def test_intervals_of_a_pair_do_not_depend_on_other_variants(params_of):
     seeds = [with_errors(*range(k)) for k in (3, 5, 9)]
     test = {"base": predictions(with_errors(*range(8))), "prompt": predictions(*seeds), "prefix": predictions(*seeds)}
     three = compare(test, test, params_of(*test))
+    # The same seeds, yet drawn for each by itself.
+    low, high = three["pairs"][2]["intervals"]["accuracy"]
+    assert low < 0 < high
     del test["prompt"]
     two = compare(test, test, params_of(*test))
     assert three["variants"]["prefix"] == two["variants"]["prefix"]
@@ -200,7 +204,7 @@ def write_variant(folder: Path, name: str, seeds: dict[int, np.ndarray], truth: 
         live = folder / f"plots/training/{name}/seed-{seed}/plots/metrics"
         for path, values in {
             "epoch": [1, 2],
-            "train/loss": [0.75, 0.1 + 0.2],
+            "train/loss": ["0.750", "1e-3"],
             "val/loss": [0.7, 0.6],
             "val/macro_f1": [0.5, 0.6],
         }.items():
@@ -218,16 +222,21 @@ def finished(workspace, params_of):
     return workspace
 
 
-def succeed(result: subprocess.CompletedProcess) -> str:
-    assert result.returncode == 0, result.stderr
-    return result.stdout
+@pytest.fixture
+def run_here(finished, monkeypatch):
+    """The stage in this process, which saves the start of another."""
+    monkeypatch.chdir(finished.folder)
+    monkeypatch.setattr(sys, "argv", ["compare"])
+    return stages.compare.main
 
 
 def test_the_stage_writes_the_comparison_and_prints_it_with_the_reference_rows(finished):
     (finished.folder / "metrics").mkdir()
     rows = {"majority": {"n": N, "accuracy": 0.6179, "macro_f1": 0.3819}}
     (finished.folder / "metrics/baselines.json").write_text(json.dumps(rows))
-    printed = succeed(finished.run("compare"))
+    result = finished.run("compare")
+    assert result.returncode == 0, result.stderr
+    printed = result.stdout
     comparison = json.loads((finished.folder / "metrics/comparison.json").read_text())
     assert comparison["n"] == N
     assert comparison["variants"]["prompt"]["seeds"] == [9, 10]
@@ -243,8 +252,8 @@ def test_the_stage_writes_the_comparison_and_prints_it_with_the_reference_rows(f
     assert "accuracy  +0.169  95% interval" in printed
 
 
-def test_curves_of_all_variants_stand_together_one_colour_each(finished):
-    succeed(finished.run("compare"))
+def test_curves_of_all_variants_stand_together_one_colour_each(finished, run_here):
+    run_here()
     folder = finished.folder / "plots/comparison"
     assert sorted(path.stem for path in folder.iterdir()) == [
         *("confusion", "loss", "macro_f1", "precision_recall", "reliability", "risk_coverage", "roc"),
@@ -257,26 +266,26 @@ def test_curves_of_all_variants_stand_together_one_colour_each(finished):
         }
     loss = pd.read_csv(folder / "loss.csv", dtype=str).query("seed == '9'")
     assert loss[["split", "epoch", "loss"]].values.tolist() == [
-        ["training", "1", "0.75"],
-        ["training", "2", "0.30000000000000004"],
+        ["training", "1", "0.750"],
+        ["training", "2", "1e-3"],
         ["validation", "1", "0.7"],
         ["validation", "2", "0.6"],
     ]
     assert pd.read_csv(folder / "macro_f1.csv")["seed"].tolist() == [9, 9, 10, 10]
 
 
-def test_files_of_a_variant_that_is_not_listed_are_left_alone(finished, params_of):
+def test_files_of_a_variant_that_is_not_listed_are_left_alone(finished, run_here, params_of):
     params_of("base")
     (finished.folder / "predictions/prompt.csv").write_text("nothing\n")
-    succeed(finished.run("compare"))
+    run_here()
     assert list(json.loads((finished.folder / "metrics/comparison.json").read_text())["variants"]) == ["base"]
     assert set(pd.read_csv(finished.folder / "plots/comparison/roc.csv")["variant"]) == {"base"}
 
 
-def test_two_runs_write_the_same_bytes(finished):
+def test_two_runs_write_the_same_bytes(finished, run_here):
     written = []
     for _ in range(2):
-        succeed(finished.run("compare"))
+        run_here()
         written.append((finished.folder / "metrics/comparison.json").read_bytes())
     assert written[0] == written[1]
 
@@ -286,23 +295,42 @@ def test_missing_predictions_are_named(finished, refused):
     assert "predictions/prompt.csv is missing; run `dvc repro evaluate@prompt`." in refused(finished.run("compare"))
 
 
-def test_variants_on_other_questions_or_labels_are_refused(finished, refused):
+def test_missing_curves_are_named(finished, run_here):
+    (finished.folder / "plots/evaluation/prompt/roc.csv").unlink()
+    with pytest.raises(UserError, match=r"^plots/evaluation/prompt/roc\.csv is missing; run `dvc repro`\.$"):
+        run_here()
+
+
+def test_variants_on_other_questions_are_refused(finished, run_here):
     write_variant(finished.folder, "prompt", {9: with_errors(n=80)}, TRUTH[:80])
-    assert "prompt.csv and predictions/base.csv differ in the questions of split 'test'" in refused(
-        finished.run("compare")
-    )
+    with pytest.raises(
+        UserError, match=r"prompt\.csv and predictions/base\.csv differ in the questions of split 'test'"
+    ):
+        run_here()
+
+
+def test_variants_on_other_labels_of_the_same_questions_are_refused(finished, run_here):
     write_variant(finished.folder, "prompt", {9: with_errors()}, np.roll(TRUTH, 1))
-    assert "differ in the labels of their questions of split 'test'; run `dvc repro`." in refused(
-        finished.run("compare")
-    )
+    with pytest.raises(UserError, match=r"differ in the labels of their questions of split 'test'; run `dvc repro`\."):
+        run_here()
 
 
-def test_predictions_for_other_labels_are_refused(finished, refused):
+def test_predictions_without_one_of_the_splits_are_refused(finished, run_here):
+    path = finished.folder / "predictions/prompt.csv"
+    table = pd.read_csv(path, dtype=str)
+    table[table["split"] == "test"].to_csv(path, index=False)
+    with pytest.raises(UserError, match=r"prompt\.csv: no predictions on split 'val'; run `dvc repro evaluate@prompt`"):
+        run_here()
+
+
+def test_predictions_for_other_labels_are_refused(finished, run_here):
     finished.set(data__labels=["yes", "no", "maybe"])
-    assert "predictions/base.csv was not written for the labels yes, no, maybe" in refused(finished.run("compare"))
+    with pytest.raises(UserError, match=r"predictions/base\.csv was not written for the labels yes, no, maybe"):
+        run_here()
 
 
 def test_a_colour_follows_from_the_name_alone():
+    assert variant_color("mine") == "#24578f"  # in this process and in any other
     names = ["base", "fewshot", "prompt", "prefix", "lora", "mine", "other"]
     colors = {name: variant_color(name) for name in names}
     assert len(set(colors.values())) == len(names)

@@ -2,6 +2,7 @@ import copy
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import sysconfig
@@ -184,7 +185,7 @@ def test_stock_prefix_tuning_is_the_same_as_a_decoder_prefix_when_the_decoder_ha
     ours = with_prefix(copy.deepcopy(base), target=["decoder"])
     stock_config = PrefixTuningConfig(task_type="SEQ_2_SEQ_LM", num_virtual_tokens=3, token_dim=heads * d_kv)
     stock = get_peft_model(base, stock_config)
-    # The module docstring's "rest": stock shares its slots between layers, so only these of them are ever read.
+    # Stock shares its slots between the layers l and l + L/2, so half of them are never read.
     slots = stock.prompt_encoder["default"].embedding.weight.detach().view(3, 2 * layers, heads, d_kv).transpose(0, 2)
     for index, layer in enumerate(prefix_layers(ours).values()):
         layer.set_prefix("default", slots[:, 4 * index % (2 * layers)], slots[:, (4 * index + 1) % (2 * layers)])
@@ -345,9 +346,13 @@ def run(command):
 
 
 def assert_succeeds(*processes):
-    for process in processes:
-        _, errors = process.communicate(timeout=120)
-        assert process.returncode == 0, errors
+    try:
+        for process in processes:
+            _, errors = process.communicate(timeout=120)
+            assert process.returncode == 0, errors
+    finally:
+        for process in processes:
+            process.kill()  # one that waits for another which failed
 
 
 def test_a_saved_adapter_gives_the_same_bits_in_a_new_process(tmp_path):
@@ -553,7 +558,10 @@ def test_gradient_checkpointing_gives_the_same_gradients(reparametrization, use_
 
 
 def test_two_data_parallel_processes_give_the_gradients_of_one(tmp_path):
-    assert_succeeds(*[run(["-m", "tests.unit.two_process_training", rank, 2, tmp_path]) for rank in range(2)])
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    assert_succeeds(*[run(["-m", "tests.unit.two_process_training", rank, 2, port, tmp_path]) for rank in range(2)])
     for reparametrization in two_process_training.REPARAMETRIZATIONS:
         model = two_process_training.training_model(reparametrization)
         model(**two_process_training.batch()).loss.backward()
@@ -618,5 +626,5 @@ def test_where_the_encoder_must_change_a_prefix_everywhere_beats_one_in_the_deco
     before, everywhere, parameters = loss_after_distillation(base, num_virtual_tokens=4)
     _, decoder_alone, as_many = loss_after_distillation(base, num_virtual_tokens=12, target=["decoder"])
     assert parameters == as_many
-    assert everywhere < 0.6 * before
-    assert everywhere < 0.6 * decoder_alone
+    assert everywhere < 0.5 * before
+    assert everywhere < 0.8 * decoder_alone

@@ -1,8 +1,9 @@
-"""One of several data parallel processes, run with its rank, their number and a folder that they share.
+"""One of several data parallel processes, run with its rank, their number, a free port and a folder for the results.
 
 Each takes its share of one batch, and the first writes the gradients that all of them agreed on.
 """
 
+import os
 import sys
 from pathlib import Path
 
@@ -39,15 +40,16 @@ def gradients(model):
 
 
 def main():
-    rank, size, folder = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
+    rank, size, port, folder = int(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), Path(sys.argv[4])
     torch.set_num_threads(1)
-    distributed.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=size)
+    distributed.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=size)
     for reparametrization in REPARAMETRIZATIONS:
         model = DistributedDataParallel(training_model(reparametrization))
         model(**{name: tensor[rank::size].contiguous() for name, tensor in batch().items()}).loss.backward()
         if rank == 0:
             save_file(gradients(model), folder / str(reparametrization))
-    distributed.destroy_process_group()
+    distributed.barrier()
+    os._exit(0)  # all is written, and gloo's way of shutting down now and then waits for ever
 
 
 if __name__ == "__main__":

@@ -1,0 +1,150 @@
+"""Adapters as params.yaml describes them: what trains, what is saved, what others can load."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from peft import PeftModel
+from pydantic import TypeAdapter
+from transformers import AutoTokenizer, T5Config, T5ForConditionalGeneration
+
+from peftqa.adapters import adapter_size, add_adapter, load_adapters, save_adapter
+from peftqa.params import AnyAdapter, read_params
+from tests.conftest import ROOT
+from tests.tiny import SHAPE, save_tiny_checkpoint, tiny_t5
+
+ADAPTERS = {
+    "prompt_text": {"method": "prompt_tuning", "num_virtual_tokens": 4, "init": "text", "init_text": "yes or no"},
+    "prompt_vocabulary": {"method": "prompt_tuning", "num_virtual_tokens": 4, "init": "vocabulary"},
+    "prompt_random": {"method": "prompt_tuning", "num_virtual_tokens": 4, "init": "random"},
+    "prefix_random": {"method": "kv_prefix", "num_virtual_tokens": 3, "init": "random"},
+    "prefix_text": {"method": "kv_prefix", "num_virtual_tokens": 3, "init": "text", "init_text": "yes or no"},
+    "prefix_mlp": {"method": "kv_prefix", "num_virtual_tokens": 3, "init": "random", "reparametrization": 16},
+    "decoder_prefix": {"method": "kv_prefix", "num_virtual_tokens": 3, "init": "random", "target": ["decoder"]},
+    "stock_prefix": {"method": "prefix_tuning", "num_virtual_tokens": 3},
+    "lora": {"method": "lora", "r": 2, "alpha": 4},
+    "ia3": {"method": "ia3"},
+}
+# Half of stock prefix tuning's parameters are made and counted but never read on T5 (FAQ in README).
+DEAD_PARAMETERS = {"stock_prefix"}
+BATCH = {
+    "input_ids": torch.tensor([[5, 6, 7, 8, 1], [9, 10, 1, 0, 0]]),
+    "attention_mask": torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]]),
+    "labels": torch.tensor([[3, 1], [4, 1]]),
+}
+
+
+def parsed(name: str):
+    return TypeAdapter(AnyAdapter).validate_python(ADAPTERS[name] | {"learning_rate": 0.1})
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return save_tiny_checkpoint(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture
+def new_adapter(folder):
+    def make(name: str):
+        backbone = T5ForConditionalGeneration.from_pretrained(folder).requires_grad_(False)
+        torch.manual_seed(0)
+        return add_adapter(backbone, parsed(name), AutoTokenizer.from_pretrained(folder))
+
+    return make
+
+
+def logits(model) -> torch.Tensor:
+    with torch.no_grad():
+        return model.eval()(**BATCH).logits
+
+
+@pytest.mark.parametrize("name", ADAPTERS)
+def test_every_trainable_parameter_gets_a_gradient(name, new_adapter):
+    model = new_adapter(name)
+    if name == "lora":  # B starts at zero, which keeps A's gradient zero in the first step
+        for key, parameter in model.named_parameters():
+            if "lora_B" in key:
+                torch.nn.init.normal_(parameter)
+    model.train()(**BATCH).loss.backward()
+    trained = {key: p for key, p in model.named_parameters() if p.requires_grad}
+    assert trained
+    rows = {key: p.grad is not None and p.grad.reshape(p.shape[0], -1).ne(0).any(1) for key, p in trained.items()}
+    everywhere = all(torch.is_tensor(row) and bool(row.all()) for row in rows.values())
+    assert everywhere or name in DEAD_PARAMETERS, dict(rows.items())
+
+
+@pytest.mark.parametrize("name", ADAPTERS)
+def test_a_saved_adapter_gives_the_same_logits_and_names_the_hubs_model(name, new_adapter, folder, tmp_path):
+    model = new_adapter(name)
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            torch.nn.init.normal_(parameter)
+    expected = logits(model)
+    save_adapter(model, tmp_path, "google/flan-t5-small", "a" * 40)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["adapter_config.json", "adapter_model.safetensors"]
+    config = json.loads((tmp_path / "adapter_config.json").read_text())
+    assert (config["base_model_name_or_path"], config["revision"]) == ("google/flan-t5-small", "a" * 40)
+    assert str(folder) not in (tmp_path / "adapter_config.json").read_text()
+    loaded = PeftModel.from_pretrained(T5ForConditionalGeneration.from_pretrained(folder), tmp_path)
+    assert torch.equal(logits(loaded), expected)
+
+
+def test_several_seeds_share_one_backbone(new_adapter, folder, tmp_path):
+    expected = {}
+    for seed in ("1", "2"):
+        model = new_adapter("prefix_random")
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                torch.nn.init.constant_(parameter, float(seed))
+        expected[seed] = logits(model)
+        save_adapter(model, tmp_path / seed, "x", None)
+    model = load_adapters(
+        T5ForConditionalGeneration.from_pretrained(folder), {seed: tmp_path / seed for seed in expected}
+    )
+    for seed, wanted in expected.items():
+        model.set_adapter(seed)
+        assert torch.equal(logits(model), wanted)
+
+
+def test_the_default_adapters_have_10240_and_92160_parameters_on_flan_t5_smalls_shape(folder, tmp_path):
+    shape = {
+        "vocab_size": 256,
+        "d_model": 512,
+        "d_kv": 64,
+        "num_heads": 6,
+        "d_ff": 64,
+        "num_layers": 8,
+        "num_decoder_layers": 8,
+    }
+    backbone = T5ForConditionalGeneration(T5Config(**SHAPE | shape))
+    params = read_params(ROOT / "params.yaml")
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    for name, count in {"prompt": 10_240, "prefix": 92_160}.items():
+        model = add_adapter(backbone, params.adapters[name], tokenizer)
+        assert model.get_nb_trainable_parameters()[0] == count
+        save_adapter(model, tmp_path / name, "x", None)
+        size = adapter_size(tmp_path / name, backbone)
+        assert size["trainable_params"] == count
+        assert 4 * count < size["adapter_bytes"] < 4 * count + 10_000
+        if name == "prefix":
+            model.unload()
+
+
+def test_prompts_from_text_and_vocabulary_start_as_word_embeddings(new_adapter, folder):
+    words = tiny_t5(vocab_size=T5Config.from_pretrained(folder).vocab_size).shared.weight
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    for name in ("prompt_text", "prompt_vocabulary"):
+        (rows,) = [p for p in new_adapter(name).parameters() if p.requires_grad]
+        assert rows.shape == (4, words.shape[1])
+        assert all((words == row).all(1).any() for row in rows)
+        if name == "prompt_text":
+            assert torch.equal(rows[0], words[tokenizer("yes")["input_ids"][0]])
+
+
+def test_loading_a_key_value_prefix_without_its_module_is_pefts_own_error(new_adapter, folder, tmp_path):
+    save_adapter(new_adapter("prefix_random"), tmp_path, "x", None)
+    code = "import sys; from peft import PeftConfig; PeftConfig.from_pretrained(sys.argv[1])"
+    result = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True)
+    assert result.returncode != 0 and "KV_PREFIX" in result.stderr

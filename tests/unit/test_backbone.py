@@ -1,0 +1,65 @@
+"""The frozen backbone: its own weights, its own output layer, nothing that a file could smuggle in."""
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from peftqa.backbone import choose_dtype, load_backbone
+from peftqa.params import Model
+from tests.tiny import save_tiny_checkpoint
+
+
+def settings(**changes) -> Model:
+    values = {"name": "x", "revision": None, "dtype": "float32", "attention": "sdpa", "dropout": 0.0}
+    return Model.model_validate(values | changes)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return save_tiny_checkpoint(tmp_path_factory.mktemp("tiny"))
+
+
+def test_the_checkpoints_own_output_layer_is_used(folder):
+    saved = load_file(folder / "model.safetensors")
+    assert not torch.equal(saved["lm_head.weight"], saved["shared.weight"])
+    model = load_backbone(folder, settings())
+    assert torch.equal(model.lm_head.weight, saved["lm_head.weight"])
+    assert torch.equal(model.get_input_embeddings().weight, saved["shared.weight"])
+    ids = torch.tensor([[3, 4, 5, 1]])
+    output = model(input_ids=ids, decoder_input_ids=torch.tensor([[0]]), output_hidden_states=True)
+    states = output.decoder_hidden_states[-1]
+    assert any(
+        torch.allclose(output.logits, scale * states @ saved["lm_head.weight"].T, atol=1e-5)
+        for scale in (1, model.config.d_model**-0.5)
+    )
+
+
+def test_the_backbone_is_frozen_and_without_dropout(folder):
+    model = load_backbone(folder, settings())
+    assert not any(parameter.requires_grad for parameter in model.parameters())
+    batch = {"input_ids": torch.tensor([[3, 4, 5, 1]]), "decoder_input_ids": torch.tensor([[0]])}
+    evaluating = model(**batch).logits
+    assert torch.equal(model.train()(**batch).logits, evaluating)
+
+
+def test_dropout_is_what_params_say(folder):
+    model = load_backbone(folder, settings(dropout=0.5)).train()
+    batch = {"input_ids": torch.tensor([[3, 4, 5, 1]]), "decoder_input_ids": torch.tensor([[0]])}
+    assert not torch.equal(model(**batch).logits, model(**batch).logits)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_weights_have_the_dtype_that_params_name(folder, dtype):
+    assert load_backbone(folder, settings(dtype=dtype)).dtype == getattr(torch, dtype)
+
+
+def test_auto_is_a_dtype_that_t5_can_run_in():
+    assert choose_dtype("auto") in (torch.float32, torch.bfloat16)
+
+
+def test_a_checkpoint_without_safetensors_is_not_loaded(folder, tmp_path):
+    for path in folder.glob("*.json"):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    torch.save(load_file(folder / "model.safetensors"), tmp_path / "pytorch_model.bin")
+    with pytest.raises(OSError, match="safetensors"):
+        load_backbone(tmp_path, settings())

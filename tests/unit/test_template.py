@@ -1,0 +1,151 @@
+"""Prompts: only the abstract is cut, and what is cut is counted in tokens."""
+
+import pandas as pd
+import pytest
+from transformers import AutoTokenizer
+
+from peftqa.errors import UserError
+from peftqa.params import Template, read_params
+from peftqa.records import clean, read_records, to_table
+from peftqa.template import encode_answers, encode_prompts, label_words, name_labels, solved_examples
+from tests.conftest import ROOT
+from tests.tiny import tiny_tokenizer
+
+LABELS = ["yes", "no"]
+
+
+def template(**changes) -> Template:
+    values = {
+        "text": "question: {question} abstract: {context} {instruction}",
+        "instruction": "answer with {labels}",
+        "max_tokens": 512,
+        "keep": "tail",
+    }
+    return Template.model_validate(values | changes)
+
+
+def one_row(question: str = "does treatment reduce risk", context: str = "methods study results lower") -> pd.DataFrame:
+    return pd.DataFrame([{"id": "7", "question": question, "context": context, "label": "yes"}])
+
+
+def decoded(ids: list[int]) -> str:
+    return tiny_tokenizer().decode(ids)
+
+
+def test_the_prompt_is_question_abstract_and_instruction():
+    (ids,) = encode_prompts(tiny_tokenizer(), one_row(), template(), LABELS)
+    assert decoded(ids) == (
+        "question: does treatment reduce risk abstract: methods study results lower answer with yes or no</s>"
+    )
+
+
+@pytest.mark.parametrize(("keep", "left"), [("tail", "results lower"), ("head", "methods study")])
+def test_only_the_abstract_is_cut_and_from_the_end_that_keep_does_not_name(keep, left):
+    tokenizer = tiny_tokenizer()
+    (whole,) = encode_prompts(tokenizer, one_row(), template(), LABELS)
+    (cut,) = encode_prompts(tokenizer, one_row(), template(keep=keep, max_tokens=len(whole) - 2), LABELS)
+    assert len(cut) == len(whole) - 2
+    assert decoded(cut) == f"question: does treatment reduce risk abstract: {left} answer with yes or no</s>"
+
+
+def test_a_prompt_with_no_room_for_the_abstract_keeps_question_and_instruction():
+    tokenizer = tiny_tokenizer()
+    (bare,) = encode_prompts(tokenizer, one_row(context=""), template(), LABELS)
+    (cut,) = encode_prompts(tokenizer, one_row(), template(max_tokens=len(bare)), LABELS)
+    assert cut == bare
+
+
+def test_a_question_too_long_for_the_limit_is_refused_by_its_id_with_the_limit_it_needs():
+    tokenizer = tiny_tokenizer()
+    (bare,) = encode_prompts(tokenizer, one_row(context=""), template(), LABELS)
+    with pytest.raises(UserError, match=rf"record 7 alone take {len(bare)} tokens"):
+        encode_prompts(tokenizer, one_row(), template(max_tokens=len(bare) - 1), LABELS)
+
+
+def test_braces_in_a_question_stay_as_they_are():
+    (ids,) = encode_prompts(tiny_tokenizer(), one_row(question="does {context} reduce"), template(), LABELS)
+    assert "does {context} reduce" in decoded(ids).replace("<unk>", "")
+
+
+def test_the_instruction_names_the_labels_in_use():
+    assert name_labels(LABELS) == "yes or no"
+    assert name_labels(["yes", "no", "maybe"]) == "yes, no or maybe"
+
+
+def test_label_words_are_the_first_tokens_of_the_labels():
+    tokenizer = tiny_tokenizer()
+    assert label_words(tokenizer, LABELS) == tokenizer.convert_tokens_to_ids(["▁yes", "▁no"])
+
+
+def test_labels_that_begin_alike_are_refused():
+    with pytest.raises(UserError, match="first tokens"):
+        label_words(tiny_tokenizer(), ["xa", "xb"])  # both begin with the token for a lone white space
+
+
+def test_an_answer_ends_with_the_end_of_the_sequence():
+    tokenizer = tiny_tokenizer()
+    assert encode_answers(tokenizer, ["no"]) == [[*label_words(tokenizer, ["no"]), tokenizer.eos_token_id]]
+
+
+@pytest.fixture(scope="module")
+def flan_tokenizer():
+    folder = ROOT.parent / "shared" / "flan-t5-small"
+    if not folder.exists():
+        pytest.skip(f"FLAN-T5's tokenizer is not at {folder}")
+    return AutoTokenizer.from_pretrained(folder)
+
+
+def test_flan_t5s_label_words_are_the_known_ones(flan_tokenizer):
+    assert label_words(flan_tokenizer, ["yes", "no", "maybe"]) == [4273, 150, 2087]
+
+
+def test_on_the_real_records_joined_parts_are_the_tokens_of_the_whole_text(flan_tokenizer, real_file):
+    settings = read_params(ROOT / "params.yaml").template
+    table, _ = clean(to_table(read_records(real_file)), LABELS)
+    table = table.iloc[::5]
+    prompts = encode_prompts(flan_tokenizer, table, settings.model_copy(update={"max_tokens": 10_000}), LABELS)
+    instruction = settings.instruction.format(labels="yes or no")
+    for row, ids in zip(table.itertuples(), prompts, strict=True):
+        text = settings.text.format(question=row.question, context=row.context, instruction=instruction)
+        assert ids == flan_tokenizer(text)["input_ids"]
+
+
+def test_on_the_real_records_every_prompt_fits_and_ends_with_the_instruction(flan_tokenizer, real_file):
+    settings = read_params(ROOT / "params.yaml").template
+    table, _ = clean(to_table(read_records(real_file)), LABELS)
+    prompts = encode_prompts(flan_tokenizer, table, settings, LABELS)
+    tail = flan_tokenizer(settings.instruction.format(labels="yes or no"))["input_ids"]
+    assert max(map(len, prompts)) == settings.max_tokens
+    assert all(ids[-len(tail) :] == tail for ids in prompts)
+
+
+TRAIN = pd.DataFrame(
+    [
+        {"id": str(i), "question": "does treatment reduce risk", "context": "results " * i, "label": LABELS[i % 2]}
+        for i in range(1, 21)
+    ]
+)
+
+
+def test_solved_examples_hold_as_many_of_each_label_and_come_shortest_first():
+    tokenizer = tiny_tokenizer()
+    text = decoded(solved_examples(tokenizer, TRAIN, template(), LABELS, count=4, max_tokens=1000, seed=1))
+    examples = text.split("question:")[1:]
+    assert len(examples) == 4 and [len(e) for e in examples] == sorted(len(e) for e in examples)
+    assert sum(e.strip().endswith("or no yes") for e in examples) == 2
+    assert sum(e.strip().endswith("or no no") for e in examples) == 2
+
+
+def test_solved_examples_stop_where_the_next_does_not_fit():
+    tokenizer = tiny_tokenizer()
+    whole = solved_examples(tokenizer, TRAIN, template(), LABELS, count=4, max_tokens=1000, seed=1)
+    fewer = solved_examples(tokenizer, TRAIN, template(), LABELS, count=4, max_tokens=len(whole) - 1, seed=1)
+    assert fewer and whole[: len(fewer)] == fewer and decoded(fewer).count("question:") == 3
+
+
+def test_solved_examples_that_cannot_be_had_are_refused():
+    tokenizer = tiny_tokenizer()
+    with pytest.raises(UserError, match="asks for 15 examples labelled yes"):
+        solved_examples(tokenizer, TRAIN, template(), LABELS, count=30, max_tokens=1000, seed=1)
+    with pytest.raises(UserError, match="few_shot_max_tokens is 3"):
+        solved_examples(tokenizer, TRAIN, template(), LABELS, count=2, max_tokens=3, seed=1)

@@ -1,0 +1,176 @@
+"""The training loop: what it optimises, which epoch it keeps, and that it can be interrupted."""
+
+import itertools
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+from transformers import set_seed
+from transformers.trainer_utils import EvalPrediction
+
+from peftqa.adapters import add_adapter
+from peftqa.errors import UserError
+from peftqa.params import KVPrefix, Train
+from peftqa.training import collate, epoch_records, last_complete_checkpoint, train_adapter, validation_metrics
+from tests.conftest import ROOT
+from tests.tiny import tiny_t5, tiny_tokenizer
+
+LABELS, WORDS = ["yes", "no"], [3, 4]
+
+
+def settings(**changes) -> Train:
+    values = {
+        "epochs": 4,
+        "batch_size": 4,
+        "optimizer": "adamw",
+        "schedule": "constant",
+        "warmup_steps": 0,
+        "weight_decay": 0.0,
+        "max_grad_norm": 1.0,
+        "patience": None,
+        "seeds": [1],
+    }
+    return Train.model_validate(values | changes)
+
+
+def examples(count: int, seed: int) -> list[dict]:
+    """The answer is yes where token 10 comes in the prompt, no where token 11 does."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for i in range(count):
+        noise = rng.integers(20, 60, size=rng.integers(3, 12)).tolist()
+        rows.append({"input_ids": [10 + i % 2, *noise, 1], "labels": [WORDS[i % 2], 1]})
+    return rows
+
+
+def train(checkpoints, learning_rate: float = 0.05, on_epoch=lambda record: None, reparametrization=8, **changes):
+    """Train a prefix; returns the epochs' records and the trained tensors."""
+    set_seed(1)
+    adapter = KVPrefix(
+        method="kv_prefix",
+        learning_rate=learning_rate,
+        num_virtual_tokens=3,
+        init="random",
+        reparametrization=reparametrization,
+    )
+    model = add_adapter(tiny_t5(vocab_size=192).requires_grad_(False), adapter, tiny_tokenizer())
+    records = train_adapter(
+        model,
+        examples(24, 0),
+        examples(12, 1),
+        LABELS,
+        WORDS,
+        settings(**changes),
+        learning_rate,
+        1,
+        checkpoints,
+        on_epoch,
+    )
+    return records, {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
+
+
+def test_training_lowers_both_losses_and_reports_every_epoch(tmp_path):
+    seen = []
+    records, _ = train(tmp_path, on_epoch=seen.append)
+    assert seen == records
+    assert [record["epoch"] for record in records] == [1, 2, 3, 4]
+    assert [record["step"] for record in records] == [6, 12, 18, 24]
+    assert records[-1]["loss"] < records[0]["loss"]
+    assert min(r["val_loss"] for r in records[1:]) < records[0]["val_loss"]
+    assert set(records[0]) == {"epoch", "step", "loss", "val_loss", "val_log_loss", "val_accuracy", "val_macro_f1"}
+
+
+def test_the_weights_kept_are_those_of_the_epoch_with_the_lowest_validation_log_loss(tmp_path):
+    # So high a rate that later epochs are worse than the first.
+    records, kept = train(tmp_path / "long", learning_rate=2.0, epochs=4)
+    best = min(records, key=lambda record: record["val_log_loss"])["epoch"]
+    assert best < 4, "this test needs a run whose last epoch is not its best"
+    _, alone = train(tmp_path / "short", learning_rate=2.0, epochs=best)
+    assert all(torch.equal(kept[name], alone[name]) for name in kept)
+
+
+def test_patience_ends_training_after_so_many_epochs_without_a_better_one(tmp_path):
+    records, _ = train(tmp_path, learning_rate=2.0, epochs=8, patience=1)
+    losses = [record["val_log_loss"] for record in records]
+    assert len(records) < 8
+    assert losses[-1] >= min(losses[:-1]) and all(b < a for a, b in itertools.pairwise(losses))
+
+
+def test_two_runs_give_the_same_bits(tmp_path):
+    first, second = train(tmp_path / "1"), train(tmp_path / "2")
+    assert first[0] == second[0]
+    assert all(torch.equal(first[1][name], second[1][name]) for name in first[1])
+
+
+CHILD = """
+import pathlib, sys
+from tests.unit.test_training import train
+train(pathlib.Path(sys.argv[1]), on_epoch=lambda record: print(record["epoch"], flush=True), epochs=20)
+"""
+
+
+@pytest.mark.parametrize("reparametrization", [None, 8])
+def test_a_run_killed_in_the_middle_ends_with_the_weights_of_one_that_was_not(tmp_path, reparametrization):
+    code = CHILD.replace("epochs=20", f"epochs=20, reparametrization={reparametrization}")
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    child = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "killed")], env=environment)
+    deadline = time.monotonic() + 120
+    while last_complete_checkpoint(tmp_path / "killed") is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    child.send_signal(signal.SIGKILL)
+    child.wait()
+    reached = last_complete_checkpoint(tmp_path / "killed")
+    assert reached is not None
+    # A checkpoint that was being written when the process died must not be taken for a whole one.
+    (tmp_path / "killed" / "checkpoint-99999").mkdir()
+    (tmp_path / "killed" / "checkpoint-99999" / "trainer_state.json").write_text('{"epoch": ')
+    seen = []
+    kept = {"reparametrization": reparametrization, "epochs": 20}
+    resumed, weights = train(tmp_path / "killed", on_epoch=seen.append, **kept)
+    whole, expected = train(tmp_path / "whole", **kept)
+    assert resumed == whole == seen
+    assert all(torch.equal(weights[name], expected[name]) for name in expected)
+
+
+def test_a_loss_that_is_no_number_stops_training_with_a_sentence(tmp_path):
+    with pytest.raises(UserError, match=r"epoch 1 with learning rate 1e\+30; lower"):
+        train(tmp_path, learning_rate=1e30, max_grad_norm=1e30)
+
+
+def test_padding_of_answers_is_not_counted():
+    batch = collate([{"input_ids": [5, 6], "labels": [3, 9, 1]}, {"input_ids": [7], "labels": [4, 1]}], pad_id=0)
+    assert batch["labels"].tolist() == [[3, 9, 1], [4, 1, -100]]
+    assert batch["attention_mask"].tolist() == [[1, 1], [1, 0]]
+
+
+def test_validation_metrics_by_hand():
+    prediction = EvalPrediction(np.array([[0.8, 0.2], [0.6, 0.4]]), np.array([[3, 1], [4, 1]]))
+    metrics = validation_metrics(prediction, LABELS, WORDS)
+    assert metrics["accuracy"] == 0.5
+    assert math.isclose(metrics["log_loss"], -(math.log(0.8) + math.log(0.4)) / 2)
+    assert math.isclose(metrics["macro_f1"], (2 / 3 + 0) / 2)
+
+
+def test_epoch_records_join_training_and_validation():
+    log = [
+        {"loss": 1.5, "epoch": 1.0, "step": 6, "grad_norm": 1.0},
+        {"eval_loss": 1.4, "eval_log_loss": 0.6, "eval_accuracy": 0.5, "eval_macro_f1": 0.4, "epoch": 1.0, "step": 6},
+        {"train_runtime": 3.0, "epoch": 1.0, "step": 6},
+    ]
+    assert epoch_records(log) == [
+        {
+            "epoch": 1,
+            "step": 6,
+            "loss": 1.5,
+            "val_loss": 1.4,
+            "val_log_loss": 0.6,
+            "val_accuracy": 0.5,
+            "val_macro_f1": 0.4,
+        }
+    ]
