@@ -154,6 +154,18 @@ def test_compare_records_variants_as_experiments_that_metrics_diff_sets_side_by_
     assert ((finished.folder / "params.yaml").read_bytes(), finished("git", "status", "--porcelain")) == before
 
 
+def test_plots_show_draws_every_curve_with_one_colour_a_variant(finished):
+    shown = json.loads(finished("dvc", "plots", "show", "--json"))["data"]
+    names = ("loss", "macro_f1", "roc", "precision_recall", "reliability", "confusion", "risk_coverage")
+    assert {f"plots/comparison/{name}.csv" for name in names} <= shown.keys()
+    colors = {}
+    for name in names:
+        for row in pd.read_csv(finished.folder / f"plots/comparison/{name}.csv").itertuples():
+            colors.setdefault(row.variant, set()).add(row.color)
+    assert colors.keys() == set(VARIANTS) and all(len(color) == 1 for color in colors.values())
+    assert len(set.union(*colors.values())) == len(VARIANTS)
+
+
 def test_a_changed_number_reruns_what_depends_on_it_and_no_more(finished, new_clone, model_params):
     shown = finished("dvc", "status", "--json")
     assert json.loads(shown) == {}
