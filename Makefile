@@ -34,7 +34,7 @@ $(SETUP): requirements.txt
 test: $(SETUP) ## Check the style and run all tests
 	ruff check .
 	ruff format --check .
-	pytest
+	pytest --numprocesses auto --dist loadfile
 
 format: $(SETUP) ## Format the code
 	ruff check --fix .

@@ -76,6 +76,10 @@ def train_adapter(
         dataloader_pin_memory=torch.cuda.is_available(),
         disable_tqdm=True,  # EpochReport draws one bar instead of two
         report_to=[],
+        # T5 averages its own loss; Trainer would take it for a sum and multiply it by the number of processes.
+        average_tokens_across_devices=False,
+        ddp_find_unused_parameters=False,
+        use_cpu=not torch.cuda.is_available(),  # said outright, or several processes on CPUs do not find each other
     )
     report = EpochReport(on_epoch, title, learning_rate)
     trainer = AdapterTrainer(

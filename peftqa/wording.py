@@ -33,21 +33,21 @@ def finding(comparison: Mapping) -> str:
             f"{opening}, {name} is right on {accuracy} ({percent(comparison)} CI {between}); "
             "no other variant was evaluated to compare it with."
         )
-    shown = sorted((pair for pair in pairs if pair["difference_shown"]), key=lambda pair: pair["mcnemar"]["p_holm"])
+    shown = [pair for pair in pairs if pair["difference_shown"]]
     other = [pair for pair in pairs if not pair["difference_shown"]]
     if not shown and len(pairs) > 1:
         largest = max(pairs, key=lambda pair: abs(pair["differences"]["accuracy"]))
-        evidence = observed(largest, percent(comparison))
         return (
-            f"{opening}, no difference in accuracy was shown between {listed(variants)}; "
-            f"the largest observed, {largest['variant']} against {largest['reference']}, is {evidence}."
+            f"{opening}, no difference in accuracy was shown between {listed(variants)}; the largest observed, "
+            f"{largest['variant']} against {largest['reference']}, is {observed(largest, percent(comparison))}."
         )
-    clauses = [shown_clause(pair, percent(comparison)) for pair in shown[:SHOWN_IN_FINDING]]
+    surest = sorted(shown, key=lambda pair: pair["mcnemar"]["p_holm"])[:SHOWN_IN_FINDING]
+    clauses = [shown_clause(pair, percent(comparison)) for pair in shown if pair in surest]
     if len(shown) > SHOWN_IN_FINDING:
         clauses.append(f"{len(shown) - SHOWN_IN_FINDING} more of the {len(pairs)} pairs differ")
     if len(other) == 1:
         names = f"{other[0]['variant']} and {other[0]['reference']}"
-        clauses.append(f"no difference was shown between {names}: {observed(other[0], percent(comparison))}")
+        clauses.append(f"no difference was shown between {names}: observed {observed(other[0], percent(comparison))}")
     elif other:
         clauses.append(f"no difference was shown in the other {len(other)} pairs")
     return f"{opening}, {'; '.join(clauses)}."
@@ -67,7 +67,7 @@ def shown_clause(pair: Mapping, confidence: str) -> str:
 
 
 def observed(pair: Mapping, confidence: str) -> str:
-    """`+9.1 points (95% CI ...` of a difference that may be chance."""
+    """`+2.2 points (95% CI -4.1 to +8.6, p = 0.754)`, of a difference that may be chance."""
     between = interval(pair["intervals"]["accuracy"], "accuracy", plus=True)
     return f"{points(pair['differences']['accuracy'])} ({confidence} CI {between}, {p_text(pair['mcnemar']['p_holm'])})"
 

@@ -63,6 +63,7 @@ def main() -> None:
     summary = write_results(variant, pd.concat(rows, ignore_index=True), valid, sizes, params)
     milliseconds = 1000 * np.array(seconds_per_question(model, prompts["test"], words))
     runtime = {
+        **{name: sizes[name] for name in ("trainable_params", "adapter_bytes") if name in sizes},
         "seconds": seconds,
         "milliseconds_per_question": {
             "median": float(np.median(milliseconds)),

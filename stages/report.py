@@ -24,7 +24,9 @@ SPLITS = ("train", "val", "test")
 
 def main() -> None:
     argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
-    html, markdown = render(read_results())
+    results = read_results()
+    check_agreement(results)
+    html, markdown = render(results)
     workspace.REPORT.mkdir(exist_ok=True)
     (workspace.REPORT / "report.md").write_text(markdown, encoding="utf-8")
     page = workspace.REPORT / "index.html"
@@ -56,6 +58,21 @@ def read_results() -> Results:
         training_cost={name: read_json(workspace.RUNTIME / f"train-{name}.json") for name in trained},
         evaluation_cost={name: read_json(workspace.RUNTIME / f"evaluate-{name}.json") for name in names},
     )
+
+
+def check_agreement(results: Results) -> None:
+    """Raises UserError where the files read are not of one run."""
+    if list(results.comparison["variants"]) != list(results.predictions):
+        raise UserError(
+            f"{workspace.METRICS / 'comparison.json'} compares {', '.join(results.comparison['variants'])}, but "
+            f"evaluate.variants lists {', '.join(results.predictions)}; run `dvc repro`."
+        )
+    for name, predictions in results.predictions.items():
+        if predictions.ids != list(results.splits["test"]["id"]):
+            raise UserError(
+                f"{workspace.PREDICTIONS / name}.csv has other questions than {workspace.SPLIT_FOLDER / 'test.csv'}; "
+                "run `dvc repro`."
+            )
 
 
 def read_json(path: Path) -> dict:

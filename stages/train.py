@@ -18,7 +18,7 @@ from dvclive import Live
 from transformers import set_seed
 
 from peftqa.adapters import add_adapter, save_adapter
-from peftqa.backbone import load_backbone, load_tokenizer, peak_memory_mb
+from peftqa.backbone import choose_device, load_backbone, load_tokenizer, peak_memory_mb
 from peftqa.digest import folder_digest
 from peftqa.errors import UserError
 from peftqa.params import Params, read_params
@@ -41,7 +41,7 @@ def main() -> None:
     tables = {split: read_table(workspace.SPLIT_FOLDER / f"{split}.csv") for split in ("train", "val")}
     examples = {split: encode_examples(tokenizer, table, params) for split, table in tables.items()}
     checkpoints = workspace.CHECKPOINTS / f"{name}-{run_digest(name, params)}"
-    main_process = PartialState().is_main_process
+    main_process = PartialState(cpu=choose_device().type == "cpu").is_main_process
     runtime = {"examples": len(examples["train"]), "seeds": {}}
 
     for seed in params.train.seeds:

@@ -166,14 +166,13 @@ def test_plots_show_draws_every_curve_with_one_colour_a_variant(finished):
     assert len(set.union(*colors.values())) == len(VARIANTS)
 
 
-def test_a_changed_number_reruns_what_depends_on_it_and_no_more(finished, new_clone, model_params):
-    shown = finished("dvc", "status", "--json")
-    assert json.loads(shown) == {}
+def test_a_changed_number_reruns_what_depends_on_it_and_no_more(finished):
+    assert json.loads(finished("dvc", "status", "--json", "dvc.yaml")) == {}
     params = finished.folder / "params.yaml"
     text = params.read_text()
     try:
-        params.write_text(text.replace("seed: 43", "seed: 42").replace("calibration_bins: 10", "calibration_bins: 5"))
-        stale = set(json.loads(finished("dvc", "status", "--json")))
+        params.write_text(text.replace("calibration_bins: 10", "calibration_bins: 5"))
+        stale = set(json.loads(finished("dvc", "status", "--json", "dvc.yaml")))
     finally:
         params.write_text(text)
     assert {"evaluate@base", "evaluate@prompt", "evaluate@prefix", "compare"} <= stale

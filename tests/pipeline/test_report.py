@@ -322,6 +322,17 @@ def test_a_missing_file_is_named(tmp_path, refused):
     assert "metrics/comparison.json is missing; run `dvc repro`" in refused(workspace.run("report"))
 
 
+def test_files_of_different_runs_are_refused(reported, tmp_path, refused):
+    workspace = Workspace(tmp_path / "workspace")
+    shutil.copytree(reported("two labels, one seed").folder, workspace.folder, dirs_exist_ok=True)
+    workspace.set(evaluate__variants={"base": "models/base/config.json"}, selected="base")
+    sentence = refused(workspace.run("report"))
+    assert "compares base, prompt, prefix, but evaluate.variants lists base" in sentence
+    shutil.copy(reported("two labels, one seed").folder / "params.yaml", workspace.folder)
+    (workspace.folder / "data/split/test.csv").write_bytes((workspace.folder / "data/split/val.csv").read_bytes())
+    assert "predictions/base.csv has other questions than data/split/test.csv" in refused(workspace.run("report"))
+
+
 def test_screenshots_are_kept(reported, opened):
     """For people to look at; CI keeps what lies under report/."""
     folder = ROOT / "report"

@@ -1,6 +1,6 @@
 """The training loop: what it optimises, which epoch it keeps, and that it can be interrupted."""
 
-import itertools
+import json
 import math
 import os
 import signal
@@ -59,7 +59,7 @@ def train(checkpoints, learning_rate: float = 0.05, on_epoch=lambda record: None
         init="random",
         reparametrization=reparametrization,
     )
-    model = add_adapter(tiny_t5(vocab_size=192).requires_grad_(False), adapter, tiny_tokenizer())
+    model = add_adapter(tiny_t5(vocab_size=192, dropout_rate=0.0).requires_grad_(False), adapter, tiny_tokenizer())
     records = train_adapter(
         model,
         examples(24, 0),
@@ -99,7 +99,8 @@ def test_patience_ends_training_after_so_many_epochs_without_a_better_one(tmp_pa
     records, _ = train(tmp_path, learning_rate=2.0, epochs=8, patience=1)
     losses = [record["val_log_loss"] for record in records]
     assert len(records) < 8
-    assert losses[-1] >= min(losses[:-1]) and all(b < a for a, b in itertools.pairwise(losses))
+    best = losses.index(min(losses))
+    assert best == len(losses) - 2
 
 
 def test_two_runs_give_the_same_bits(tmp_path):
@@ -111,13 +112,13 @@ def test_two_runs_give_the_same_bits(tmp_path):
 CHILD = """
 import pathlib, sys
 from tests.unit.test_training import train
-train(pathlib.Path(sys.argv[1]), on_epoch=lambda record: print(record["epoch"], flush=True), epochs=20)
+train(pathlib.Path(sys.argv[1]), on_epoch=lambda record: print(record["epoch"], flush=True), epochs=10)
 """
 
 
 @pytest.mark.parametrize("reparametrization", [None, 8])
 def test_a_run_killed_in_the_middle_ends_with_the_weights_of_one_that_was_not(tmp_path, reparametrization):
-    code = CHILD.replace("epochs=20", f"epochs=20, reparametrization={reparametrization}")
+    code = CHILD.replace("epochs=10", f"epochs=10, reparametrization={reparametrization}")
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     child = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "killed")], env=environment)
     deadline = time.monotonic() + 120
@@ -131,7 +132,7 @@ def test_a_run_killed_in_the_middle_ends_with_the_weights_of_one_that_was_not(tm
     (tmp_path / "killed" / "checkpoint-99999").mkdir()
     (tmp_path / "killed" / "checkpoint-99999" / "trainer_state.json").write_text('{"epoch": ')
     seen = []
-    kept = {"reparametrization": reparametrization, "epochs": 20}
+    kept = {"reparametrization": reparametrization, "epochs": 10}
     resumed, weights = train(tmp_path / "killed", on_epoch=seen.append, **kept)
     whole, expected = train(tmp_path / "whole", **kept)
     assert resumed == whole == seen
@@ -174,3 +175,26 @@ def test_epoch_records_join_training_and_validation():
             "val_macro_f1": 0.4,
         }
     ]
+
+
+def test_two_processes_measure_the_same_loss_as_one_and_only_one_of_them_reports(tmp_path):
+    # At this rate nothing changes but by what is measured.
+    still = {"learning_rate": 1e-12, "epochs": 1}
+    (record,), _ = train(tmp_path / "one", **still)
+    script = tmp_path / "child.py"
+    script.write_text(
+        "import json, pathlib, sys\n"
+        "from tests.unit.test_training import train\n"
+        "train(pathlib.Path(sys.argv[1]), on_epoch=lambda record: print(json.dumps(record)), "
+        f"learning_rate={still['learning_rate']}, epochs=1)\n"
+    )
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    result = subprocess.run(
+        [*launch, script, tmp_path / "two"], env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert result.returncode == 0, result.stderr
+    (other,) = [json.loads(line) for line in result.stdout.splitlines() if line.startswith("{")]
+    assert other["step"] == record["step"] / 2
+    for name in ("loss", "val_loss", "val_log_loss"):
+        assert math.isclose(other[name], record[name], rel_tol=1e-4), name

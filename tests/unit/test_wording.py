@@ -7,8 +7,9 @@ import pytest
 from scipy.stats import binomtest
 
 from peftqa.comparison import compare
-from peftqa.params import read_params
+from peftqa.params import METHODS, check_params, read_params
 from peftqa.predictions import SplitPredictions
+from peftqa.report import describe
 from peftqa.wording import figure, finding, interval, listed, signed
 from tests.conftest import ROOT
 
@@ -58,7 +59,8 @@ def test_a_difference_that_may_be_chance_is_not_shown():
     assert f"{binomtest(4, 10).pvalue:.3f}" == "0.754"
     found = finding(comparison)
     assert found == (
-        f"On 60 test questions, no difference was shown between prefix and base: +3.3 points {evidence(comparison, 0)}."
+        "On 60 test questions, no difference was shown between prefix and base: observed +3.3 points "
+        f"{evidence(comparison, 0)}."
     )
     assert "p = 0.754" in found
 
@@ -77,7 +79,7 @@ def test_of_three_variants_two_differences_are_shown():
         "On 60 test questions, "
         f"prefix beats base by 33.3 points of accuracy (95% CI {ends[1][0]:.1f} to {ends[1][1]:.1f}, p < 0.001); "
         f"prefix beats prompt by 30.0 points of accuracy (95% CI {ends[2][0]:.1f} to {ends[2][1]:.1f}, p < 0.001); "
-        f"no difference was shown between prompt and base: +3.3 points {evidence(comparison, 0)}."
+        f"no difference was shown between prompt and base: observed +3.3 points {evidence(comparison, 0)}."
     )
 
 
@@ -116,6 +118,28 @@ def test_many_pairs_still_make_one_sentence():
     # Of 10 pairs 2 * 3 differ.
     assert len(re.findall("beats|falls behind", found)) == 3
     assert found.endswith("; 3 more of the 10 pairs differ; no difference was shown in the other 4 pairs.")
+
+
+def test_every_method_has_its_description():
+    params = read_params(ROOT / "params.yaml").model_dump()
+    for method, extra in {
+        "prefix_tuning": {"num_virtual_tokens": 7},
+        "lora": {"r": 8, "alpha": 16, "target_modules": ["q"]},
+        "ia3": {},
+    }.items():
+        params["adapters"][method] = {"method": method, "learning_rate": 0.01} | extra
+    params["evaluate"]["few_shot"] = 3
+    params = check_params(params)
+    assert {adapter.method for adapter in params.adapters.values()} == set(METHODS)
+    assert {name: describe(name, params) for name in ["base", "fewshot", *params.adapters]} == {
+        "base": "the frozen model as it is",
+        "fewshot": "the frozen model after 3 solved examples",
+        "prompt": "prompt tuning, 20 tokens",
+        "prefix": "prefix tuning, 5 tokens (encoder, decoder and cross)",
+        "prefix_tuning": "PEFT's prefix tuning, 7 tokens",
+        "lora": "LoRA of rank 8",
+        "ia3": "IA3",
+    }
 
 
 @pytest.mark.parametrize(
