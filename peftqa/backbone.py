@@ -53,11 +53,24 @@ def load_backbone(folder: Path, settings: Model) -> PreTrainedModel:
         local_files_only=True,
     )
     model.config.use_cache = False
+    exact_logits(model)
     model.requires_grad_(False)
     model.eval()
     device = choose_device()
     logger.info("backbone: %s, %s, %s attention, dropout %g", device, dtype, settings.attention, settings.dropout)
     return model.to(device)
+
+
+def exact_logits(model: PreTrainedModel) -> None:
+    """Make a model of lower precision compute its logits in float32, in place.
+
+    Near 10, bfloat16 numbers lie 1/16 apart: label probabilities would come in steps and training would see them. The
+    output layer runs at one or two decoder positions only, so this costs next to nothing.
+    """
+    head = model.get_output_embeddings()
+    # A new tensor: the old one may be the input embeddings' too.
+    head.weight = torch.nn.Parameter(head.weight.float())
+    head.register_forward_pre_hook(lambda head, inputs: (inputs[0].to(head.weight.dtype),))
 
 
 def quiet_libraries() -> None:

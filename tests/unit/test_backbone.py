@@ -63,3 +63,12 @@ def test_a_checkpoint_without_safetensors_is_not_loaded(folder, tmp_path):
     torch.save(load_file(folder / "model.safetensors"), tmp_path / "pytorch_model.bin")
     with pytest.raises(OSError, match="safetensors"):
         load_backbone(tmp_path, settings())
+
+
+def test_logits_are_float32_also_where_the_weights_are_not(folder):
+    batch = {"input_ids": torch.tensor([[3, 4, 5, 1]]), "decoder_input_ids": torch.tensor([[0]])}
+    exact = load_backbone(folder, settings(dtype="float32"))(**batch).logits
+    rounded = load_backbone(folder, settings(dtype="bfloat16"))(**batch).logits
+    assert rounded.dtype == torch.float32
+    assert torch.allclose(rounded, exact, atol=0.1)
+    assert not torch.equal(rounded, rounded.bfloat16().float()), "these logits were rounded to bfloat16"
