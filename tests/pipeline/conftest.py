@@ -12,7 +12,7 @@ from tests.conftest import ROOT
 from tests.tiny import save_tiny_checkpoint
 
 # What keeps a run short: the shortest useful prompts, one epoch.
-SHORT = ("template.max_tokens=64", "train.epochs=1", "train.batch_size=32", "compare.resamples=200")
+SHORT = ("template.max_tokens=80", "train.epochs=1", "train.batch_size=32", "compare.resamples=200")
 OUTS = ("data", "metrics", "models", "plots", "predictions", "report")
 
 

@@ -1,12 +1,13 @@
 """The embedded data and model are what their card says: schema, counts, no short cut to the answer, nothing leaked."""
 
 import json
+import re
 from collections import Counter
 from pathlib import Path
 from random import Random
 
 import pytest
-import yaml
+from ruamel.yaml import YAML
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import train_test_split
@@ -17,7 +18,8 @@ from peftqa.records import read_records, read_test_ids
 
 FOLDER = Path(generate.__file__).parent
 MODEL = FOLDER / "pico-t5"
-SEED = yaml.safe_load((FOLDER / "params.yaml").read_text())["generate"]["seed"]
+PARAMS = YAML(typ="safe").load(FOLDER / "params.yaml")
+SEED = PARAMS["generate"]["seed"]
 
 
 @pytest.fixture(scope="module")
@@ -76,9 +78,7 @@ def test_a_bag_of_words_does_not_answer_the_questions(records, ngrams):
     train, rest, train_labels, rest_labels = train_test_split(
         texts, labels, test_size=0.2, stratify=labels, random_state=42
     )
-    _, test, _, test_labels = train_test_split(
-        rest, rest_labels, test_size=0.5, stratify=rest_labels, random_state=42
-    )
+    _, test, _, test_labels = train_test_split(rest, rest_labels, test_size=0.5, stratify=rest_labels, random_state=42)
     assert test_labels.count("yes") / len(test_labels) == pytest.approx(0.62, abs=0.005)
     model = make_pipeline(CountVectorizer(ngram_range=ngrams), LogisticRegression(max_iter=2000))
     model.fit(train, train_labels)
@@ -100,7 +100,7 @@ def test_the_same_question_has_each_answer_under_some_results():
 def test_pretraining_and_the_question_sets_share_no_abstract(records):
     judge = generate.make_judge(1, records)
     reserved = {context(record) for record in [*records.values(), *judge.values()]}
-    rng = Random(yaml.safe_load((FOLDER / "params.yaml").read_text())["pretrain"]["seed"])
+    rng = Random(PARAMS["pretrain"]["seed"])
     stream = [generate.make_study(rng, reserved=False) for _ in range(20000)]
     assert not reserved & {study.abstract for study in stream}
     # Nor could any longer stream: the two draw from disjoint pairs of treatment and population.
@@ -117,20 +117,24 @@ def test_the_judge_asks_two_thousand_further_questions(records):
 
 
 def test_the_held_out_question_is_not_in_the_mixture():
+    def skeleton(question):  # the question's own words, without what it asks about
+        return re.compile(re.sub(r"\\{\w\\}", ".+", re.escape(question)))
+
+    held_out = [skeleton(wordings[-1]) for _, claims in generate.CLAIMS.values() for wordings in claims]
+    records = generate.make_records(SEED, {"yes": 50, "no": 50})
+    assert all(any(form.fullmatch(record["QUESTION"]) for form in held_out) for record in records.values())
     rng = Random(0)
-    held_out = [question for _, wordings in generate.CLAIMS.values() for _, question in wordings]
-    openings = {" ".join(generate.fill(question, a="a", o="o", p="p").split()[:1]) for question in held_out}
-    assert openings == {"Does"}
-    prompts = [tasks.make_example(rng, results_only)[0] for results_only in (False, True) for _ in range(5000)]
-    assert any(prompt.startswith("Question: Was ") for prompt in prompts)
-    assert not [prompt for prompt in prompts if prompt.startswith("Question: Does ")]
+    prompts = [tasks.make_example(rng, text)[0] for text in ("headlines", "results", "abstract") for _ in range(4000)]
+    questions = [prompt.split(" Abstract:")[0].removeprefix("Question: ") for prompt in prompts]
+    assert any(question.startswith("Does ") for question in questions)
+    assert not [question for question in questions for form in held_out if form.search(question)]
 
 
 def test_a_word_is_tokenised_alike_alone_and_in_its_sentence(records, tokenizer):
     def ids(text):
         return tokenizer(text, add_special_tokens=False)["input_ids"]
 
-    odd = "β-blockers (n=12) vs. <extra_id_3> 95% CI 1.2–3.4; naïve ‘quotes’ Ⅳ 日本"
+    odd = "β-blockers (n=12) vs. <extra_id_3> 95% CI 1.2-3.4; naïve “quotes” Ⅳ 日本"
     for text in [odd, *(f"Question: {r['QUESTION']} Abstract: {context(r)}" for r in records.values())]:
         assert [i for word in text.split() for i in ids(word)] == ids(text)
 
