@@ -15,7 +15,7 @@ endif
 
 VARIANTS := import pathlib, peftqa.params as p; print(*p.read_params(pathlib.Path("params.yaml")).evaluate.variants)
 
-.PHONY: help setup test format repro compare
+.PHONY: help setup demo test format repro compare
 
 help: ## List the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -39,6 +39,9 @@ test: $(SETUP) ## Check the style and run all tests
 format: $(SETUP) ## Format the code
 	ruff check --fix .
 	ruff format .
+
+demo: $(SETUP) ## The whole experiment offline, on the embedded data and model, in about three minutes
+	@python -m embedded.demo
 
 repro: $(SETUP) ## Rebuild everything that params.yaml, the code or the data have changed
 	dvc repro

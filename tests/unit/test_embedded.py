@@ -1,0 +1,186 @@
+"""The embedded data and model are what their card says: schema, counts, no short cut to the answer, nothing leaked."""
+
+import json
+import re
+from collections import Counter
+from pathlib import Path
+from random import Random
+
+import pytest
+from ruamel.yaml import YAML
+from sklearn.feature_extraction.text import CountVectorizer
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import train_test_split
+from sklearn.pipeline import make_pipeline
+
+from embedded import generate, tasks
+from peftqa.records import read_records, read_test_ids
+
+FOLDER = Path(generate.__file__).parent
+MODEL = FOLDER / "pico-t5"
+PARAMS = YAML(typ="safe").load(FOLDER / "params.yaml")
+SEED = PARAMS["generate"]["seed"]
+
+
+@pytest.fixture(scope="module")
+def records():
+    return json.loads((FOLDER / "ori_pqal.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    transformers = pytest.importorskip("transformers")
+    return transformers.AutoTokenizer.from_pretrained(MODEL)
+
+
+def context(record):
+    return " ".join(record["CONTEXTS"])
+
+
+def test_the_records_are_read_as_the_real_file_is():
+    records = read_records(FOLDER / "ori_pqal.json")
+    assert Counter(record.final_decision for record in records.values()) == {"yes": 552, "no": 338, "maybe": 110}
+    test_ids = read_test_ids(FOLDER / "test_ground_truth.json", records)
+    assert Counter(records[pmid].final_decision for pmid in test_ids) == {"yes": 276, "no": 169, "maybe": 55}
+
+
+def test_every_record_has_the_upstream_keys_and_filled_fields(records):
+    keys = {"QUESTION", "CONTEXTS", "LABELS", "MESHES", "YEAR", "final_decision", "LONG_ANSWER"}
+    keys |= {"reasoning_required_pred", "reasoning_free_pred"}
+    for pmid, record in records.items():
+        assert pmid.isdigit()
+        assert set(record) == keys
+        assert len(record["CONTEXTS"]) == len(record["LABELS"])
+        assert all(record[key] for key in keys)
+        assert record["LONG_ANSWER"] not in context(record)
+
+
+def test_no_question_and_no_abstract_occurs_twice(records):
+    assert len({record["QUESTION"] for record in records.values()}) == len(records)
+    assert len({context(record) for record in records.values()}) == len(records)
+
+
+def test_the_generator_writes_the_committed_files_again_to_the_byte(tmp_path):
+    generate.write_data_set(SEED, tmp_path)
+    for name in ("ori_pqal.json", "test_ground_truth.json"):
+        assert (tmp_path / name).read_bytes() == (FOLDER / name).read_bytes()
+
+
+def test_another_seed_makes_another_data_set(records):
+    assert generate.make_records(SEED + 1, {"yes": 3, "no": 3}) != generate.make_records(SEED, {"yes": 3, "no": 3})
+
+
+@pytest.mark.parametrize("ngrams", [(1, 1), (1, 2)])
+def test_a_bag_of_words_does_not_answer_the_questions(records, ngrams):
+    answered = [record for record in records.values() if record["final_decision"] != "maybe"]
+    texts = [f"{record['QUESTION']} {context(record)}" for record in answered]
+    labels = [record["final_decision"] for record in answered]
+    train, rest, train_labels, rest_labels = train_test_split(
+        texts, labels, test_size=0.2, stratify=labels, random_state=42
+    )
+    _, test, _, test_labels = train_test_split(rest, rest_labels, test_size=0.5, stratify=rest_labels, random_state=42)
+    assert test_labels.count("yes") / len(test_labels) == pytest.approx(0.62, abs=0.005)
+    model = make_pipeline(CountVectorizer(ngram_range=ngrams), LogisticRegression(max_iter=2000))
+    model.fit(train, train_labels)
+    assert model.score(train, train_labels) > 0.8  # it can learn: only not this
+    assert model.score(test, test_labels) < 0.75
+
+
+def test_the_same_question_has_each_answer_under_some_results():
+    rng, answers = Random(0), {}
+    for label in ("yes", "no", "maybe"):
+        for _ in range(3000):
+            study, question = generate.make_question(rng, label)
+            words = question.replace(study.treatment, "A").replace(study.population, "P")
+            answers.setdefault(words.replace(study.primary.outcome, "B"), set()).add(label)
+    assert len(answers) > 5
+    assert all(labels == {"yes", "no", "maybe"} for labels in answers.values())
+
+
+def test_pretraining_and_the_question_sets_share_no_abstract(records):
+    judge = generate.make_judge(1, records)
+    reserved = {context(record) for record in [*records.values(), *judge.values()]}
+    rng = Random(PARAMS["pretrain"]["seed"])
+    stream = [generate.make_study(rng, reserved=False) for _ in range(20000)]
+    assert not reserved & {study.abstract for study in stream}
+    # Nor could any longer stream: the two draw from disjoint pairs of treatment and population.
+    pairs = {(study.treatment, study.population) for study in stream}
+    questioned = {generate.make_question(rng, "yes")[0] for _ in range(5000)}
+    assert not pairs & {(study.treatment, study.population) for study in questioned}
+
+
+def test_the_judge_asks_two_thousand_further_questions(records):
+    judge = generate.make_judge(1, records)
+    assert Counter(record["final_decision"] for record in judge.values()) == {"yes": 1240, "no": 760}
+    for key in (context, lambda record: record["QUESTION"]):
+        assert not {key(record) for record in judge.values()} & {key(record) for record in records.values()}
+
+
+def test_the_held_out_question_is_not_in_the_mixture():
+    def skeleton(question):  # the question's own words, without what it asks about
+        return re.compile(re.sub(r"\\{\w\\}", ".+", re.escape(question)))
+
+    held_out = [skeleton(wordings[-1]) for _, claims in generate.CLAIMS.values() for wordings in claims]
+    records = generate.make_records(SEED, {"yes": 50, "no": 50})
+    assert all(any(form.fullmatch(record["QUESTION"]) for form in held_out) for record in records.values())
+    rng = Random(0)
+    prompts = [tasks.make_example(rng, text)[0] for text in ("headlines", "results", "abstract") for _ in range(4000)]
+    questions = [prompt.split(" Abstract:")[0].removeprefix("Question: ") for prompt in prompts]
+    assert any(question.startswith("Does ") for question in questions)
+    assert not [question for question in questions for form in held_out if form.search(question)]
+
+
+def test_a_word_is_tokenised_alike_alone_and_in_its_sentence(records, tokenizer):
+    def ids(text):
+        return tokenizer(text, add_special_tokens=False)["input_ids"]
+
+    odd = "β-blockers (n=12) vs. <extra_id_3> 95% CI 1.2-3.4; naïve “quotes” Ⅳ 日本"
+    for text in [odd, *(f"Question: {r['QUESTION']} Abstract: {context(r)}" for r in records.values())]:
+        assert [i for word in text.split() for i in ids(word)] == ids(text)
+
+
+def test_the_label_words_are_single_tokens_and_come_back_clean(tokenizer):
+    for word in ("yes", "no", "maybe"):
+        assert len(tokenizer(word)["input_ids"]) == 1
+        answer = [*tokenizer(word)["input_ids"], tokenizer.eos_token_id]
+        assert tokenizer.decode([tokenizer.pad_token_id, *answer], skip_special_tokens=True) == word
+
+
+def test_special_tokens_are_those_of_t5(tokenizer):
+    assert tokenizer.convert_ids_to_tokens([0, 1, 2]) == ["<pad>", "</s>", "<unk>"]
+    assert (tokenizer.pad_token_id, tokenizer.eos_token_id, tokenizer.unk_token_id) == (0, 1, 2)
+    assert tokenizer("a <extra_id_0> b")["input_ids"].count(tokenizer.convert_tokens_to_ids("<extra_id_0>")) == 1
+
+
+def test_the_data_set_has_no_unknown_tokens(records, tokenizer):
+    for record in records.values():
+        assert tokenizer.unk_token_id not in tokenizer(record["QUESTION"] + " " + context(record))["input_ids"]
+
+
+def test_the_model_is_a_small_t5_of_the_flan_family(tokenizer):
+    transformers = pytest.importorskip("transformers")
+    config = transformers.AutoConfig.from_pretrained(MODEL)
+    assert (config.model_type, config.feed_forward_proj) == ("t5", "gated-gelu")
+    assert config.num_heads * config.d_kv != config.d_model
+    assert config.vocab_size >= len(tokenizer)
+    model = transformers.AutoModelForSeq2SeqLM.from_pretrained(MODEL, use_safetensors=True)
+    assert model.num_parameters() <= 5_000_000
+    assert (MODEL / "model.safetensors").stat().st_size <= 12e6
+    assert not model.lm_head.weight.equal(model.shared.weight)
+    assert model.encoder.embed_tokens.weight is model.shared.weight
+
+
+def test_reloading_gives_the_model_that_was_trained(tokenizer, tmp_path):
+    torch = pytest.importorskip("torch")
+    from transformers import AutoModelForSeq2SeqLM
+
+    from embedded.pretrain import build_model
+
+    architecture = {"d_model": 16, "d_ff": 16, "d_kv": 6, "num_heads": 4, "num_layers": 2, "num_decoder_layers": 2}
+    model = build_model(tokenizer, architecture).eval()
+    model.save_pretrained(tmp_path)
+    again = AutoModelForSeq2SeqLM.from_pretrained(tmp_path).eval()
+    prompt = tokenizer("Does yoga reduce pain intensity?", return_tensors="pt")["input_ids"]
+    start = torch.zeros(1, 1, dtype=torch.long)
+    expected = model(input_ids=prompt, decoder_input_ids=start).logits
+    torch.testing.assert_close(again(input_ids=prompt, decoder_input_ids=start).logits, expected)
