@@ -177,7 +177,7 @@ def test_what_one_variant_and_one_label_leave_out_is_said(reported, opened):
 
 def test_text_of_the_data_file_stays_text(reported, opened):
     page = opened(reported("two labels, one seed"))
-    assert page.title() == "PubMedQA: base, prompt and prefix"
+    assert page.title() == "base, prompt and prefix on google/flan-t5-small"
     shown = page.locator(".question").evaluate_all("all => all.map((element) => element.textContent)")
     assert shown[:2] == QUESTIONS[:2]
     assert shown[2] == QUESTIONS[2]
