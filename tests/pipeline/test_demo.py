@@ -76,10 +76,12 @@ def test_a_second_demo_does_not_train_again(demo):
 
 
 def test_the_metrics_are_the_expected_ones(demo):
-    for variant, expected in EXPECTED["test"].items():
+    """Expected is the mean of a run with one thread and one with two, and the tolerance holds both: rounding differs
+    with the number of threads as with the processor, and training on 712 questions makes much of it."""
+    for variant, expected in EXPECTED.items():
         metrics = metrics_of(demo, variant)
-        for name, value in expected.items():
-            assert metrics[name] == pytest.approx(value, abs=EXPECTED["tolerance"]), f"{variant}: {name}"
+        for name in ("accuracy", "macro_f1", "log_loss"):
+            assert metrics[name] == pytest.approx(expected[name], abs=expected["tolerance"]), f"{variant}: {name}"
 
 
 @pytest.fixture(scope="module")
