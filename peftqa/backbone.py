@@ -11,6 +11,9 @@ import torch
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
+from peftqa.errors import UserError
+from peftqa.fast_t5 import speed_up
+from peftqa.kernels import compile_library
 from peftqa.params import Model
 
 logger = logging.getLogger(__name__)
@@ -35,6 +38,21 @@ def choose_dtype(name: str) -> torch.dtype:
     return torch.bfloat16 if fast else torch.float32
 
 
+def choose_attention(settings: Model) -> str:
+    """The attention implementation for `model.attention`: auto, fused, sdpa or eager.
+
+    auto is fused, the project's own, where it can run: on a CPU with a C++ compiler, on the fast path, without dropout.
+    Raises UserError where fused is asked for and cannot run.
+    """
+    library, how = compile_library() if settings.fast else (None, "model.fast is off")
+    hindrance = "on a GPU" if choose_device().type != "cpu" else how if library is None else None
+    if settings.attention == "fused" and hindrance:
+        raise UserError(f"model.attention: fused cannot run here ({hindrance}); set it to auto, or to sdpa.")
+    if settings.attention == "auto":
+        return "sdpa" if hindrance or settings.dropout else "fused"
+    return settings.attention
+
+
 def load_backbone(folder: Path, settings: Model) -> PreTrainedModel:
     """The encoder-decoder model in `folder`, frozen, in evaluation mode, on the device it will run on.
 
@@ -43,22 +61,38 @@ def load_backbone(folder: Path, settings: Model) -> PreTrainedModel:
     """
     quiet_libraries()
     dtype = choose_dtype(settings.dtype)
+    attention = choose_attention(settings)
     model = AutoModelForSeq2SeqLM.from_pretrained(
         folder,
         dtype=dtype,
-        attn_implementation=settings.attention,
+        attn_implementation=attention,
         dropout_rate=settings.dropout,
         use_safetensors=True,
         trust_remote_code=False,
         local_files_only=True,
     )
-    model.config.use_cache = False
+    for config in (model.config, model.get_decoder().config):  # the decoder has a copy, and goes by that
+        config.use_cache = False
     exact_logits(model)
     model.requires_grad_(False)
     model.eval()
     device = choose_device()
-    logger.info("backbone: %s, %s, %s attention, dropout %g", device, dtype, settings.attention, settings.dropout)
-    return model.to(device)
+    model.to(device)
+    if settings.fast:
+        speed_up(model)
+    logger.info(
+        "backbone: %s, %s, %s attention, dropout %g, %s",
+        device, dtype, attention, settings.dropout, describe_path(settings.fast, device),
+    )  # fmt: skip
+    return model
+
+
+def describe_path(fast: bool, device: torch.device) -> str:
+    """Who computes, in a few words for the log."""
+    if not fast:
+        return "computed as transformers does"
+    library, how = (None, "a GPU") if device.type != "cpu" else compile_library()
+    return f"fast path, kernels {how if library else f'of PyTorch ({how})'}"
 
 
 def exact_logits(model: PreTrainedModel) -> None:

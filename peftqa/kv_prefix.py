@@ -19,6 +19,7 @@ import re
 import sys
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import torch
 from peft import PeftConfig
@@ -60,29 +61,33 @@ def with_prefix(attention, module, query, key, value, attention_mask, *, positio
     return attention(module, query, key, value, attention_mask, position_bias=position_bias, **kwargs)
 
 
-def eager_kv_prefix(module, *args, **kwargs):
-    """Eager attention over [prefix; tokens]; eager attention itself is the one in the model's own source file."""
-    return with_prefix(sys.modules[type(module).__module__].eager_attention_forward, module, *args, **kwargs)
-
-
-def sdpa_kv_prefix(module, *args, **kwargs):
-    """Scaled dot product attention over [prefix; tokens]."""
-    return with_prefix(sdpa_attention_forward, module, *args, **kwargs)
-
-
-def sdpa_kv_prefix_mask(*args, allow_is_causal_skip=True, **kwargs):
-    """transformers' sdpa mask, but a causal mask is always spelled out.
-
-    By default it is left away and built later from the lengths of query and key, which are off by the prefix there.
-    """
-    return sdpa_mask(*args, allow_is_causal_skip=False, **kwargs)
-
-
 SUFFIX = "_kv_prefix"
-AttentionInterface.register("eager" + SUFFIX, eager_kv_prefix)
-AttentionInterface.register("sdpa" + SUFFIX, sdpa_kv_prefix)
-AttentionMaskInterface.register("eager" + SUFFIX, eager_mask)
-AttentionMaskInterface.register("sdpa" + SUFFIX, sdpa_kv_prefix_mask)
+SUPPORTED = []
+
+
+def support_attention(name, attention, mask):
+    """Let models with the attention implementation `name` have a prefix: registers NAME_kv_prefix with transformers.
+
+    attention, mask: the functions that `name` stands for in `AttentionInterface` and `AttentionMaskInterface`.
+    """
+
+    def causal_mask_spelled_out(*args, **kwargs):
+        # sdpa leaves a causal mask away and builds it later from the lengths of query and key, which are off by the
+        # prefix there.
+        return mask(*args, **kwargs | {"allow_is_causal_skip": False})
+
+    AttentionInterface.register(name + SUFFIX, partial(with_prefix, attention))
+    AttentionMaskInterface.register(name + SUFFIX, causal_mask_spelled_out)
+    SUPPORTED.append(name)
+
+
+def eager_attention(module, *args, **kwargs):
+    """Eager attention is the one in the model's own source file."""
+    return sys.modules[type(module).__module__].eager_attention_forward(module, *args, **kwargs)
+
+
+support_attention("eager", eager_attention, eager_mask)
+support_attention("sdpa", sdpa_attention_forward, sdpa_mask)
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Parameters
@@ -172,7 +177,7 @@ class KVPrefixAttention(nn.Module, BaseTunerLayer):
         if not self.base_layer.config._attn_implementation.endswith(SUFFIX):
             raise UserError(
                 "The attention implementation was changed after the prefix was added, which would drop the prefix: "
-                "choose eager or sdpa before, or set eager_kv_prefix or sdpa_kv_prefix."
+                f"choose one before, or set one of {', '.join(name + SUFFIX for name in SUPPORTED)}."
             )
         kv_prefix = prefixes[0] if len(prefixes) == 1 else [torch.cat(p, dim=1) for p in zip(*prefixes, strict=True)]
         return self.base_layer(*args, kv_prefix=kv_prefix, **kwargs)
@@ -205,20 +210,19 @@ def text_prefixes(model, token_ids, num_virtual_tokens):
     repeats = max(1, math.ceil(num_virtual_tokens / len(token_ids)))
     text = torch.tensor([list(token_ids) * repeats], device=model.device)
     layers = {path: m.base_layer for path, m in model.named_modules() if isinstance(m, KVPrefixAttention)}
-    projected = {}
+    states = {}
 
-    def keep(projection, _, output):
-        projected[projection] = output[0]
+    def keep(layer, args, kwargs):
+        read = kwargs.get("key_value_states", kwargs.get("encoder_hidden_states"))  # T5 and UMT5; None: self-attention
+        states[layer] = (args[0] if read is None else read)[:, :num_virtual_tokens]
 
     with ExitStack() as stack, frozen_model(model):
         for layer in layers.values():
-            stack.enter_context(layer.k.register_forward_hook(keep))
-            stack.enter_context(layer.v.register_forward_hook(keep))
+            stack.enter_context(layer.register_forward_pre_hook(keep, with_kwargs=True))
         model(input_ids=text, decoder_input_ids=text, use_cache=False)
 
     def of_heads(layer, projection):
-        positions = projected[projection].view(-1, layer.n_heads, layer.key_value_proj_dim)
-        return positions.transpose(0, 1)[:, :num_virtual_tokens]
+        return projection(states[layer]).view(-1, layer.n_heads, layer.key_value_proj_dim).transpose(0, 1)
 
     return {path: [of_heads(layer, layer.k), of_heads(layer, layer.v)] for path, layer in layers.items()}
 
@@ -291,12 +295,12 @@ class KVPrefixModel(BaseTuner):
                     f"{type(model).__name__} has no attention modules for the target {target}: "
                     f"looked for {wanted}, as in T5, mT5 and UMT5."
                 )
-        if model.config._attn_implementation in ("eager", "sdpa"):
+        if model.config._attn_implementation in SUPPORTED:
             model.set_attn_implementation(model.config._attn_implementation + SUFFIX)
         if not model.config._attn_implementation.endswith(SUFFIX):
             raise UserError(
                 f"The attention implementation of {type(model).__name__} is {model.config._attn_implementation}: "
-                "a prefix needs eager or sdpa, through transformers' AttentionInterface."
+                f"a prefix needs {' or '.join(SUPPORTED)}, through transformers' AttentionInterface."
             )
 
     def inject_adapter(self, model, adapter_name, *args, **kwargs):

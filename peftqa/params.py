@@ -72,7 +72,8 @@ class Model(Group):
     name: Annotated[str, Field(min_length=1)]
     revision: Annotated[str, Field(pattern=REVISION)] | None
     dtype: Literal["auto", "float32", "bfloat16"]
-    attention: Literal["sdpa", "eager"]
+    fast: bool
+    attention: Literal["auto", "fused", "sdpa", "eager"]
     dropout: Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -171,6 +172,8 @@ METHODS = {
 class Train(Group):
     epochs: Positive
     batch_size: Positive
+    batches: Literal["similar_length", "random"]
+    encode_once: bool
     optimizer: Literal["adamw", "adafactor"]
     schedule: Literal["constant", "linear", "cosine"]
     warmup_steps: Annotated[int, Field(ge=0)]

@@ -16,15 +16,15 @@ from tqdm import tqdm
 def pad_batch(prompts: Sequence[Sequence[int]], pad_id: int) -> dict[str, torch.Tensor]:
     """input_ids and attention_mask, int64 (batch, longest), padded on the right."""
     longest = max(map(len, prompts))
-    ids = torch.full((len(prompts), longest), pad_id)
+    ids = torch.full((len(prompts), longest), pad_id, dtype=torch.long)
     mask = torch.zeros_like(ids)
     for row, prompt in enumerate(prompts):
-        ids[row, : len(prompt)] = torch.tensor(prompt)
+        ids[row, : len(prompt)] = torch.as_tensor(prompt)
         mask[row, : len(prompt)] = 1
     return {"input_ids": ids, "attention_mask": mask}
 
 
-def _batches_by_length(
+def batches_by_length(
     prompts: Sequence[Sequence[int]], batch_size: int, pad_id: int, device: torch.device, title: str
 ) -> Iterator[tuple[list[int], dict[str, torch.Tensor]]]:
     """Batches of prompts of similar length, longest first (memory runs out at once or never), with their positions."""
@@ -55,31 +55,58 @@ def label_probabilities(
     prompts: token ids, any order and length. words: the token id that stands for each label.
     Result: float64 (len(prompts), len(words)), each row summing to 1, in the order of `prompts`.
     """
-    config = model.config
-    probabilities = np.empty((len(prompts), len(words)))
-    for rows, batch in _batches_by_length(prompts, batch_size, config.pad_token_id, model.device, title):
-        start = torch.full((len(rows), 1), config.decoder_start_token_id, device=model.device)
-        logits = model(**batch, decoder_input_ids=start).logits[:, 0]
-        probabilities[rows] = label_probabilities_from_logits(logits, words).double().cpu().numpy()
-    return probabilities / probabilities.sum(axis=1, keepdims=True)
+    return _score(model, prompts, words, batch_size, 1, title)[0]
 
 
 @torch.inference_mode()
-def greedy_answers(
+def probabilities_and_answers(
     model: torch.nn.Module,
     tokenizer,
     prompts: Sequence[Sequence[int]],
+    words: Sequence[int],
     batch_size: int,
     max_new_tokens: int,
-    title: str = "answering freely",
-) -> list[str]:
-    """What the model writes when nothing ties it to the labels: greedy decoding, special tokens removed."""
-    answers = [""] * len(prompts)
-    for rows, batch in _batches_by_length(prompts, batch_size, tokenizer.pad_token_id, model.device, title):
-        ids = model.generate(**batch, max_new_tokens=max_new_tokens, do_sample=False, num_beams=1, use_cache=True)
-        for row, text in zip(rows, tokenizer.batch_decode(ids, skip_special_tokens=True), strict=True):
-            answers[row] = text
-    return answers
+    title: str = "scoring",
+) -> tuple[np.ndarray, list[str]]:
+    """`label_probabilities`, and what the model writes when nothing ties it to the labels.
+
+    The answers are greedy, of at most `max_new_tokens` tokens, without special tokens. The encoder, which does nearly
+    all of the work, reads each prompt once for both.
+    """
+    probabilities, ids = _score(model, prompts, words, batch_size, max_new_tokens, title)
+    return probabilities, tokenizer.batch_decode(ids, skip_special_tokens=True)
+
+
+def _score(
+    model: torch.nn.Module,
+    prompts: Sequence[Sequence[int]],
+    words: Sequence[int],
+    batch_size: int,
+    max_new_tokens: int,
+    title: str,
+) -> tuple[np.ndarray, list[list[int]]]:
+    """P(label | prompt), and the token ids of the greedy answers, start and padding included."""
+    config = model.config
+    probabilities = np.empty((len(prompts), len(words)))
+    answers: list[list[int]] = [[]] * len(prompts)
+    for rows, batch in batches_by_length(prompts, batch_size, config.pad_token_id, model.device, title):
+        ids = torch.full((len(rows), 1), config.decoder_start_token_id, device=model.device)
+        output = model(**batch, decoder_input_ids=ids, use_cache=False)
+        scores = label_probabilities_from_logits(output.logits[:, 0], words)
+        probabilities[rows] = scores.double().cpu().numpy()
+        ended = torch.zeros(len(rows), dtype=torch.bool, device=model.device)
+        for step in range(max_new_tokens):
+            if step:  # a few decoder positions again cost less than a cache of the encoder's keys and values
+                encoded = (output.encoder_last_hidden_state,)
+                output = model(**batch, encoder_outputs=encoded, decoder_input_ids=ids, use_cache=False)
+            following = output.logits[:, -1].argmax(-1).masked_fill(ended, config.pad_token_id)
+            ids = torch.cat([ids, following[:, None]], dim=1)
+            ended |= following == config.eos_token_id
+            if ended.all():
+                break
+        for row, answer in zip(rows, ids.tolist(), strict=True):
+            answers[row] = answer
+    return probabilities / probabilities.sum(axis=1, keepdims=True), answers
 
 
 def valid_answer_rate(answers: Sequence[str], labels: Sequence[str]) -> float:

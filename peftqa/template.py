@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
+ROWS_AT_ONCE = 256  # lists of Python's integers take many times the memory of their text, so few exist at once
+
+
 def name_labels(labels: Sequence[str]) -> str:
     """The labels as an instruction names them: "yes or no"; "yes, no or maybe"."""
     return " or ".join([", ".join(labels[:-1]), labels[-1]])
@@ -26,8 +29,8 @@ def encode_prompts(
     template: Template,
     labels: Sequence[str],
     examples: Sequence[int] = (),
-) -> list[list[int]]:
-    """Token ids of each row's prompt, at most `template.max_tokens` long, end-of-sequence token included.
+) -> list[np.ndarray]:
+    """Token ids of each row's prompt, int32, at most `template.max_tokens` long, end-of-sequence token included.
 
     The parts around the abstract are tokenised by themselves; an abstract that does not fit loses tokens at its
     beginning (`keep: tail`) or end (`keep: head`), never the question or the instruction. Pieces of T5's tokenizer do
@@ -39,25 +42,28 @@ def encode_prompts(
     before, after = (part.strip() for part in template.text.split("{context}"))
     instruction = template.instruction.format(labels=name_labels(labels))
 
-    def tokenise(text: pd.Series) -> list[list[int]]:
-        return tokenizer(text.tolist(), add_special_tokens=False, truncation=False, verbose=False)["input_ids"]
+    def tokenise(text: list[str]) -> list[list[int]]:
+        return tokenizer(text, add_special_tokens=False, truncation=False, verbose=False)["input_ids"]
 
-    def fill(part: str) -> pd.Series:
-        filled = [part.replace("{instruction}", instruction).replace("{question}", text) for text in table["question"]]
-        return pd.Series(filled, dtype=str)
+    def fill(part: str, questions: list[str]) -> list[str]:
+        return [part.replace("{instruction}", instruction).replace("{question}", text) for text in questions]
 
     prompts = []
-    rows = zip(table["id"], tokenise(fill(before)), tokenise(table["context"]), tokenise(fill(after)), strict=True)
-    for row, head, context, tail in rows:
-        room = template.max_tokens - len(head) - len(tail) - 1
-        if room < 0:
-            raise UserError(
-                f"template.max_tokens is {template.max_tokens}, but the question and instruction of record {row} alone "
-                f"take {template.max_tokens - room} tokens; set template.max_tokens to at least that."
-            )
-        cut = max(len(context) - room, 0)
-        context = context[cut:] if template.keep == "tail" else context[: len(context) - cut]
-        prompts.append([*examples, *head, *context, *tail, tokenizer.eos_token_id])
+    for start in range(0, len(table), ROWS_AT_ONCE):
+        rows = table.iloc[start : start + ROWS_AT_ONCE]
+        questions, contexts = rows["question"].tolist(), rows["context"].tolist()
+        parts = tokenise(fill(before, questions)), tokenise(contexts), tokenise(fill(after, questions))
+        for row, head, context, tail in zip(rows["id"], *parts, strict=True):
+            room = template.max_tokens - len(head) - len(tail) - 1
+            if room < 0:
+                raise UserError(
+                    f"template.max_tokens is {template.max_tokens}, but the question and instruction of record {row} "
+                    f"alone take {template.max_tokens - room} tokens; set template.max_tokens to at least that."
+                )
+            cut = max(len(context) - room, 0)
+            context = context[cut:] if template.keep == "tail" else context[: len(context) - cut]
+            ids = [*examples, *head, *context, *tail, tokenizer.eos_token_id]
+            prompts.append(np.array(ids, dtype=np.int32))
     return prompts
 
 
@@ -109,7 +115,8 @@ def solved_examples(
     chosen = train.loc[drawn]
     prompts = encode_prompts(tokenizer, chosen, template, labels)
     answers = encode_answers(tokenizer, chosen["label"])
-    examples = sorted((prompt[:-1] + answer[:-1] for prompt, answer in zip(prompts, answers, strict=True)), key=len)
+    pairs = zip(prompts, answers, strict=True)
+    examples = sorted(([*prompt[:-1].tolist(), *answer[:-1]] for prompt, answer in pairs), key=len)
     ids: list[int] = []
     for example in examples:
         if len(ids) + len(example) > max_tokens:

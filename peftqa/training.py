@@ -5,21 +5,25 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from sklearn.metrics import log_loss
+from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 from transformers import EarlyStoppingCallback, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
 
 from peftqa import params
+from peftqa.encoder_outputs import compute_encoder_outputs, encoder_is_constant
 from peftqa.errors import UserError
 from peftqa.metrics import label_metrics, predict
 from peftqa.scoring import label_probabilities_from_logits, pad_batch
 
+SAMPLING = {"similar_length": "group_by_length", "random": "random"}
 OPTIMIZERS = {"adamw": "adamw_torch", "adafactor": "adafactor"}
 IGNORED = -100  # a target position that the loss does not count
 WEIGHTS = "trainable.safetensors"
@@ -37,6 +41,7 @@ def train_adapter(
     checkpoints: Path,
     on_epoch: Callable[[dict], None],
     title: str = "training",
+    callbacks: Sequence[TrainerCallback] = (),
 ) -> list[dict]:
     """Train what `model` has that requires a gradient; leave it with the weights of its best epoch.
 
@@ -44,7 +49,8 @@ def train_adapter(
     entropy of the answer's tokens. Best is the epoch with the lowest validation log loss over the label `words`.
     checkpoints: a folder for this run alone. Complete checkpoints in it are resumed from, to the same weights that an
     uninterrupted run ends with; the caller deletes it when the result is safe.
-    on_epoch is called once an epoch with its record, epochs before a resume included.
+    on_epoch is called once an epoch with its record, epochs before a resume included. Further callbacks are Trainer's.
+    Where the adapter leaves the encoder as it is, its outputs are computed once, into a file beside `checkpoints`.
 
     Returns one record an epoch: epoch, step, loss, val_loss, val_log_loss, val_accuracy, val_macro_f1.
     Raises UserError where the loss stops being a number.
@@ -60,8 +66,8 @@ def train_adapter(
         warmup_steps=settings.warmup_steps,
         weight_decay=settings.weight_decay,
         max_grad_norm=settings.max_grad_norm,
-        # Batches of similar length, in random order: half the padding, half the time.
-        train_sampling_strategy="group_by_length",
+        # Batches of similar length come in random order too: next to no padding.
+        train_sampling_strategy=SAMPLING[settings.batches],
         seed=seed,
         logging_strategy="epoch",
         eval_strategy="epoch",
@@ -81,6 +87,11 @@ def train_adapter(
         ddp_find_unused_parameters=False,
         use_cpu=not torch.cuda.is_available(),  # said outright, or several processes on CPUs do not find each other
     )
+    if settings.encode_once and encoder_is_constant(model):
+        train, val = (
+            with_encoder_outputs(model, examples, settings.batch_size, checkpoints.with_name(f"encoded-{name}"), title)
+            for name, examples in (("train", train), ("val", val))
+        )
     report = EpochReport(on_epoch, title, learning_rate)
     trainer = AdapterTrainer(
         model=model,
@@ -91,17 +102,32 @@ def train_adapter(
         # Seq2SeqLMOutput also holds the encoder's states; of the logits only the label words' are kept.
         preprocess_logits_for_metrics=lambda outputs, _: label_probabilities_from_logits(outputs[0][:, 0], words),
         compute_metrics=lambda prediction: validation_metrics(prediction, labels, words),
-        callbacks=[report] + ([EarlyStoppingCallback(settings.patience)] if settings.patience else []),
+        callbacks=[report, *callbacks] + ([EarlyStoppingCallback(settings.patience)] if settings.patience else []),
     )
     trainer.remove_callback(PrinterCallback)
     trainer.train(resume_from_checkpoint=last_complete_checkpoint(checkpoints))
     return epoch_records(trainer.state.log_history)
 
 
-def collate(examples: Sequence[dict], pad_id: int) -> dict[str, torch.Tensor]:
-    """input_ids, attention_mask, labels: int64 (batch, longest), labels padded with IGNORED."""
+def with_encoder_outputs(
+    model: torch.nn.Module, examples: Sequence[dict], batch_size: int, path: Path, title: str
+) -> list[dict]:
+    """The examples, each with a function "encoder_output" that reads what the frozen encoder makes of its prompt."""
+    prompts = [example["input_ids"] for example in examples]
+    outputs = compute_encoder_outputs(model, prompts, batch_size, path, f"{title}, encoding")
+    return [example | {"encoder_output": partial(outputs.__getitem__, row)} for row, example in enumerate(examples)]
+
+
+def collate(examples: Sequence[dict], pad_id: int) -> dict[str, torch.Tensor | tuple]:
+    """input_ids, attention_mask, labels: int64 (batch, longest), labels padded with IGNORED.
+
+    And, where the examples have it, encoder_outputs: a tuple of one tensor (batch, longest, d_model), zeros as padding.
+    """
     batch = pad_batch([example["input_ids"] for example in examples], pad_id)
     answers = pad_batch([example["labels"] for example in examples], IGNORED)
+    if "encoder_output" in examples[0]:
+        states = [example["encoder_output"]() for example in examples]
+        batch["encoder_outputs"] = (pad_sequence(states, batch_first=True),)
     return batch | {"labels": answers["input_ids"]}
 
 

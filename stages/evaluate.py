@@ -16,7 +16,7 @@ from peftqa.errors import UserError
 from peftqa.params import Params, read_params
 from peftqa.predictions import SplitPredictions, leaderboard, on_split, prediction_table
 from peftqa.records import read_table
-from peftqa.scoring import greedy_answers, label_probabilities, valid_answer_rate
+from peftqa.scoring import label_probabilities, probabilities_and_answers, valid_answer_rate
 from peftqa.template import encode_prompts, label_words, solved_examples
 from stages import workspace
 
@@ -52,12 +52,13 @@ def main() -> None:
         if variant in params.adapters:
             model.set_adapter(str(seed))
         title = f"{variant}, seed {seed}" if variant in params.adapters else variant
-        for split, table in tables.items():
-            scores = label_probabilities(model, prompts[split], words, params.evaluate.batch_size, f"{title}, {split}")
-            rows.append(prediction_table(split, seed, table["id"], table["label"], scores, params.data.labels))
-        answers = greedy_answers(
-            model, tokenizer, prompts["test"], params.evaluate.batch_size, params.evaluate.max_new_tokens, title
+        batch_size, longest = params.evaluate.batch_size, params.evaluate.max_new_tokens
+        scores = {"val": label_probabilities(model, prompts["val"], words, batch_size, f"{title}, val")}
+        scores["test"], answers = probabilities_and_answers(
+            model, tokenizer, prompts["test"], words, batch_size, longest, f"{title}, test"
         )
+        for split, table in tables.items():
+            rows.append(prediction_table(split, seed, table["id"], table["label"], scores[split], params.data.labels))
         valid[seed] = valid_answer_rate(answers, params.data.labels)
     seconds = time.perf_counter() - began
 

@@ -105,7 +105,7 @@ def run_digest(name: str, params: Params) -> str:
         "train": params.train.model_dump(exclude={"seeds"}),
         "split": folder_digest(workspace.SPLIT_FOLDER),
         "base": folder_digest(workspace.BASE_MODEL),
-        "code": [path.read_text(encoding="utf-8") for path in sorted(Path("peftqa").glob("*.py"))],
+        "code": [path.read_text(encoding="utf-8") for path in sorted(Path("peftqa").glob("*.*")) if path.is_file()],
     }
     return hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:16]
 

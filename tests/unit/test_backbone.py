@@ -10,7 +10,7 @@ from tests.tiny import save_tiny_checkpoint
 
 
 def settings(**changes) -> Model:
-    values = {"name": "x", "revision": None, "dtype": "float32", "attention": "sdpa", "dropout": 0.0}
+    values = {"name": "x", "revision": None, "dtype": "float32", "fast": True, "attention": "auto", "dropout": 0.0}
     return Model.model_validate(values | changes)
 
 

@@ -43,6 +43,12 @@ def test_a_stage_depends_on_every_module_it_imports_and_on_no_other(name):
     assert {dep for dep in stage["deps"] if dep.endswith(".py")} == wanted
 
 
+@pytest.mark.parametrize("name", STAGES)
+def test_a_stage_that_uses_the_kernels_depends_on_their_source(name):
+    deps = STAGES[name].get("do", STAGES[name])["deps"]
+    assert ("peftqa/kernels.py" in deps) == ("peftqa/kernels.cpp" in deps)
+
+
 def test_the_import_search_finds_indirect_imports():
     found = {path.name for path in imported_modules(ROOT / "stages/train.py")}
     assert {"train.py", "training.py", "kv_prefix.py", "errors.py", "workspace.py", "__init__.py"} <= found

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from peftqa.scoring import greedy_answers, label_probabilities, pad_batch, valid_answer_rate
+from peftqa.scoring import label_probabilities, pad_batch, probabilities_and_answers, valid_answer_rate
 from tests.tiny import tiny_t5, tiny_tokenizer
 
 PROMPTS = [[5, 6, 7, 1], [8, 1], [9, 10, 11, 12, 13, 1], [14, 15, 1]]
@@ -44,7 +44,8 @@ def test_batch_size_and_order_do_not_matter(model):
 
 def test_free_answers_are_the_greedy_tokens_as_text(model):
     tokenizer = tiny_tokenizer()
-    answers = greedy_answers(model, tokenizer, PROMPTS, batch_size=2, max_new_tokens=3)
+    scores, answers = probabilities_and_answers(model, tokenizer, PROMPTS, WORDS, batch_size=2, max_new_tokens=3)
+    np.testing.assert_array_equal(scores, label_probabilities(model, PROMPTS, WORDS, batch_size=2))
     for answer, prompt in zip(answers, PROMPTS, strict=True):
         ids = [0]
         for _ in range(3):

@@ -15,8 +15,9 @@ from transformers import set_seed
 from transformers.trainer_utils import EvalPrediction
 
 from peftqa.adapters import add_adapter
+from peftqa.encoder_outputs import encoder_is_constant
 from peftqa.errors import UserError
-from peftqa.params import KVPrefix, Train
+from peftqa.params import KVPrefix, LoRA, PromptTuning, StockPrefixTuning, Train
 from peftqa.training import collate, epoch_records, last_complete_checkpoint, train_adapter, validation_metrics
 from tests.conftest import ROOT
 from tests.tiny import tiny_t5, tiny_tokenizer
@@ -28,6 +29,8 @@ def settings(**changes) -> Train:
     values = {
         "epochs": 4,
         "batch_size": 4,
+        "batches": "similar_length",
+        "encode_once": True,
         "optimizer": "adamw",
         "schedule": "constant",
         "warmup_steps": 0,
@@ -142,6 +145,67 @@ def test_a_run_killed_in_the_middle_ends_with_the_weights_of_one_that_was_not(tm
 def test_a_loss_that_is_no_number_stops_training_with_a_sentence(tmp_path):
     with pytest.raises(UserError, match=r"epoch 1 with learning rate 1e\+30; lower"):
         train(tmp_path, learning_rate=1e30, max_grad_norm=1e30)
+
+
+STOCK = StockPrefixTuning(method="prefix_tuning", learning_rate=0.05, num_virtual_tokens=3)
+DECODER_ONLY = KVPrefix(
+    method="kv_prefix", learning_rate=0.05, num_virtual_tokens=3, init="random", target=["decoder", "cross"]
+)
+
+
+def encoder_calls(model, batches: list) -> None:
+    """Count the encoder's forward passes over training and validation prompts in `batches`."""
+    model.get_base_model().get_encoder().register_forward_hook(lambda *_: batches.append(1))
+
+
+@pytest.mark.parametrize("adapter", [STOCK, DECODER_ONLY])
+def test_an_adapter_in_the_decoder_encodes_each_prompt_once_and_learns_the_same(tmp_path, adapter):
+    results, calls = [], []
+    for once in (True, False):
+        set_seed(1)
+        backbone = tiny_t5(vocab_size=192, dropout_rate=0.0).requires_grad_(False)
+        model = add_adapter(backbone, adapter, tiny_tokenizer())
+        assert encoder_is_constant(model)
+        seen = []
+        encoder_calls(model, seen)
+        folder = tmp_path / str(once) / "seed-1"
+        rules = settings(encode_once=once)
+        records = train_adapter(
+            model, examples(24, 0), examples(12, 1), LABELS, WORDS, rules, 0.05, 1, folder, lambda record: None
+        )
+        results.append([value for record in records for value in record.values()])
+        calls.append(len(seen))
+    assert np.allclose(*results, atol=1e-4)
+    assert calls == [6 + 3, 4 * (6 + 3)]  # batches of 4, of 24 and 12 prompts; once, and in each of 4 epochs
+
+
+def test_a_second_seed_and_a_resumed_run_read_the_encoder_outputs_that_are_there(tmp_path):
+    seen = []
+    for seed in (1, 2):
+        model = add_adapter(tiny_t5(vocab_size=192, dropout_rate=0.0).requires_grad_(False), STOCK, tiny_tokenizer())
+        encoder_calls(model, seen)
+        folder = tmp_path / f"seed-{seed}"
+        train_adapter(
+            model, examples(24, 0), examples(12, 1), LABELS, WORDS, settings(), 0.05, seed, folder, lambda record: None
+        )
+    assert len(seen) == 9
+
+
+@pytest.mark.parametrize(
+    ("adapter", "dropout", "constant"),
+    [
+        (STOCK, 0.0, True),
+        (DECODER_ONLY, 0.0, True),
+        (DECODER_ONLY, 0.1, False),
+        (DECODER_ONLY.model_copy(update={"target": ["encoder"]}), 0.0, False),
+        (PromptTuning(method="prompt_tuning", learning_rate=1.0, num_virtual_tokens=2, init="random"), 0.0, False),
+        (LoRA(method="lora", learning_rate=1.0, r=2, alpha=2), 0.0, False),
+        (LoRA(method="lora", learning_rate=1.0, r=2, alpha=2, target_modules=["EncDecAttention.q"]), 0.0, True),
+    ],
+)
+def test_which_adapters_leave_the_encoder_as_it_is(adapter, dropout, constant):
+    backbone = tiny_t5(vocab_size=192, dropout_rate=dropout).requires_grad_(False)
+    assert encoder_is_constant(add_adapter(backbone, adapter, tiny_tokenizer())) == constant
 
 
 def test_padding_of_answers_is_not_counted():

@@ -1,0 +1,203 @@
+"""Fused operations of a frozen T5: RMS norm, gated GELU, attention with a position bias, and linear layers.
+
+Their element-wise parts are compiled from `kernels.cpp` with the machine's C++ compiler, once a process, in about a
+second; where there is none, or on a GPU, PyTorch's own operations take their place (`compiled` says which). Matrix
+products are oneDNN's throughout. Weights are constants here: no operation has a gradient for them.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch.autograd.function import once_differentiable
+
+SOURCE = Path(__file__).with_name("kernels.cpp")
+OPTIONS = ("-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fopenmp", "-shared", "-fPIC")
+DTYPES = (torch.float32, torch.bfloat16)
+ROWS = 4096  # what packed weights are laid out for: about a batch's tokens
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Compiling
+
+
+@functools.cache
+def compile_library() -> tuple[ctypes.CDLL | None, str]:
+    """The compiled kernels, or None, and one phrase that says with what, or why not."""
+    compiler = os.environ.get("CXX") or next(filter(shutil.which, ("c++", "g++", "clang++")), None)
+    if compiler is None or not shutil.which(compiler):
+        return None, "no C++ compiler"
+    with tempfile.TemporaryDirectory() as folder:
+        library = Path(folder, "kernels.so")
+        command = [compiler, *OPTIONS, str(SOURCE), "-o", str(library)]
+        try:
+            subprocess.run(command, check=True, capture_output=True, text=True, timeout=120)
+            return ctypes.CDLL(str(library)), f"compiled by {Path(compiler).name}"
+        except subprocess.CalledProcessError as error:
+            return None, f"{compiler} failed: {(error.stderr.strip().splitlines() or ['without a message'])[0]}"
+        except (OSError, subprocess.TimeoutExpired) as error:
+            return None, f"{compiler} failed: {error}"
+
+
+def compiled(tensor: torch.Tensor) -> bool:
+    """Whether the compiled kernels compute with this tensor."""
+    return tensor.device.type == "cpu" and tensor.dtype in DTYPES and compile_library()[0] is not None
+
+
+def _call(name: str, *arguments) -> None:
+    """Run a kernel on contiguous tensors, the first of which decides the variant, and numbers."""
+    function = getattr(compile_library()[0], f"{name}_{str(arguments[0].dtype).removeprefix('torch.')}")
+    converted = [_argument(argument) for argument in arguments]
+    function(*converted, ctypes.c_int(torch.get_num_threads()))
+
+
+def _argument(value: torch.Tensor | int | float | None):
+    if value is None:
+        return ctypes.c_void_p(None)
+    if isinstance(value, torch.Tensor):
+        assert value.is_contiguous()
+        return ctypes.c_void_p(value.data_ptr())
+    return ctypes.c_float(value) if isinstance(value, float) else ctypes.c_int64(value)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Operations
+
+
+def rms_norm(x: torch.Tensor, weight: torch.Tensor, epsilon: float) -> torch.Tensor:
+    """x / root mean square over the last dimension * weight. x: (..., width); weight: (width,), a constant."""
+    if compiled(x):
+        return _RMSNorm.apply(x, weight, epsilon)
+    return F.rms_norm(x, weight.shape, weight, epsilon)
+
+
+class _RMSNorm(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, weight, epsilon):
+        x = x.contiguous()
+        rows, width = x.numel() // x.shape[-1], x.shape[-1]
+        out, scale = torch.empty_like(x), torch.empty(rows)
+        _call("rms_norm", x, weight, out, scale, rows, width, epsilon)
+        ctx.save_for_backward(x, weight, scale)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, gradient):
+        x, weight, scale = ctx.saved_tensors
+        out = torch.empty_like(x)
+        _call("rms_norm_backward", x, weight, scale, gradient.contiguous(), out, len(scale), x.shape[-1])
+        return out, None, None
+
+
+def gated_gelu(gate: torch.Tensor, linear: torch.Tensor) -> torch.Tensor:
+    """gelu(gate) * linear, of one shape, GELU in its tanh approximation (T5's "gelu_new")."""
+    if compiled(gate):
+        return _GatedGELU.apply(gate, linear)
+    return F.gelu(gate, approximate="tanh") * linear
+
+
+class _GatedGELU(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, gate, linear):
+        gate, linear = gate.contiguous(), linear.contiguous()
+        out = torch.empty_like(gate)
+        _call("gated_gelu", gate, linear, out, gate.numel())
+        ctx.save_for_backward(gate, linear)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, gradient):
+        gate, linear = ctx.saved_tensors
+        of_gate, of_linear = torch.empty_like(gate), torch.empty_like(gate)
+        _call("gated_gelu_backward", gate, linear, gradient.contiguous(), of_gate, of_linear, gate.numel())
+        return of_gate, of_linear
+
+
+def biased_attention(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, bias: torch.Tensor, allowed: torch.Tensor | None
+) -> torch.Tensor:
+    """softmax(query key^T + bias) value, by compiled kernels only.
+
+    query: (batch, heads, queries, d); key, value: (batch, heads, keys, d); bias: (1, heads, queries, keys), a constant;
+    allowed: bool (batch, keys), the keys that may be attended to, or None for all. Result: as query.
+    Two matrix products and one pass over the scores: for a few hundred tokens that beats PyTorch's blocked kernel on a
+    CPU without AMX (benchmarks/README.md). It keeps (batch, heads, queries, keys) probabilities for the gradient.
+    """
+    return _BiasedAttention.apply(query, key, value, bias, allowed)
+
+
+class _BiasedAttention(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, query, key, value, bias, allowed):
+        shape = batch, heads, queries, width = query.shape
+        query, key, value = (x.reshape(batch * heads, -1, width) for x in (query, key, value))
+        scores = torch.bmm(query, key.transpose(1, 2))
+        _call("softmax", scores, bias.contiguous(), allowed, batch, heads, queries, key.shape[1])
+        ctx.save_for_backward(query, key, value, scores)
+        return torch.bmm(scores, value).view(shape)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, gradient):
+        query, key, value, probabilities = ctx.saved_tensors
+        leading = gradient.shape[:2]
+        gradient = gradient.reshape(query.shape)
+        of_value = torch.bmm(probabilities.transpose(1, 2), gradient)
+        of_scores = torch.bmm(gradient, value.transpose(1, 2))
+        _call("softmax_backward", probabilities, of_scores, of_scores.shape[0] * of_scores.shape[1], key.shape[1])
+        # In the first layer of an encoder with a prefix, queries are fixed.
+        of_query = torch.bmm(of_scores, key).unflatten(0, leading) if ctx.needs_input_grad[0] else None
+        of_key = torch.bmm(of_scores.transpose(1, 2), query)
+        return of_query, of_key.unflatten(0, leading), of_value.unflatten(0, leading), None, None
+
+
+class PackedLinear:
+    """x weight^T for a constant weight (outputs, inputs), which oneDNN keeps in the layout its products read fastest.
+
+    Usable on x86 CPUs (`available`); elsewhere use `torch.nn.functional.linear`. The layout for the gradient is made
+    when the first gradient is asked for.
+    """
+
+    def __init__(self, weight: torch.Tensor) -> None:
+        self.weight = weight
+        self.packed = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), ROWS)
+        self.transposed = None
+
+    @staticmethod
+    def available(weight: torch.Tensor) -> bool:
+        x86 = platform.machine() in ("x86_64", "AMD64")
+        return x86 and weight.device.type == "cpu" and weight.dtype in DTYPES and torch.backends.mkldnn.is_available()
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        return _PackedLinear.apply(x, self)
+
+    def product(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.ops.mkldnn._linear_pointwise(x, self.packed, None, "none", [], "")
+
+    def gradient(self, gradient: torch.Tensor) -> torch.Tensor:
+        if self.transposed is None:
+            self.transposed = torch.ops.mkldnn._reorder_linear_weight(self.weight.detach().t().contiguous(), ROWS)
+        return torch.ops.mkldnn._linear_pointwise(gradient, self.transposed, None, "none", [], "")
+
+
+class _PackedLinear(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, linear):
+        ctx.linear = linear
+        return linear.product(x)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, gradient):
+        return ctx.linear.gradient(gradient), None

@@ -1,0 +1,150 @@
+"""The fast path computes what transformers' own modules compute: logits, gradients and free answers."""
+
+import copy
+
+import pytest
+import torch
+from transformers import MT5Config, MT5ForConditionalGeneration, UMT5Config, UMT5ForConditionalGeneration
+
+from peftqa.adapters import add_adapter
+from peftqa.backbone import choose_attention, load_backbone, load_tokenizer
+from peftqa.errors import UserError
+from peftqa.fast_t5 import speed_up
+from peftqa.kernels import compile_library
+from peftqa.params import IA3, KVPrefix, LoRA, Model, PromptTuning, StockPrefixTuning
+from peftqa.scoring import probabilities_and_answers
+from tests.tiny import SHAPE, save_tiny_checkpoint, tiny_t5, tiny_tokenizer, untie
+
+RATE = {"learning_rate": 0.1}
+ADAPTERS = {
+    "prompt": PromptTuning(method="prompt_tuning", num_virtual_tokens=4, init="random", **RATE),
+    "prefix": KVPrefix(method="kv_prefix", num_virtual_tokens=3, init="text", init_text="answer yes or no", **RATE),
+    "prefix_cross": KVPrefix(method="kv_prefix", num_virtual_tokens=3, target=["cross"], init="random", **RATE),
+    "stock_prefix": StockPrefixTuning(method="prefix_tuning", num_virtual_tokens=3, **RATE),
+    "lora": LoRA(method="lora", r=2, alpha=4, **RATE),
+    "ia3": IA3(method="ia3", **RATE),
+}
+IMPLEMENTATIONS = ["fused", "sdpa", "eager"]
+
+
+def batch() -> dict[str, torch.Tensor]:
+    ids = torch.randint(3, 60, (3, 11), generator=torch.Generator().manual_seed(1))
+    mask = torch.ones_like(ids)
+    mask[1, 7:] = mask[2, 4:] = 0
+    return {"input_ids": ids, "attention_mask": mask, "labels": torch.tensor([[3, 1], [4, 1], [3, 1]])}
+
+
+def frozen(model, fast: bool, attention: str):
+    model = copy.deepcopy(model).requires_grad_(False)
+    model.set_attn_implementation(attention)
+    for config in (model.config, model.get_decoder().config):
+        config.use_cache = False
+    return speed_up(model) if fast else model
+
+
+def with_adapter(name, model):
+    torch.manual_seed(3)
+    model = add_adapter(model, ADAPTERS[name], tiny_tokenizer())
+    with torch.no_grad():  # LoRA and IA3 start without an effect
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter += 0.3 * torch.randn_like(parameter)
+    return model.train()
+
+
+def outcome(model) -> list[torch.Tensor]:
+    """Logits, and the gradient of every trainable parameter."""
+    output = model(**batch())
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    return [output.logits, *torch.autograd.grad(output.loss, parameters)] if parameters else [output.logits]
+
+
+def assert_same_outcome(ours, theirs, atol=2e-5):
+    for one, other in zip(outcome(ours), outcome(theirs), strict=True):
+        assert torch.allclose(one, other, atol=atol), (one - other).abs().max()
+
+
+@pytest.mark.parametrize("attention", IMPLEMENTATIONS)
+@pytest.mark.parametrize("name", ADAPTERS)
+def test_logits_and_gradients_are_transformers_own(name, attention):
+    base = tiny_t5(vocab_size=192, dropout_rate=0.0)
+    ours = with_adapter(name, frozen(base, True, attention))
+    theirs = with_adapter(name, frozen(base, False, "eager"))
+    assert_same_outcome(ours, theirs)
+
+
+@pytest.mark.parametrize(
+    ("config", "model"), [(MT5Config, MT5ForConditionalGeneration), (UMT5Config, UMT5ForConditionalGeneration)]
+)
+@pytest.mark.parametrize("name", ["prompt", "prefix"])
+def test_mt5_and_umt5_too(config, model, name):
+    torch.manual_seed(0)
+    base = untie(model(config(**SHAPE | {"vocab_size": 192, "dropout_rate": 0.0}))).eval()
+    assert_same_outcome(
+        with_adapter(name, frozen(base, True, "fused")), with_adapter(name, frozen(base, False, "eager"))
+    )
+
+
+def test_a_feed_forward_layer_without_a_gate_stays_as_it_is():
+    base = tiny_t5(vocab_size=192, dropout_rate=0.0, feed_forward_proj="relu")
+    assert_same_outcome(frozen(base, True, "fused"), frozen(base, False, "eager"))
+
+
+def test_with_dropout_in_training_the_fast_path_drops_out_too():
+    model = frozen(tiny_t5(vocab_size=192, dropout_rate=0.3), True, "fused").train()
+    assert not torch.equal(model(**batch()).logits, model(**batch()).logits)
+    model.eval()
+    assert torch.equal(model(**batch()).logits, model(**batch()).logits)
+
+
+@pytest.mark.parametrize("name", ADAPTERS)
+def test_scores_and_free_answers_are_those_of_transformers_generate(name):
+    tokenizer = tiny_tokenizer()
+    ours = with_adapter(name, frozen(tiny_t5(vocab_size=192), True, "fused")).eval()
+    theirs = with_adapter(name, frozen(tiny_t5(vocab_size=192), False, "eager")).eval()
+    prompts = [row[: int(mask.sum())].tolist() for row, mask in zip(*list(batch().values())[:2], strict=True)]
+    probabilities, answers = probabilities_and_answers(ours, tokenizer, prompts, [3, 4], 2, 5)
+    for prompt, scores, answer in zip(prompts, probabilities, answers, strict=True):
+        ids, mask = torch.tensor([prompt]), torch.ones(1, len(prompt), dtype=torch.long)
+        free = theirs.generate(input_ids=ids, attention_mask=mask, max_new_tokens=5, do_sample=False, use_cache=True)
+        assert answer == tokenizer.batch_decode(free, skip_special_tokens=True)[0]
+        with torch.no_grad():
+            start = torch.zeros(1, 1, dtype=torch.long)
+            logits = theirs(input_ids=ids, attention_mask=mask, decoder_input_ids=start).logits[0, 0, [3, 4]]
+        assert scores == pytest.approx(logits.softmax(-1).tolist(), abs=1e-5)
+
+
+def settings(**changes) -> Model:
+    values = {"name": "x", "revision": None, "dtype": "float32", "attention": "auto", "dropout": 0.0, "fast": True}
+    return Model.model_validate(values | changes)
+
+
+def test_auto_is_fused_where_the_kernels_run_and_sdpa_elsewhere():
+    here = "fused" if compile_library()[0] and not torch.cuda.is_available() else "sdpa"
+    assert choose_attention(settings()) == here
+    assert choose_attention(settings(fast=False)) == "sdpa"
+    assert choose_attention(settings(dropout=0.1)) == "sdpa"
+    assert choose_attention(settings(attention="eager")) == "eager"
+
+
+def test_fused_attention_that_cannot_run_is_refused_with_the_reason(monkeypatch):
+    with pytest.raises(UserError, match=r"model.attention: fused cannot run here \(model.fast is off\)"):
+        choose_attention(settings(attention="fused", fast=False))
+    compile_library.cache_clear()
+    monkeypatch.setenv("CXX", "/nonexistent/c++")
+    try:
+        with pytest.raises(UserError, match=r"no C\+\+ compiler|on a GPU"):
+            choose_attention(settings(attention="fused"))
+    finally:
+        compile_library.cache_clear()
+
+
+def test_what_was_chosen_is_logged_in_one_line(tmp_path, caplog):
+    save_tiny_checkpoint(tmp_path)
+    load_tokenizer(tmp_path)
+    with caplog.at_level("INFO", logger="peftqa"):
+        load_backbone(tmp_path, settings())
+        load_backbone(tmp_path, settings(fast=False, attention="eager", dropout=0.1))
+    first, second = [record.getMessage() for record in caplog.records]
+    assert "float32" in first and "attention, dropout 0, fast path, kernels" in first
+    assert second.endswith("float32, eager attention, dropout 0.1, computed as transformers does")
