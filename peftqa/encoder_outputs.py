@@ -1,4 +1,4 @@
-"""Encoder outputs computed once, for adapters under which they are the same all along: what they change is elsewhere."""
+"""Encoder outputs computed once, for adapters under which they are the same all along."""
 
 from __future__ import annotations
 

@@ -1,0 +1,152 @@
+"""One arm of the benchmark in a process of its own, which works when it is told to.
+
+Usage: python -m benchmarks.arm ARM MODEL DATA REPEAT, with ARM `stock` or `ours`, a dot, and `prompt`, `prefix`,
+`kv_prefix` or `evaluate`. For each line on standard input, a number of steps, it takes so many and answers with a line
+of JSON; at the end of the input it says what memory it took. The first line it prints says that it is ready.
+"""
+
+import gc
+import json
+import logging
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pandas as pd
+from transformers import TrainerCallback, set_seed
+
+from peftqa.adapters import add_adapter
+from peftqa.backbone import load_backbone, load_tokenizer, peak_memory_mb
+from peftqa.params import Params, StockPrefixTuning, read_params
+from peftqa.records import clean, read_records, split_random, to_table
+from peftqa.scoring import label_probabilities
+from peftqa.template import label_words, name_labels
+from peftqa.training import train_adapter
+from stages.train import encode_examples
+
+BATCH_SIZE = 8
+SEED = 42
+
+
+class EnoughError(Exception):
+    """There is no more to do."""
+
+
+class Turns(TrainerCallback):
+    """Works only when told to, and says what was done since: steps, examples, tokens, seconds."""
+
+    def __init__(self, began: float) -> None:
+        self.began, self.left, self.steps = began, 0, 0
+
+    def say(self, **what: object) -> None:
+        print(json.dumps(what), file=ANSWERS, flush=True)
+
+    def next_turn(self) -> int:
+        """Wait to be told; returns the number of steps. Raises EnoughError at the end of the input."""
+        if self.began:
+            self.say(warm_up_seconds=time.perf_counter() - self.began)
+            self.began = 0.0
+        line = sys.stdin.readline()
+        if not line:
+            raise EnoughError
+        return int(line)
+
+    def on_step_begin(self, args, state, control, **kwargs) -> None:
+        if self.left == 0:
+            self.steps = self.left = self.next_turn()
+            self.clock = time.perf_counter()
+
+    def on_step_end(self, args, state, control, **kwargs) -> None:
+        self.left -= 1
+        if self.left == 0:
+            self.say(steps=self.steps, seconds=time.perf_counter() - self.clock)
+
+
+def main() -> None:
+    arm, model, data, repeat = sys.argv[1:]
+    side, what = arm.split(".")
+    params = read_params(Path("params.yaml"))
+    parts = split_parts(Path(data), params, int(repeat))
+    set_seed(SEED)
+    try:
+        (stock_arm if side == "stock" else our_arm)(what, model, parts, params)
+    except EnoughError:
+        print(json.dumps({"peak_memory_mb": peak_memory_mb()}), file=ANSWERS, flush=True)
+
+
+def split_parts(data: Path, params: Params, repeat: int) -> dict[str, pd.DataFrame]:
+    """The pipeline's own training, validation and test records, each `repeat` times."""
+    table, _ = clean(to_table(read_records(data)), params.data.labels)
+    split = params.split
+    parts = split_random(table, split.train, split.val, split.test, split.seed)
+    return {name: pd.concat([part] * repeat, ignore_index=True) for name, part in parts.items()}
+
+
+def stock_arm(what: str, folder: str, parts: dict[str, pd.DataFrame], params: Params) -> None:
+    from benchmarks import stock
+
+    def encode(tokenizer, *names: str) -> list[dict]:
+        table = pd.concat([parts[name] for name in names])
+        instruction = params.template.instruction.format(labels=name_labels(params.data.labels))
+        texts = [
+            params.template.text.format(question=row.question, context=row.context, instruction=instruction)
+            for row in table.itertuples()
+        ]
+        return stock.encode(tokenizer, texts, table["label"])
+
+    turns = Turns(time.perf_counter())
+    model, tokenizer = stock.load(folder, "prompt" if what == "evaluate" else what)
+    if what == "evaluate":
+        examples = encode(tokenizer, "val", "test")
+        repeat_evaluation(turns, len(examples), lambda: stock.answer(model, tokenizer, examples, BATCH_SIZE))
+    else:
+        stock.train(model, tokenizer, encode(tokenizer, "train"), BATCH_SIZE, turns)
+
+
+def our_arm(what: str, folder: str, parts: dict[str, pd.DataFrame], params: Params) -> None:
+    turns = Turns(time.perf_counter())
+    logging.basicConfig(format="%(message)s", stream=sys.stderr, level=logging.INFO)
+    logging.getLogger("peftqa").setLevel(logging.INFO)
+    adapter = {
+        "prompt": params.adapters["prompt"],
+        "prefix": StockPrefixTuning(method="prefix_tuning", num_virtual_tokens=5, learning_rate=0.01),
+        "kv_prefix": params.adapters["prefix"],
+        "evaluate": params.adapters["prompt"],
+    }[what]
+    tokenizer = load_tokenizer(Path(folder))
+    words = label_words(tokenizer, params.data.labels)
+    model = add_adapter(load_backbone(Path(folder), params.model), adapter, tokenizer)
+    if what == "evaluate":
+        model.eval()
+        prompts = [
+            row["input_ids"] for name in ("val", "test") for row in encode_examples(tokenizer, parts[name], params)
+        ]
+        repeat_evaluation(turns, len(prompts), lambda: label_probabilities(model, prompts, words, BATCH_SIZE))
+        return
+    examples = {name: encode_examples(tokenizer, parts[name], params) for name in ("train", "val")}
+    parts.clear()
+    gc.collect()
+    with tempfile.TemporaryDirectory() as checkpoints:
+        settings = params.train.model_copy(update={"batch_size": BATCH_SIZE})
+        train_adapter(
+            model, examples["train"], examples["val"], params.data.labels, words, settings, adapter.learning_rate,
+            SEED, Path(checkpoints, "run"), lambda record: None, what, callbacks=[turns],
+        )  # fmt: skip
+
+
+def repeat_evaluation(turns: Turns, examples: int, evaluate) -> None:
+    """A turn's `steps` are rounds over all examples here."""
+    while True:
+        rounds, clock = turns.next_turn(), time.perf_counter()
+        for _ in range(rounds):
+            evaluate()
+        turns.say(steps=rounds, examples=rounds * examples, seconds=time.perf_counter() - clock)
+
+
+if __name__ == "__main__":
+    # Answers alone go to standard output; what libraries print goes where their warnings go.
+    ANSWERS = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    main()
