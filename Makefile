@@ -15,7 +15,11 @@ endif
 
 VARIANTS := import pathlib, peftqa.params as p; print(*p.read_params(pathlib.Path("params.yaml")).evaluate.variants)
 
-.PHONY: help setup demo test format repro compare
+# What `make bench` measures on: any folder with a T5 checkpoint, any file like ori_pqal.json.
+MODEL ?= models/base
+DATA ?= data/raw/ori_pqal.json
+
+.PHONY: help setup demo test format repro compare bench
 
 help: ## List the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -55,3 +59,6 @@ compare: $(SETUP) ## Record each variant as an experiment, for `dvc metrics diff
 	    $$(git ls-files --others --exclude-standard metrics | sed 's/^/--copy-paths /') || exit 1; \
 	done
 	@echo 'Now, for example: dvc metrics diff base prefix --targets metrics/selected.json'
+
+bench: $(SETUP) ## Speed and memory against the usual script, about ten minutes: make bench MODEL=DIR DATA=FILE
+	python -m benchmarks.training --model $(MODEL) --data $(DATA) --json benchmarks/latest.json

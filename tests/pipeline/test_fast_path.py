@@ -1,0 +1,113 @@
+"""The fast path against plain float32 on the embedded model: the same labels, and as good an adapter."""
+
+import json
+from itertools import product
+
+import numpy as np
+import pandas as pd
+import pytest
+from ruamel.yaml import YAML
+from transformers import set_seed
+
+from embedded.demo import DATA, MODEL, OVERRIDES
+from embedded.generate import make_judge
+from peftqa.adapters import add_adapter, load_adapters, save_adapter
+from peftqa.backbone import load_backbone, load_tokenizer
+from peftqa.params import check_params
+from peftqa.records import Record, clean, read_records, split_random, to_table
+from peftqa.scoring import label_probabilities
+from peftqa.template import encode_prompts, label_words
+from peftqa.training import train_adapter
+from stages.train import encode_examples
+from tests.conftest import ROOT
+
+JUDGE_SEED = 30_000
+# Training makes much of a rounding: at the demonstration's rate, two runs of prompt tuning that differ in nothing else
+# (one thread or two) end 0.1 apart in accuracy. So prompt tuning is compared at a rate at which they stay together,
+# and prefix tuning, at the demonstration's own, by the mean over two seeds.
+RUNS = {
+    "prompt": {"seeds": (42,), "learning_rate": 0.003, "batch_size": 32},
+    "prefix": {"seeds": (42, 43), "learning_rate": 0.1, "batch_size": 8},
+}
+PLAIN = {"dtype": "float32", "fast": False, "attention": "sdpa"}
+# bfloat16 where the machine has it or not: slow without, but it is what has to give the same answers.
+FAST = {"dtype": "bfloat16", "fast": True, "attention": "auto"}
+ARITHMETIC = {"plain": PLAIN, "fast": FAST}
+
+
+@pytest.fixture(scope="module")
+def params():
+    values = YAML(typ="safe").load(ROOT / "params.yaml")
+    for key, value in YAML(typ="safe").load(ROOT / OVERRIDES).items():
+        *groups, last = key.split(".")
+        group = values
+        for name in groups:
+            group = group[name]
+        group[last] = value
+    return check_params(values)
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return load_tokenizer(ROOT / MODEL)
+
+
+@pytest.fixture(scope="module")
+def parts(params):
+    table, _ = clean(to_table(read_records(ROOT / DATA)), params.data.labels)
+    split = params.split
+    return split_random(table, split.train, split.val, split.test, split.seed)
+
+
+def backbone(params, how: dict):
+    return load_backbone(ROOT / MODEL, params.model.model_copy(update=how))
+
+
+@pytest.fixture(scope="module")
+def trained(params, tokenizer, parts, tmp_path_factory):
+    """For each arithmetic, adapter and seed: the lowest validation log loss and the folder of the adapter."""
+    words = label_words(tokenizer, params.data.labels)
+    examples = {name: encode_examples(tokenizer, parts[name], params) for name in ("train", "val")}
+    results = {}
+    for adapter, run in RUNS.items():
+        settings = params.train.model_copy(update={"batch_size": run["batch_size"]})
+        for seed, (how, changes) in product(run["seeds"], ARITHMETIC.items()):
+            folder = tmp_path_factory.mktemp(f"{how}-{adapter}-{seed}")
+            set_seed(seed)
+            model = add_adapter(backbone(params, changes), params.adapters[adapter], tokenizer)
+            records = train_adapter(
+                model, examples["train"], examples["val"], params.data.labels, words, settings,
+                run["learning_rate"], seed, folder / "checkpoints", lambda record: None,
+            )  # fmt: skip
+            save_adapter(model, folder / "adapter", str(MODEL), None)
+            results[how, adapter, seed] = min(r["val_log_loss"] for r in records), folder / "adapter"
+    return results
+
+
+@pytest.mark.parametrize("adapter", ["prompt", "prefix"])
+def test_the_same_adapter_gives_the_same_label_on_99_percent_of_questions(params, tokenizer, parts, trained, adapter):
+    """On the 89 test questions and 2,000 made for this alone."""
+    raw = make_judge(JUDGE_SEED, json.loads((ROOT / DATA).read_text()))
+    fresh = to_table({pmid: Record.model_validate(record) for pmid, record in raw.items()})
+    words = label_words(tokenizer, params.data.labels)
+    table = pd.concat([parts["test"], fresh], ignore_index=True)
+    prompts = encode_prompts(tokenizer, table, params.template, params.data.labels)
+    _, folder = trained["plain", adapter, 42]
+    plain, fast = (
+        label_probabilities(load_adapters(backbone(params, how), {"0": folder}), prompts, words, 64).argmax(1)
+        for how in ARITHMETIC.values()
+    )
+    print(f"{adapter}: the same label on {np.mean(plain == fast):.2%} of {len(table)}")
+    assert np.mean(plain == fast) >= 0.99
+
+
+def test_prompt_tuning_on_the_fast_path_ends_with_the_loss_of_float32(trained):
+    plain, fast = (trained[how, "prompt", 42][0] for how in ARITHMETIC)
+    print(f"prompt: {plain:.4f} {fast:.4f}")
+    assert fast == pytest.approx(plain, abs=0.02)
+
+
+def test_prefix_tuning_on_the_fast_path_ends_no_more_than_a_fiftieth_above_float32(trained):
+    plain, fast = ([trained[how, "prefix", seed][0] for seed in RUNS["prefix"]["seeds"]] for how in ARITHMETIC)
+    print(f"prefix: {plain} {fast}")
+    assert np.mean(fast) <= np.mean(plain) + 0.02
