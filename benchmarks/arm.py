@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import TextIO
 
 import pandas as pd
 from transformers import TrainerCallback, set_seed
@@ -37,11 +38,12 @@ class EnoughError(Exception):
 class Turns(TrainerCallback):
     """Works only when told to, and says what was done since: steps, examples, tokens, seconds."""
 
-    def __init__(self, began: float) -> None:
-        self.began, self.left, self.steps = began, 0, 0
+    def __init__(self, answers: TextIO) -> None:
+        self.answers, self.began = answers, time.perf_counter()
+        self.left = self.steps = 0
 
     def say(self, **what: object) -> None:
-        print(json.dumps(what), file=ANSWERS, flush=True)
+        print(json.dumps(what), file=self.answers, flush=True)
 
     def next_turn(self) -> int:
         """Wait to be told; returns the number of steps. Raises EnoughError at the end of the input."""
@@ -65,15 +67,19 @@ class Turns(TrainerCallback):
 
 
 def main() -> None:
+    # Answers alone go to standard output; what libraries print goes where their warnings go.
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
     arm, model, data, repeat = sys.argv[1:]
     side, what = arm.split(".")
     params = read_params(Path("params.yaml"))
     parts = split_parts(Path(data), params, int(repeat))
     set_seed(SEED)
+    turns = Turns(answers)
     try:
-        (stock_arm if side == "stock" else our_arm)(what, model, parts, params)
+        (stock_arm if side == "stock" else our_arm)(what, model, parts, params, turns)
     except EnoughError:
-        print(json.dumps({"peak_memory_mb": peak_memory_mb()}), file=ANSWERS, flush=True)
+        turns.say(peak_memory_mb=peak_memory_mb())
 
 
 def split_parts(data: Path, params: Params, repeat: int) -> dict[str, pd.DataFrame]:
@@ -84,7 +90,7 @@ def split_parts(data: Path, params: Params, repeat: int) -> dict[str, pd.DataFra
     return {name: pd.concat([part] * repeat, ignore_index=True) for name, part in parts.items()}
 
 
-def stock_arm(what: str, folder: str, parts: dict[str, pd.DataFrame], params: Params) -> None:
+def stock_arm(what: str, folder: str, parts: dict[str, pd.DataFrame], params: Params, turns: Turns) -> None:
     from benchmarks import stock
 
     def encode(tokenizer, *names: str) -> list[dict]:
@@ -96,7 +102,6 @@ def stock_arm(what: str, folder: str, parts: dict[str, pd.DataFrame], params: Pa
         ]
         return stock.encode(tokenizer, texts, table["label"])
 
-    turns = Turns(time.perf_counter())
     model, tokenizer = stock.load(folder, "prompt" if what == "evaluate" else what)
     if what == "evaluate":
         examples = encode(tokenizer, "val", "test")
@@ -105,8 +110,7 @@ def stock_arm(what: str, folder: str, parts: dict[str, pd.DataFrame], params: Pa
         stock.train(model, tokenizer, encode(tokenizer, "train"), BATCH_SIZE, turns)
 
 
-def our_arm(what: str, folder: str, parts: dict[str, pd.DataFrame], params: Params) -> None:
-    turns = Turns(time.perf_counter())
+def our_arm(what: str, folder: str, parts: dict[str, pd.DataFrame], params: Params, turns: Turns) -> None:
     logging.basicConfig(format="%(message)s", stream=sys.stderr, level=logging.INFO)
     logging.getLogger("peftqa").setLevel(logging.INFO)
     adapter = {
@@ -146,7 +150,4 @@ def repeat_evaluation(turns: Turns, examples: int, evaluate) -> None:
 
 
 if __name__ == "__main__":
-    # Answers alone go to standard output; what libraries print goes where their warnings go.
-    ANSWERS = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)
     main()

@@ -163,7 +163,7 @@ def benchmark(model: Path, data: Path, options: argparse.Namespace) -> dict:
     prompts = encode_prompts(AutoTokenizer.from_pretrained(model), parts["train"], params.template, params.data.labels)
     lengths = [len(prompt) for prompt in prompts]
     epoch = -(-len(lengths) // BATCH_SIZE)
-    names = [name for name in ARMS if options.only is None or name.startswith(options.only)]
+    names = [name for name in ARMS if name in options.arms]
     steps = {
         name: 2
         if name.endswith("evaluate")
@@ -263,7 +263,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, help="training steps of each of our arms; a whole epoch where not given")
     parser.add_argument("--stock-steps", type=int, default=24, help="training steps of each stock arm (default: 24)")
     parser.add_argument("--repeat", type=int, default=1, help="take every record so many times")
-    parser.add_argument("--only", choices=("stock", "ours"), help="run the arms of one side alone")
+    parser.add_argument("--arms", nargs="+", choices=ARMS, default=ARMS, metavar="ARM", help=f"of {', '.join(ARMS)}")
     options = parser.parse_args()
     for path, what in ((options.model / "config.json", "--model: no checkpoint"), (options.data, "--data: no file")):
         if not path.exists():

@@ -27,6 +27,8 @@ from peftqa.template import encode_answers, encode_prompts, label_words
 from peftqa.training import train_adapter
 from stages import workspace
 
+CODE = Path("peftqa")
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -105,7 +107,7 @@ def run_digest(name: str, params: Params) -> str:
         "train": params.train.model_dump(exclude={"seeds"}),
         "split": folder_digest(workspace.SPLIT_FOLDER),
         "base": folder_digest(workspace.BASE_MODEL),
-        "code": [path.read_text(encoding="utf-8") for path in sorted(Path("peftqa").glob("*.*")) if path.is_file()],
+        "code": [path.read_text(encoding="utf-8") for kind in ("*.py", "*.cpp") for path in sorted(CODE.glob(kind))],
     }
     return hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:16]
 
