@@ -267,7 +267,7 @@ def main() -> None:
     options = parser.parse_args()
     for path, what in ((options.model / "config.json", "--model: no checkpoint"), (options.data, "--data: no file")):
         if not path.exists():
-            parser.error(f"{what} at {path}")
+            parser.error(f"{what} at {path}; `make repro` fetches models/base and data/raw, or name others")
     if options.json and not options.json.parent.is_dir():
         parser.error(f"--json: no folder {options.json.parent}")
     try:
