@@ -1,6 +1,6 @@
 """One arm of the benchmark in a process of its own, which works when it is told to.
 
-Usage: python -m benchmarks.arm ARM MODEL DATA REPEAT, with ARM `stock` or `ours`, a dot, and `prompt`, `prefix`,
+Usage: python -m benchmarks.arm ARM MODEL DATA REPEAT, with ARM `baseline` or `ours`, a dot, and `prompt`, `prefix`,
 `kv_prefix` or `evaluate`. For each line on standard input, a number of steps, it takes so many and answers with a line
 of JSON; at the end of the input it says what memory it took. The first line it prints says that it is ready.
 """
@@ -18,14 +18,13 @@ from typing import TextIO
 import pandas as pd
 from transformers import TrainerCallback, set_seed
 
-from peftqa.adapters import add_adapter
+from peftqa.adapters import PEFTPrefixTuning, add_adapter
 from peftqa.backbone import load_backbone, load_tokenizer, peak_memory_mb
-from peftqa.params import Params, StockPrefixTuning, read_params
+from peftqa.params import Params, read_params
+from peftqa.prompts import encode_examples, first_token_ids, name_labels
 from peftqa.records import clean, read_records, split_random, to_table
 from peftqa.scoring import label_probabilities
-from peftqa.template import label_words, name_labels
 from peftqa.training import train_adapter
-from stages.train import encode_examples
 
 BATCH_SIZE = 8
 SEED = 42
@@ -77,7 +76,7 @@ def main() -> None:
     set_seed(SEED)
     turns = Turns(answers)
     try:
-        (stock_arm if side == "stock" else our_arm)(what, model, parts, params, turns)
+        (baseline_arm if side == "baseline" else our_arm)(what, model, parts, params, turns)
     except EnoughError:
         turns.say(peak_memory_mb=peak_memory_mb())
 
@@ -90,8 +89,8 @@ def split_parts(data: Path, params: Params, repeat: int) -> dict[str, pd.DataFra
     return {name: pd.concat([part] * repeat, ignore_index=True) for name, part in parts.items()}
 
 
-def stock_arm(what: str, folder: str, parts: dict[str, pd.DataFrame], params: Params, turns: Turns) -> None:
-    from benchmarks import stock
+def baseline_arm(what: str, folder: str, parts: dict[str, pd.DataFrame], params: Params, turns: Turns) -> None:
+    from benchmarks import baseline
 
     def encode(tokenizer, *names: str) -> list[dict]:
         table = pd.concat([parts[name] for name in names])
@@ -100,14 +99,14 @@ def stock_arm(what: str, folder: str, parts: dict[str, pd.DataFrame], params: Pa
             params.template.text.format(question=row.question, context=row.context, instruction=instruction)
             for row in table.itertuples()
         ]
-        return stock.encode(tokenizer, texts, table["label"])
+        return baseline.encode(tokenizer, texts, table["label"])
 
-    model, tokenizer = stock.load(folder, "prompt" if what == "evaluate" else what)
+    model, tokenizer = baseline.load(folder, "prompt" if what == "evaluate" else what)
     if what == "evaluate":
         examples = encode(tokenizer, "val", "test")
-        repeat_evaluation(turns, len(examples), lambda: stock.answer(model, tokenizer, examples, BATCH_SIZE))
+        repeat_evaluation(turns, len(examples), lambda: baseline.answer(model, tokenizer, examples, BATCH_SIZE))
     else:
-        stock.train(model, tokenizer, encode(tokenizer, "train"), BATCH_SIZE, turns)
+        baseline.train(model, tokenizer, encode(tokenizer, "train"), BATCH_SIZE, turns)
 
 
 def our_arm(what: str, folder: str, parts: dict[str, pd.DataFrame], params: Params, turns: Turns) -> None:
@@ -115,29 +114,42 @@ def our_arm(what: str, folder: str, parts: dict[str, pd.DataFrame], params: Para
     logging.getLogger("peftqa").setLevel(logging.INFO)
     adapter = {
         "prompt": params.adapters["prompt"],
-        "prefix": StockPrefixTuning(method="prefix_tuning", num_virtual_tokens=5, learning_rate=0.01),
+        "prefix": PEFTPrefixTuning(method="prefix_tuning", num_virtual_tokens=5, learning_rate=0.01),
         "kv_prefix": params.adapters["prefix"],
         "evaluate": params.adapters["prompt"],
     }[what]
     tokenizer = load_tokenizer(Path(folder))
-    words = label_words(tokenizer, params.data.labels)
+    label_token_ids = first_token_ids(tokenizer, params.data.labels)
     model = add_adapter(load_backbone(Path(folder), params.model), adapter, tokenizer)
     if what == "evaluate":
         model.eval()
         prompts = [
-            row["input_ids"] for name in ("val", "test") for row in encode_examples(tokenizer, parts[name], params)
+            row["input_ids"]
+            for name in ("val", "test")
+            for row in encode_examples(tokenizer, parts[name], params.template, params.data.labels)
         ]
-        repeat_evaluation(turns, len(prompts), lambda: label_probabilities(model, prompts, words, BATCH_SIZE))
+        repeat_evaluation(turns, len(prompts), lambda: label_probabilities(model, prompts, label_token_ids, BATCH_SIZE))
         return
-    examples = {name: encode_examples(tokenizer, parts[name], params) for name in ("train", "val")}
+    examples = {
+        name: encode_examples(tokenizer, parts[name], params.template, params.data.labels) for name in ("train", "val")
+    }
     parts.clear()
     gc.collect()
     with tempfile.TemporaryDirectory() as checkpoints:
         settings = params.train.model_copy(update={"batch_size": BATCH_SIZE})
         train_adapter(
-            model, examples["train"], examples["val"], params.data.labels, words, settings, adapter.learning_rate,
-            SEED, Path(checkpoints, "run"), lambda record: None, what, callbacks=[turns],
-        )  # fmt: skip
+            model,
+            adapter,
+            examples["train"],
+            examples["val"],
+            label_token_ids=label_token_ids,
+            settings=settings,
+            seed=SEED,
+            checkpoints=Path(checkpoints, "run"),
+            on_epoch=lambda record: None,
+            title=what,
+            callbacks=[turns],
+        )
 
 
 def repeat_evaluation(turns: Turns, examples: int, evaluate) -> None:

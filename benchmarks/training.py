@@ -4,10 +4,10 @@ Usage: python -m benchmarks.training --model DIR --data ori_pqal.json --json OUT
 
 Each arm is a process of its own; they work in turns, so that a machine whose speed drifts does not favour one.
 
-- stock (benchmarks/stock.py): Seq2SeqTrainer, float32, PEFT's own adapters, shuffled batches, dropout, `generate`.
+- baseline (benchmarks/baseline.py): Seq2SeqTrainer, float32, PEFT's adapters, shuffled batches, dropout, `generate`.
 - ours: the pipeline's own functions with params.yaml as it stands. `prefix` is PEFT's own prefix tuning, which reaches
   the decoder only, so both sides train the same thing; `kv_prefix` is the pipeline's prefix in all attention modules,
-  for which there is no stock implementation: it stands against stock's decoder-only one and does more work.
+  for which there is no baseline implementation: it stands against baseline's decoder-only one and does more work.
 """
 
 import argparse
@@ -26,16 +26,16 @@ from transformers import AutoConfig, AutoTokenizer, T5Config
 from benchmarks.arm import BATCH_SIZE, split_parts
 from peftqa.errors import UserError
 from peftqa.params import read_params
-from peftqa.template import encode_prompts
+from peftqa.prompts import encode_prompts
 
 EPOCHS = 3
 ARMS = (
-    "stock.prompt",
+    "baseline.prompt",
     "ours.prompt",
-    "stock.prefix",
+    "baseline.prefix",
     "ours.prefix",
     "ours.kv_prefix",
-    "stock.evaluate",
+    "baseline.evaluate",
     "ours.evaluate",
 )
 TURNS = 4
@@ -150,9 +150,9 @@ def training_figures(arm: Arm, lengths: list[int], config: T5Config) -> dict[str
     }
 
 
-def comparison(details: dict[str, dict], ours: str, stock: str) -> dict[str, float]:
-    rates = [details[name]["examples_per_second"] for name in (stock, ours) if name in details]
-    return {"stock": rates[0], "ours": rates[1], "ratio": rates[1] / rates[0]} if len(rates) == 2 else {}
+def comparison(details: dict[str, dict], ours: str, baseline: str) -> dict[str, float]:
+    rates = [details[name]["examples_per_second"] for name in (baseline, ours) if name in details]
+    return {"baseline": rates[0], "ours": rates[1], "ratio": rates[1] / rates[0]} if len(rates) == 2 else {}
 
 
 def benchmark(model: Path, data: Path, options: argparse.Namespace) -> dict:
@@ -167,7 +167,7 @@ def benchmark(model: Path, data: Path, options: argparse.Namespace) -> dict:
     steps = {
         name: 2
         if name.endswith("evaluate")
-        else min(epoch, options.stock_steps if name.startswith("stock") else options.steps or epoch)
+        else min(epoch, options.baseline_steps if name.startswith("baseline") else options.steps or epoch)
         for name in names
     }
     rates = {str(dtype).removeprefix("torch."): matrix_rate(dtype) for dtype in (torch.float32, torch.bfloat16)}
@@ -186,14 +186,14 @@ def benchmark(model: Path, data: Path, options: argparse.Namespace) -> dict:
             details[name] = training_figures(arm, lengths, config)
             if not name.endswith("prompt"):  # the count is prompt tuning's
                 del details[name]["operations_per_second"]
-    sides = {side: [name for name in names if name.startswith(side)] for side in ("stock", "ours")}
+    sides = {side: [name for name in names if name.startswith(side)] for side in ("baseline", "ours")}
     return {
         "train": {
-            "prompt": comparison(details, "ours.prompt", "stock.prompt"),
-            "prefix": comparison(details, "ours.prefix", "stock.prefix"),
-            "kv_prefix": comparison(details, "ours.kv_prefix", "stock.prefix"),
+            "prompt": comparison(details, "ours.prompt", "baseline.prompt"),
+            "prefix": comparison(details, "ours.prefix", "baseline.prefix"),
+            "kv_prefix": comparison(details, "ours.kv_prefix", "baseline.prefix"),
         },
-        "evaluate": comparison(details, "ours.evaluate", "stock.evaluate"),
+        "evaluate": comparison(details, "ours.evaluate", "baseline.evaluate"),
         "mfu": {
             side: details[f"{side}.prompt"]["operations_per_second"] / rates["bfloat16"]
             for side in sides
@@ -249,7 +249,7 @@ def table(result: dict) -> str:
             f"| {row['peak_memory_mb']:.0f} | {share} |"
         )
     ratios = {f"train.{name}": pair for name, pair in result["train"].items()} | {"evaluate": result["evaluate"]}
-    lines += [""] + [f"{name}: {pair['ratio']:.1f} times stock" for name, pair in ratios.items() if pair]
+    lines += [""] + [f"{name}: {pair['ratio']:.1f} times baseline" for name, pair in ratios.items() if pair]
     return "\n".join(lines)
 
 
@@ -261,7 +261,9 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="PubMedQA's ori_pqal.json, or a file like it")
     parser.add_argument("--json", type=Path, help="where to write the figures")
     parser.add_argument("--steps", type=int, help="training steps of each of our arms; a whole epoch where not given")
-    parser.add_argument("--stock-steps", type=int, default=24, help="training steps of each stock arm (default: 24)")
+    parser.add_argument(
+        "--baseline-steps", type=int, default=24, help="training steps of each baseline arm (default: 24)"
+    )
     parser.add_argument("--repeat", type=int, default=1, help="take every record so many times")
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=ARMS, metavar="ARM", help=f"of {', '.join(ARMS)}")
     options = parser.parse_args()

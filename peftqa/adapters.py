@@ -1,78 +1,198 @@
-"""From an entry of params.yaml's `adapters` to a PEFT model, and to a folder that PEFT users can load elsewhere."""
+"""The methods there are, in one place: what each may be set to, its PEFT configuration, and what it is in words.
+
+A new method is a new class here and its entry in `METHODS`. Importing this module imports neither torch nor PEFT, so
+that params.yaml can be checked, and the report written, without them.
+"""
 
 from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
-from peft import (
-    IA3Config,
-    LoraConfig,
-    PeftConfig,
-    PeftModel,
-    PrefixTuningConfig,
-    PromptTuningConfig,
-    TaskType,
-    get_peft_model,
-)
-from safetensors import safe_open
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from peftqa import params
-from peftqa.kv_prefix import KVPrefixConfig
+if TYPE_CHECKING:
+    from peft import PeftConfig, PeftModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-TASK = TaskType.SEQ_2_SEQ_LM
+Positive = Annotated[int, Field(ge=1)]
 
 
-def peft_config(adapter: params.Adapter, backbone: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> PeftConfig:
-    """The PEFT configuration of an adapter for this encoder-decoder model."""
-    match adapter:
-        case params.PromptTuning():
-            init = {"text": "TEXT", "vocabulary": "SAMPLE_VOCAB", "random": "RANDOM"}[adapter.init]
-            text = {"prompt_tuning_init_text": adapter.init_text, "tokenizer_name_or_path": tokenizer.name_or_path}
-            return PromptTuningConfig(
-                task_type=TASK,
-                num_virtual_tokens=adapter.num_virtual_tokens,
-                # PEFT's default for an encoder-decoder, 2, makes and counts as many rows again that nothing reads.
-                num_transformer_submodules=1,
-                prompt_tuning_init=init,
-                **(text if adapter.init == "text" else {}),
-            )
-        case params.KVPrefix():
-            ids = (
-                tokenizer(adapter.init_text, add_special_tokens=False)["input_ids"] if adapter.init == "text" else None
-            )
-            return KVPrefixConfig(
-                task_type=TASK,
-                num_virtual_tokens=adapter.num_virtual_tokens,
-                target=adapter.target,
-                init=adapter.init,
-                init_scale=adapter.init_scale,
-                init_token_ids=ids,
-                reparametrization=adapter.reparametrization,
-            )
-        case params.StockPrefixTuning():
-            return PrefixTuningConfig(
-                task_type=TASK,
-                num_virtual_tokens=adapter.num_virtual_tokens,
-                # PEFT would take d_model, which need not be the width of T5's keys (peft issue 385).
-                token_dim=backbone.config.num_heads * backbone.config.d_kv,
-            )
-        case params.LoRA():
-            return LoraConfig(
-                task_type=TASK, r=adapter.r, lora_alpha=adapter.alpha, target_modules=adapter.target_modules
-            )
-        case params.IA3():
-            return IA3Config(task_type=TASK)
-    raise TypeError(f"no PEFT configuration for {type(adapter).__name__}")
+class Settings(BaseModel):
+    """A group of settings: unknown keys and silent type conversions are refused, values do not change."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
-def add_adapter(backbone: PreTrainedModel, adapter: params.Adapter, tokenizer: PreTrainedTokenizerBase) -> PeftModel:
+class Adapter(Settings):
+    """What every method has. `learning_rate` stands here because methods differ in it by orders of magnitude."""
+
+    # Whether training changes what goes into the encoder. Then its outputs can never be computed once and kept.
+    changes_encoder_input: ClassVar[bool] = True
+
+    learning_rate: Annotated[float, Field(gt=0)]
+
+    def peft_config(self, backbone: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> PeftConfig:
+        """The PEFT configuration for this encoder-decoder model."""
+        raise NotImplementedError
+
+    def describe(self) -> str:
+        """What it is, in a few words."""
+        raise NotImplementedError
+
+
+class PromptTuning(Adapter):
+    """Lester et al. 2021, arXiv 2104.08691."""
+
+    method: Literal["prompt_tuning"]
+    num_virtual_tokens: Positive
+    init: Literal["text", "vocabulary", "random"]
+    init_text: str | None = None
+
+    @model_validator(mode="after")
+    def _text_given(self) -> PromptTuning:
+        return check_init_text(self)
+
+    def peft_config(self, backbone: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> PeftConfig:
+        from peft import PromptTuningConfig
+
+        text = {"prompt_tuning_init_text": self.init_text, "tokenizer_name_or_path": tokenizer.name_or_path}
+        return PromptTuningConfig(
+            task_type="SEQ_2_SEQ_LM",
+            num_virtual_tokens=self.num_virtual_tokens,
+            # PEFT's default for an encoder-decoder, 2, makes and counts as many rows again that nothing reads.
+            num_transformer_submodules=1,
+            prompt_tuning_init={"text": "TEXT", "vocabulary": "SAMPLE_VOCAB", "random": "RANDOM"}[self.init],
+            **(text if self.init == "text" else {}),
+        )
+
+    def describe(self) -> str:
+        return f"prompt tuning, {self.num_virtual_tokens} tokens"
+
+
+class KVPrefix(Adapter):
+    """Li and Liang 2021, arXiv 2101.00190: keys and values in front of every attention module (kv_prefix.py)."""
+
+    changes_encoder_input: ClassVar[bool] = False
+
+    method: Literal["kv_prefix"]
+    num_virtual_tokens: Positive
+    target: list[Literal["encoder", "decoder", "cross"]] = Field(default=["encoder", "decoder", "cross"], min_length=1)
+    init: Literal["random", "text"]
+    init_text: str | None = None
+    init_scale: Annotated[float, Field(ge=0)] = 0.02
+    reparametrization: Positive | None = None
+
+    @model_validator(mode="after")
+    def _text_given(self) -> KVPrefix:
+        return check_init_text(self)
+
+    def peft_config(self, backbone: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> PeftConfig:
+        from peftqa.kv_prefix import KVPrefixConfig
+
+        as_text = self.init == "text"
+        return KVPrefixConfig(
+            task_type="SEQ_2_SEQ_LM",
+            num_virtual_tokens=self.num_virtual_tokens,
+            target=self.target,
+            init=self.init,
+            init_scale=self.init_scale,
+            init_token_ids=tokenizer(self.init_text, add_special_tokens=False)["input_ids"] if as_text else None,
+            reparametrization=self.reparametrization,
+        )
+
+    def describe(self) -> str:
+        return f"prefix tuning, {self.num_virtual_tokens} tokens ({', '.join(self.target)})"
+
+
+class PEFTPrefixTuning(Adapter):
+    """PEFT's own prefix tuning; on T5 it reaches decoder self-attention only (README, "Questions")."""
+
+    changes_encoder_input: ClassVar[bool] = False
+
+    method: Literal["prefix_tuning"]
+    num_virtual_tokens: Positive
+
+    def peft_config(self, backbone: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> PeftConfig:
+        from peft import PrefixTuningConfig
+
+        return PrefixTuningConfig(
+            task_type="SEQ_2_SEQ_LM",
+            num_virtual_tokens=self.num_virtual_tokens,
+            # PEFT would take d_model, which need not be the width of T5's keys (peft issue 385).
+            token_dim=backbone.config.num_heads * backbone.config.d_kv,
+        )
+
+    def describe(self) -> str:
+        return f"PEFT's prefix tuning, {self.num_virtual_tokens} tokens"
+
+
+class LoRA(Adapter):
+    """Hu et al. 2021, arXiv 2106.09685."""
+
+    changes_encoder_input: ClassVar[bool] = False
+
+    method: Literal["lora"]
+    r: Positive
+    alpha: Positive
+    target_modules: list[str] = Field(default=["q", "v"], min_length=1)
+
+    def peft_config(self, backbone: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> PeftConfig:
+        from peft import LoraConfig
+
+        return LoraConfig(task_type="SEQ_2_SEQ_LM", r=self.r, lora_alpha=self.alpha, target_modules=self.target_modules)
+
+    def describe(self) -> str:
+        return f"LoRA of rank {self.r}"
+
+
+class IA3(Adapter):
+    """Liu et al. 2022, arXiv 2205.05638."""
+
+    changes_encoder_input: ClassVar[bool] = False
+
+    method: Literal["ia3"]
+
+    def peft_config(self, backbone: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> PeftConfig:
+        from peft import IA3Config
+
+        return IA3Config(task_type="SEQ_2_SEQ_LM")
+
+    def describe(self) -> str:
+        return "IA3"
+
+
+METHODS = (PromptTuning, KVPrefix, PEFTPrefixTuning, LoRA, IA3)
+
+
+def check_init_text(adapter: PromptTuning | KVPrefix) -> PromptTuning | KVPrefix:
+    """The adapter as it is. Raises ValueError where it is to start from a text and has none."""
+    if adapter.init == "text" and not adapter.init_text:
+        raise ValueError("init: text needs a non-empty init_text")
+    return adapter
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# On a model, and in a folder
+
+
+def add_adapter(backbone: PreTrainedModel, adapter: Adapter, tokenizer: PreTrainedTokenizerBase) -> PeftModel:
     """A new adapter on a frozen backbone, ready to train; its weights are float32 under a bfloat16 backbone.
 
     Random initialisations draw from torch's global generator: seed it before.
     """
-    return get_peft_model(backbone, peft_config(adapter, backbone, tokenizer))
+    from peft import get_peft_model
+
+    return get_peft_model(backbone, adapter.peft_config(backbone, tokenizer))
+
+
+def encoder_is_constant(model: PeftModel, adapter: Adapter) -> bool:
+    """Whether training the adapter leaves the encoder's output as it is: nothing in the encoder or before it is
+    trained, and there is no dropout."""
+    backbone = model.get_base_model()
+    trained = any(parameter.requires_grad for parameter in backbone.get_encoder().parameters())
+    return not (trained or adapter.changes_encoder_input or backbone.config.dropout_rate)
 
 
 def save_adapter(model: PeftModel, folder: Path, model_name: str, revision: str | None) -> None:
@@ -88,17 +208,19 @@ def save_adapter(model: PeftModel, folder: Path, model_name: str, revision: str 
     (folder / "README.md").unlink(missing_ok=True)
 
 
-def load_adapters(backbone: PreTrainedModel, folders: dict[str, Path]) -> PeftModel:
-    """Saved adapters under their names on one backbone; `set_adapter(name)` chooses the one in use."""
-    (first, folder), *rest = folders.items()
-    model = PeftModel.from_pretrained(backbone, folder, adapter_name=first)
-    for name, folder in rest:
-        model.load_adapter(folder, name)
-    return model.eval()
+def load_adapter(backbone: PreTrainedModel, folder: Path) -> PeftModel:
+    """A saved adapter on its backbone, in evaluation mode."""
+    from peft import PeftModel
+
+    import peftqa.kv_prefix  # noqa: F401  registers KV_PREFIX with PEFT
+
+    return PeftModel.from_pretrained(backbone, folder).eval()
 
 
 def adapter_size(folder: Path, backbone: PreTrainedModel) -> dict[str, int | float]:
     """`trainable_params`, `trainable_percent` (of backbone and adapter together), `adapter_bytes`, as saved."""
+    from safetensors import safe_open
+
     file = folder / "adapter_model.safetensors"
     with safe_open(file, framework="numpy") as tensors:
         count = sum(math.prod(tensors.get_slice(name).get_shape()) for name in tensors.keys())  # noqa: SIM118

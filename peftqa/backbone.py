@@ -6,15 +6,16 @@ import logging
 import resource
 import warnings
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
 from peftqa.errors import UserError
-from peftqa.fast_t5 import speed_up
-from peftqa.kernels import compile_library
-from peftqa.params import Model
+
+if TYPE_CHECKING:
+    from peftqa.params import Model
 
 logger = logging.getLogger(__name__)
 
@@ -38,30 +39,24 @@ def choose_dtype(name: str) -> torch.dtype:
     return torch.bfloat16 if fast else torch.float32
 
 
-def choose_attention(settings: Model) -> str:
-    """The attention implementation for `model.attention`: auto, fused, sdpa or eager.
-
-    auto is fused, the project's own, where it can run: on a CPU with a C++ compiler, on the fast path, without dropout.
-    Raises UserError where fused is asked for and cannot run.
-    """
-    library, how = compile_library() if settings.fast else (None, "model.fast is off")
-    hindrance = "on a GPU" if choose_device().type != "cpu" else how if library is None else None
-    if settings.attention == "fused" and hindrance:
-        raise UserError(f"model.attention: fused cannot run here ({hindrance}); set it to auto, or to sdpa.")
-    if settings.attention == "auto":
-        return "sdpa" if hindrance or settings.dropout else "fused"
-    return settings.attention
-
-
 def load_backbone(folder: Path, settings: Model) -> PreTrainedModel:
     """The encoder-decoder model in `folder`, frozen, in evaluation mode, on the device it will run on.
 
     Safetensors only, no remote code. A checkpoint's own lm_head is used, also where its configuration says tied.
-    Dropout is `settings.dropout` everywhere: a frozen backbone cannot overfit.
+    Dropout is `settings.dropout` everywhere: a frozen backbone cannot overfit. On a CPU, PyTorch computes with
+    `settings.threads` threads from here on, whatever the machine has.
     """
     quiet_libraries()
-    dtype = choose_dtype(settings.dtype)
-    attention = choose_attention(settings)
+    torch.set_num_threads(settings.threads)
+    device, dtype = choose_device(), choose_dtype(settings.dtype)
+    if settings.fast:
+        from peftqa import fast
+
+        attention = fast.choose_attention(settings.attention, settings.dropout, device)
+    elif settings.attention == "fused":
+        raise UserError("model.attention: fused is part of the fast path, and model.fast is off; set one of the two.")
+    else:
+        attention = "sdpa" if settings.attention == "auto" else settings.attention
     model = AutoModelForSeq2SeqLM.from_pretrained(
         folder,
         dtype=dtype,
@@ -73,29 +68,21 @@ def load_backbone(folder: Path, settings: Model) -> PreTrainedModel:
     )
     for config in (model.config, model.get_decoder().config):  # the decoder has a copy, and goes by that
         config.use_cache = False
-    exact_logits(model)
+    float32_logits(model)
     model.requires_grad_(False)
     model.eval()
-    device = choose_device()
     model.to(device)
     if settings.fast:
-        speed_up(model)
+        fast.patch_t5(model)
     logger.info(
         "backbone: %s, %s, %s attention, dropout %g, %s",
-        device, dtype, attention, settings.dropout, describe_path(settings.fast, device),
+        device, dtype, attention, settings.dropout,
+        fast.describe(model) if settings.fast else "computed as transformers does",
     )  # fmt: skip
     return model
 
 
-def describe_path(fast: bool, device: torch.device) -> str:
-    """Who computes, in a few words for the log."""
-    if not fast:
-        return "computed as transformers does"
-    library, how = (None, "a GPU") if device.type != "cpu" else compile_library()
-    return f"fast path, kernels {how if library else f'of PyTorch ({how})'}"
-
-
-def exact_logits(model: PreTrainedModel) -> None:
+def float32_logits(model: PreTrainedModel) -> None:
     """Make a model of lower precision compute its logits in float32, in place.
 
     Near 10, bfloat16 numbers lie 1/16 apart: label probabilities would come in steps and training would see them. The

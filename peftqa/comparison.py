@@ -1,33 +1,30 @@
-"""Every pair of variants compared on the same questions. Imports no torch.
+"""Every adapter against the other variants on the same questions. Imports no torch.
 
-Differences are of means over seeds, as metrics/NAME.json has them; the McNemar test compares the labels of the
-seed-averaged probabilities. `compare` returns, and metrics/comparison.json holds:
+docs/protocol.md declares the tests. `compare` returns, and comparison/comparison.json holds:
 
-    n, labels, confidence, alpha (1 - confidence), resamples, power
-    note        what one training seed cannot say, or null
+    n, labels, protocol, folds, seeds, n_train, confidence, alpha (1 - confidence), resamples, power
     variants    by name, in the order of evaluate.variants:
         color           "#rrggbb"
-        seeds           [42]; [0] where nothing was trained
-        metrics         figure -> mean over seeds (accuracy, macro_f1, ..., recall_no)
-        intervals       accuracy, macro_f1, mcc, log_loss, brier -> [low, high]
-        per_seed        seed -> those five
-        seed_averaged   accuracy, macro_f1, mcc of the labels that McNemar's test compares
-        threshold       null unless there are two labels; of the seed-averaged probabilities:
+        kind            "baseline", "untrained" or "adapter"
+        metrics         metric -> mean over replicates (accuracy, macro_f1, ..., recall_no)
+        intervals       metric of BOOTSTRAPPED -> [low, high], or null
+        replicates      name -> metrics of that replicate
+        threshold       null unless there are two labels; of the probabilities averaged over replicates:
             label           the label whose probability is compared with the threshold
             value           the threshold with the highest macro-F1 on validation
             at_half, at_value   accuracy, macro_f1, mcc on test with 0.5 and with the value
-        abstention      coverage, and accuracy on that share of questions, the most confident ones
-    pairs       a list, every two variants once; the one listed first, or base, is the reference:
+        abstention      coverage, and accuracy on that share of answers, the most confident ones
+    pairs       the declared family, a list:
         variant, reference
-        differences     figure -> variant - reference; null where either has none
-        intervals       the five figures -> [low, high] of the difference
-        mcnemar         only_variant_right, only_reference_right, p, p_holm
+        differences     metric -> variant - reference; null where either has none
+        intervals       metric of BOOTSTRAPPED -> [low, high] of the difference; null where undefined
+        test            name (seeds_t, folds_t or mcnemar), difference, p, p_holm,
+                        interval at `confidence`, interval_holm at the level of the pair's step in Holm's procedure
+        only_variant_right, only_reference_right    where the test is McNemar's
+        corrected_t     the sceptic's test: p and interval, neither corrected for the family; null for a single run
         difference_shown    is p_holm at most alpha
         verdict         that in words
-        smallest_detectable_difference
-            discordance     observed share of questions that just one of the two gets right
-            alpha           alpha / number of pairs, the level of the first step of Holm's procedure
-            accuracy        smallest true difference shown with probability `power`; null: none at this discordance
+    detectable  per discordance of a grid: the smallest difference in accuracy shown with probability `power`
 """
 
 from __future__ import annotations
@@ -36,132 +33,172 @@ from collections.abc import Mapping
 from itertools import combinations
 
 import numpy as np
+import pandas as pd
 
+from peftqa.bootstrap import BOOTSTRAPPED, bootstrap_scores, bootstrap_weights, percentile_interval
 from peftqa.metrics import (
     accuracy_at_coverage,
     choose_threshold,
     classification_metrics,
-    label_codes,
+    encode_labels,
     label_metrics,
-    mean_over_seeds,
-    predict,
+    mean_over_replicates,
 )
 from peftqa.palette import variant_color
 from peftqa.params import Params
-from peftqa.predictions import SplitPredictions
-from peftqa.significance import (
-    BOOTSTRAPPED,
-    McNemar,
-    bootstrap_scores,
-    holm,
-    intervals,
-    mcnemar,
-    question_weights,
-    smallest_detectable_difference,
-)
+from peftqa.power import smallest_detectable_difference
+from peftqa.predictions import Replicates, predict
+from peftqa.significance import McNemar, correct_answers, corrected_t, holm, holm_levels, primary_test
 
-ONE_SEED = "one seed: says nothing about training variance"
+PRINTED = ("accuracy", "macro_f1", "mcc", "log_loss")
+DISCORDANCES = (0.1, 0.2, 0.3)
 
 
-def compare(test: Mapping[str, SplitPredictions], val: Mapping[str, SplitPredictions], params: Params) -> dict:
+def compare(test: Mapping[str, Replicates], val: Mapping[str, Replicates], n_train: int, params: Params) -> dict:
     """The comparison of the module's docstring, floats unrounded.
 
     `test` and `val` map each variant to its predictions: the same questions in the same order for all of them.
+    n_train: training questions of a run.
     """
     labels, settings = params.data.labels, params.compare
-    codes = label_codes(next(iter(test.values())).truth, labels)
-    weights = question_weights(len(codes), settings.resamples, settings.seed)
+    first = next(iter(test.values()))
+    y_true, folds = encode_labels(first.truth, labels), first.folds
+    one_seed = len(params.train.seeds) == 1 and len(params.split.folds) > 1 and params.split.protocol != "official"
+    weights = bootstrap_weights(folds, settings.resamples, settings.seed, draw_folds=one_seed)
     scores = {
-        # The name makes each variant's draws of seeds its own, whatever other variants there are.
-        name: bootstrap_scores(test[name].probabilities, codes, weights, [settings.seed, *name.encode()])
+        # The name makes each variant's draws of runs its own, whatever other variants there are.
+        name: bootstrap_scores(
+            test[name].probabilities, y_true, folds, weights, params.evaluate.calibration_bins,
+            [settings.seed, *name.encode()],
+        )
         for name in test
-    }
+    }  # fmt: skip
     variants = {name: describe_variant(name, test[name], val[name], scores[name], params) for name in test}
-    trained = [len(test[name].seeds) for name in test if name in params.adapters]
+    pairs = compare_pairs(test, scores, variants, n_train, params)
+    alpha = 1 - settings.confidence
     return {
-        "n": len(codes),
+        "n": len(y_true),
         "labels": labels,
+        "protocol": params.split.protocol,
+        "folds": params.split.folds,
+        "seeds": params.train.seeds,
+        "n_train": n_train,
         "confidence": settings.confidence,
-        "alpha": 1 - settings.confidence,
+        "alpha": alpha,
         "resamples": settings.resamples,
         "power": settings.power,
-        "note": ONE_SEED if 1 in trained else None,
         "variants": variants,
-        "pairs": compare_pairs(test, scores, variants, params),
-    }
-
-
-def describe_variant(
-    name: str, test: SplitPredictions, val: SplitPredictions, scores: dict[str, np.ndarray], params: Params
-) -> dict:
-    """One variant by itself; `scores` are its bootstrapped figures."""
-    labels, bins, coverage = params.data.labels, params.evaluate.calibration_bins, params.evaluate.coverage
-    per_seed = {
-        seed: classification_metrics(probabilities, test.truth, labels, bins)
-        for seed, probabilities in zip(test.seeds, test.probabilities, strict=True)
-    }
-    averaged = label_metrics(predict(test.averaged, labels), test.truth, labels)
-    threshold = choose_threshold(val.averaged, val.truth, labels)
-    if threshold is not None:
-        at_value = label_metrics(predict(test.averaged, labels, threshold), test.truth, labels)
-        threshold = {"label": labels[0], "value": threshold, "at_half": averaged, "at_value": at_value}
-    return {
-        "color": variant_color(name),
-        "seeds": test.seeds,
-        "metrics": mean_over_seeds(list(per_seed.values())),
-        "intervals": intervals(scores, params.compare.confidence),
-        "per_seed": {seed: {key: figures[key] for key in BOOTSTRAPPED} for seed, figures in per_seed.items()},
-        "seed_averaged": averaged,
-        "threshold": threshold,
-        "abstention": {
-            "coverage": coverage,
-            "accuracy": accuracy_at_coverage(test.averaged, test.truth, labels, coverage),
+        "pairs": pairs,
+        "detectable": {
+            f"{discordance:g}": smallest_detectable_difference(
+                discordance, len(y_true), alpha / max(len(pairs), 1), settings.power
+            )
+            for discordance in DISCORDANCES
         },
     }
 
 
-def compare_pairs(
-    test: Mapping[str, SplitPredictions], scores: dict[str, dict], variants: dict[str, dict], params: Params
-) -> list[dict]:
-    """Every two variants: one exact McNemar test each, corrected for the number of pairs."""
-    pairs = list(combinations(sorted(test, key=lambda name: name != "base"), 2))
-    alpha, n = 1 - params.compare.confidence, variants[next(iter(test))]["metrics"]["n"]
-    right = {
-        name: predict(predictions.averaged, params.data.labels) == np.asarray(predictions.truth)
-        for name, predictions in test.items()
+def kind_of(name: str, params: Params) -> str:
+    """What a variant is: "adapter", "untrained" or "baseline"."""
+    if name in params.adapters:
+        return "adapter"
+    return "untrained" if name in params.evaluate.untrained else "baseline"
+
+
+def describe_variant(
+    name: str, test: Replicates, val: Replicates, scores: dict[str, np.ndarray], params: Params
+) -> dict:
+    """One variant by itself; `scores` are its bootstrapped metrics."""
+    labels, bins, coverage = params.data.labels, params.evaluate.calibration_bins, params.evaluate.coverage
+    replicates = {
+        replicate: classification_metrics(probabilities, test.truth, labels, bins)
+        for replicate, probabilities in zip(test.names, test.probabilities, strict=True)
     }
-    tests = [mcnemar(right[variant], right[reference]) for reference, variant in pairs]
+    threshold = choose_threshold(val.averaged, val.truth, labels)
+    if threshold is not None:
+        at_half = label_metrics(predict(test.averaged, labels), test.truth, labels)
+        at_value = label_metrics(predict(test.averaged, labels, threshold), test.truth, labels)
+        threshold = {"label": labels[0], "value": threshold, "at_half": at_half, "at_value": at_value}
+    alpha = 1 - params.compare.confidence
+    return {
+        "color": variant_color(name),
+        "kind": kind_of(name, params),
+        "metrics": mean_over_replicates(list(replicates.values())),
+        "intervals": {metric: percentile_interval(values, alpha) for metric, values in scores.items()},
+        "replicates": replicates,
+        "threshold": threshold,
+        "abstention": {
+            "coverage": coverage,
+            "accuracy": accuracy_at_coverage(*test.pooled, labels, coverage),
+        },
+    }
+
+
+def family(names: list[str], params: Params) -> list[tuple[str, str]]:
+    """The (variant, reference) pairs that are tested: every adapter against every other variant.
+
+    Without an adapter, every two variants.
+    """
+    adapters = [name for name in names if name in params.adapters]
+    others = [name for name in names if name not in params.adapters]
+    if not adapters:
+        return [(second, first) for first, second in combinations(others, 2)]
+    pairs = [(adapter, other) for adapter in adapters for other in others]
+    return pairs + [(second, first) for first, second in combinations(adapters, 2)]
+
+
+def compare_pairs(
+    test: Mapping[str, Replicates], scores: dict[str, dict], variants: dict[str, dict], n_train: int, params: Params
+) -> list[dict]:
+    """One primary test a pair of the family, corrected for their number, and what else is said of a pair."""
+    alpha, labels = 1 - params.compare.confidence, params.data.labels
+    pairs = family(list(test), params)
+    correct = {
+        name: correct_answers(replicates.probabilities, encode_labels(replicates.truth, labels))
+        for name, replicates in test.items()
+    }
+    folds = next(iter(test.values())).folds
+    ratio = len(folds) / len(np.unique(folds)) / n_train
+    tests = [
+        primary_test(correct[variant], correct[reference], folds, tuple(name in params.adapters for name in pair))
+        for pair in pairs
+        for variant, reference in [pair]
+    ]
+    p_values = [result.p for result in tests]
     rows = []
-    for (reference, variant), result, p_holm in zip(pairs, tests, holm([test.p for test in tests]), strict=True):
-        difference_of = {key: scores[variant][key] - scores[reference][key] for key in BOOTSTRAPPED}
-        discordance = (result.only_first + result.only_second) / n
-        detectable = smallest_detectable_difference(discordance, n, alpha / len(pairs), params.compare.power)
-        rows.append(
-            {
-                "variant": variant,
-                "reference": reference,
-                "differences": differences(variants[variant]["metrics"], variants[reference]["metrics"]),
-                "intervals": intervals(difference_of, params.compare.confidence),
-                "mcnemar": {
-                    "only_variant_right": result.only_first,
-                    "only_reference_right": result.only_second,
-                    "p": result.p,
-                    "p_holm": p_holm,
-                },
-                "difference_shown": p_holm <= alpha,
-                "verdict": verdict(variant, reference, result, p_holm, alpha),
-                "smallest_detectable_difference": {
-                    "discordance": discordance,
-                    "alpha": alpha / len(pairs),
-                    "accuracy": detectable,
-                },
-            }
-        )
+    for (variant, reference), result, p_holm, level in zip(
+        pairs, tests, holm(p_values), holm_levels(p_values, alpha), strict=True
+    ):
+        sceptic = corrected_t(correct[variant], correct[reference], folds, ratio)
+        exact = isinstance(result, McNemar)
+        row = {
+            "variant": variant,
+            "reference": reference,
+            "differences": differences(variants[variant]["metrics"], variants[reference]["metrics"]),
+            "intervals": {
+                metric: percentile_interval(scores[variant][metric] - scores[reference][metric], alpha)
+                for metric in BOOTSTRAPPED
+            },
+            "test": {
+                "name": "mcnemar" if exact else result.name,
+                "difference": result.difference,
+                "p": result.p,
+                "p_holm": p_holm,
+                "interval": result.interval(alpha),
+                "interval_holm": result.interval(level),
+            },
+            "corrected_t": sceptic and {"p": sceptic.p, "interval": sceptic.interval(alpha)},
+            "difference_shown": p_holm <= alpha,
+            "verdict": verdict(variant, reference, result.difference, p_holm, alpha),
+        }
+        if exact:
+            row |= {"only_variant_right": result.only_first, "only_reference_right": result.only_second}
+        rows.append(row)
     return rows
 
 
 def differences(variant: dict, reference: dict) -> dict[str, float | None]:
-    """Figure by figure, `n` aside."""
+    """Metric by metric, `n` aside."""
     return {
         key: None if None in (value, reference[key]) else value - reference[key]
         for key, value in variant.items()
@@ -169,15 +206,45 @@ def differences(variant: dict, reference: dict) -> dict[str, float | None]:
     }
 
 
-def verdict(variant: str, reference: str, result: McNemar, p_holm: float, alpha: float) -> str:
-    """The finding in words, by the corrected p-value and nothing else."""
+def verdict(variant: str, reference: str, difference: float, p_holm: float, alpha: float) -> str:
+    """What was shown of a pair, in words: the corrected p-value decides."""
     value = f"{p_text(p_holm)} after Holm's correction"
     if p_holm > alpha:
         return f"no difference was shown between {variant} and {reference} ({value})"
-    more = "more" if result.only_first > result.only_second else "fewer"
-    return f"{variant} answers {more} questions correctly than {reference} ({value})"
+    return f"{variant} is {'more' if difference > 0 else 'less'} accurate than {reference} ({value})"
 
 
 def p_text(p: float) -> str:
     """`p = 0.012`, or `p < 0.001`."""
     return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+
+
+def pair_table(comparison: Mapping) -> pd.DataFrame:
+    """The primary test of every pair, one row each: what git keeps of the comparison."""
+    rows = [
+        {
+            "pair": f"{pair['variant']} - {pair['reference']}",
+            "difference": pair["test"]["difference"],
+            "low": pair["test"]["interval"][0],
+            "high": pair["test"]["interval"][1],
+            "p": pair["test"]["p"],
+            "p_holm": pair["test"]["p_holm"],
+        }
+        for pair in comparison["pairs"]
+    ]
+    return pd.DataFrame(rows, columns=["pair", "difference", "low", "high", "p", "p_holm"])
+
+
+def as_text(comparison: Mapping) -> str:
+    """The comparison for a terminal: the variants, then the pairs."""
+    metrics = {name: variant["metrics"] for name, variant in comparison["variants"].items()}
+    table = pd.DataFrame.from_dict(metrics | comparison["humans"], orient="index").reindex(columns=list(PRINTED))
+    text = [f"{comparison['n']} test questions", table.to_string(float_format="{:.3f}".format, na_rep="-"), ""]
+    percent = f"{100 * comparison['confidence']:g}%"
+    for pair in comparison["pairs"]:
+        low, high = pair["test"]["interval"]
+        text.append(
+            f"{pair['verdict']}: {100 * pair['test']['difference']:+.1f} points of accuracy, "
+            f"{percent} interval {100 * low:+.1f} to {100 * high:+.1f}"
+        )
+    return "\n".join(text)

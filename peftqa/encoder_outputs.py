@@ -4,22 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
-from peft import PeftModel, PeftType
+from peft import PeftModel
 
 from peftqa.scoring import batches_by_length
-
-IN_THE_PROMPT = {PeftType.PROMPT_TUNING, PeftType.P_TUNING, PeftType.MULTITASK_PROMPT_TUNING}  # what the encoder reads
-
-
-def encoder_is_constant(model: PeftModel) -> bool:
-    """Whether training the adapter leaves the encoder's output as it is: nothing in or before the encoder is trained,
-    and there is no dropout."""
-    backbone = model.get_base_model()
-    trained = any(parameter.requires_grad for parameter in backbone.get_encoder().parameters())
-    return not (trained or model.peft_type in IN_THE_PROMPT or backbone.config.dropout_rate)
 
 
 class EncoderOutputs:
@@ -43,6 +34,18 @@ class EncoderOutputs:
             file.seek(self.starts[row])
             content = bytearray(file.read(self.starts[row + 1] - self.starts[row]))
         return torch.frombuffer(content, dtype=self.dtype).view(-1, self.d_model)
+
+
+def with_encoder_outputs(
+    model: PeftModel, examples: Sequence[dict], batch_size: int, path: Path, title: str
+) -> list[dict]:
+    """The examples, each with a function "encoder_output" that reads what the frozen encoder makes of its prompt.
+
+    examples: {"input_ids": token ids, ...}. The outputs are computed once, into the file `path`.
+    """
+    prompts = [example["input_ids"] for example in examples]
+    outputs = compute_encoder_outputs(model, prompts, batch_size, path, f"{title}, encoding")
+    return [example | {"encoder_output": partial(outputs.__getitem__, row)} for row, example in enumerate(examples)]
 
 
 @torch.inference_mode()

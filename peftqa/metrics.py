@@ -1,4 +1,4 @@
-"""Numbers and curves from label probabilities. Imports no torch.
+"""Numbers from label probabilities. Imports no torch.
 
 Everywhere `probabilities` is float64 of shape (n, L), rows summing to 1, columns in the order of `labels`; `truth` is a
 sequence of n labels. Labels are passed to scikit-learn explicitly, so that one which is absent from truth or from the
@@ -13,32 +13,21 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import (
     accuracy_score,
-    confusion_matrix,
     f1_score,
     matthews_corrcoef,
-    precision_recall_curve,
     precision_recall_fscore_support,
     roc_auc_score,
-    roc_curve,
 )
 
+from peftqa.predictions import predict
 
-def label_codes(truth: Sequence[str], labels: Sequence[str]) -> np.ndarray:
+
+def encode_labels(truth: Sequence[str], labels: Sequence[str]) -> np.ndarray:
     """Position of each label in `labels`, int64 of shape (n,). Raises ValueError for a label that is not there."""
-    codes = pd.Index(list(labels)).get_indexer(pd.Index(list(truth)))
-    if (codes < 0).any():
-        raise ValueError(f"label {list(truth)[int(np.argmin(codes))]!r} is none of {list(labels)}")
-    return codes.astype(np.int64)
-
-
-def predict(probabilities: np.ndarray, labels: Sequence[str], threshold: float | None = None) -> np.ndarray:
-    """The n predicted labels: the most probable, of equals the first in `labels`.
-
-    With a threshold (two labels only): `labels[0]` where its probability is at least the threshold, else `labels[1]`.
-    """
-    if threshold is None:
-        return np.asarray(labels)[probabilities.argmax(axis=1)]
-    return np.where(probabilities[:, 0] >= threshold, labels[0], labels[1])
+    y_true = pd.Index(list(labels)).get_indexer(pd.Index(list(truth)))
+    if (y_true < 0).any():
+        raise ValueError(f"label {list(truth)[int(np.argmin(y_true))]!r} is none of {list(labels)}")
+    return y_true.astype(np.int64)
 
 
 def label_metrics(predicted: Sequence[str], truth: Sequence[str], labels: Sequence[str]) -> dict[str, float]:
@@ -75,17 +64,17 @@ def confusion_scores(confusion: np.ndarray) -> dict[str, np.ndarray]:
 def classification_metrics(
     probabilities: np.ndarray, truth: Sequence[str], labels: Sequence[str], bins: int
 ) -> dict[str, float | int | None]:
-    """All figures of one set of predictions, flat.
+    """All metrics of one set of predictions, flat.
 
     `n accuracy macro_f1 mcc roc_auc log_loss brier ece`, then `f1_L precision_L recall_L` for every label L.
     `roc_auc` is None where a label is absent from truth; log loss is in nats.
     """
-    codes = label_codes(truth, labels)
+    y_true = encode_labels(truth, labels)
     predicted = predict(probabilities, labels)
-    metrics = {"n": len(codes), **label_metrics(predicted, truth, labels)}
-    metrics["roc_auc"] = roc_auc(probabilities, codes)
-    metrics["log_loss"] = float(log_losses(probabilities, codes).mean())
-    metrics["brier"] = float(brier_scores(probabilities, codes).mean())
+    metrics = {"n": len(y_true), **label_metrics(predicted, truth, labels)}
+    metrics["roc_auc"] = roc_auc(probabilities, y_true)
+    metrics["log_loss"] = float(log_losses(probabilities, y_true).mean())
+    metrics["brier"] = float(brier_scores(probabilities, y_true).mean())
     metrics["ece"] = expected_calibration_error(probabilities, truth, labels, bins)
     precision, recall, f1, _ = precision_recall_fscore_support(
         list(truth), list(predicted), labels=list(labels), zero_division=0
@@ -96,11 +85,11 @@ def classification_metrics(
     return metrics
 
 
-def mean_over_seeds(per_seed: Sequence[dict[str, float | int | None]]) -> dict[str, float | int | None]:
-    """Each figure's mean over seeds; None where a seed has none. Whole numbers that agree (`n`) stay as they are."""
+def mean_over_replicates(metrics: Sequence[dict[str, float | int | None]]) -> dict[str, float | int | None]:
+    """Each metric's mean over replicates; None where one has none. Whole numbers that agree (`n`) stay as they are."""
     means = {}
-    for key in per_seed[0]:
-        values = [figures[key] for figures in per_seed]
+    for key in metrics[0]:
+        values = [replicate[key] for replicate in metrics]
         if None in values:
             means[key] = None
         elif isinstance(values[0], int) and len(set(values)) == 1:
@@ -110,29 +99,38 @@ def mean_over_seeds(per_seed: Sequence[dict[str, float | int | None]]) -> dict[s
     return means
 
 
-def roc_auc(probabilities: np.ndarray, codes: np.ndarray) -> float | None:
+def rounded(value: object) -> object:
+    """Floats to six decimals, wherever they are: more than any test set here can tell apart. p-values stay."""
+    if isinstance(value, dict):
+        return {key: item if key in ("p", "p_holm") else rounded(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [rounded(item) for item in value]
+    return round(value, 6) if isinstance(value, float) else value
+
+
+def roc_auc(probabilities: np.ndarray, y_true: np.ndarray) -> float | None:
     """Area under the ROC curve; for more than two labels the unweighted mean of one-versus-rest areas.
 
     None where a label is absent from truth, whose area is undefined.
     """
     count = probabilities.shape[1]
-    if len(np.unique(codes)) < count:
+    if len(np.unique(y_true)) < count:
         return None
     columns = [0] if count == 2 else range(count)
-    return float(np.mean([roc_auc_score(codes == column, probabilities[:, column]) for column in columns]))
+    return float(np.mean([roc_auc_score(y_true == column, probabilities[:, column]) for column in columns]))
 
 
-def log_losses(probabilities: np.ndarray, codes: np.ndarray) -> np.ndarray:
+def log_losses(probabilities: np.ndarray, y_true: np.ndarray) -> np.ndarray:
     """Negative log probability of each row's true label, (n,), in nats; a probability of 0 counts as 2.2e-16."""
-    return -np.log(np.maximum(probabilities[np.arange(len(codes)), codes], np.finfo(np.float64).eps))
+    return -np.log(np.maximum(probabilities[np.arange(len(y_true)), y_true], np.finfo(np.float64).eps))
 
 
-def brier_scores(probabilities: np.ndarray, codes: np.ndarray) -> np.ndarray:
+def brier_scores(probabilities: np.ndarray, y_true: np.ndarray) -> np.ndarray:
     """Brier score of each row, (n,): squared differences summed over all labels (Brier 1950), from 0 to 2.
 
     With two labels this is twice the score that counts the positive label alone.
     """
-    return ((probabilities - np.eye(probabilities.shape[1])[codes]) ** 2).sum(axis=1)
+    return ((probabilities - np.eye(probabilities.shape[1])[y_true]) ** 2).sum(axis=1)
 
 
 def expected_calibration_error(
@@ -166,55 +164,6 @@ def reliability_points(
     return points.reset_index(drop=True)
 
 
-def roc_points(probabilities: np.ndarray, truth: Sequence[str], labels: Sequence[str]) -> pd.DataFrame:
-    """ROC curve: `label fpr tpr`, from (0, 0) to (1, 1).
-
-    Two labels have one curve, of `labels[0]`; more have one each, against the rest. A label that is absent from truth,
-    or alone in it, has none.
-    """
-
-    def points(positive: np.ndarray, score: np.ndarray) -> dict[str, np.ndarray]:
-        fpr, tpr, _ = roc_curve(positive, score)
-        return {"fpr": fpr, "tpr": tpr}
-
-    return _one_versus_rest(points, ["fpr", "tpr"], probabilities, truth, labels)
-
-
-def precision_recall_points(probabilities: np.ndarray, truth: Sequence[str], labels: Sequence[str]) -> pd.DataFrame:
-    """Precision-recall curve: `label recall precision`, by rising recall; labels as in `roc_points`."""
-
-    def points(positive: np.ndarray, score: np.ndarray) -> dict[str, np.ndarray]:
-        precision, recall, _ = precision_recall_curve(positive, score, drop_intermediate=True)
-        return {"recall": recall[::-1], "precision": precision[::-1]}
-
-    return _one_versus_rest(points, ["recall", "precision"], probabilities, truth, labels)
-
-
-def confusion_points(probabilities: np.ndarray, truth: Sequence[str], labels: Sequence[str]) -> pd.DataFrame:
-    """Confusion matrix, one row a cell: `actual predicted count share`; share of the actual label's rows, 0 of none."""
-    matrix = confusion_matrix(list(truth), list(predict(probabilities, labels)), labels=list(labels))
-    shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
-    size = len(labels)
-    return pd.DataFrame(
-        {
-            "actual": np.repeat(list(labels), size),
-            "predicted": np.tile(list(labels), size),
-            "count": matrix.ravel(),
-            "share": shares.ravel(),
-        }
-    )
-
-
-def risk_coverage_points(probabilities: np.ndarray, truth: Sequence[str], labels: Sequence[str]) -> pd.DataFrame:
-    """Risk-coverage curve: `coverage risk confidence`, one row a distinct confidence, falling.
-
-    `risk` is the share of errors among the answers of at least that confidence, `coverage` their share of all rows
-    (El-Yaniv and Wiener 2010). Answers of equal confidence enter together: the curve does not depend on row order.
-    """
-    levels, kept, right = _answers_by_confidence(probabilities, truth, labels)
-    return pd.DataFrame({"coverage": kept / kept[-1], "risk": 1 - right / kept, "confidence": levels})
-
-
 def accuracy_at_coverage(
     probabilities: np.ndarray, truth: Sequence[str], labels: Sequence[str], coverage: float
 ) -> float:
@@ -222,8 +171,8 @@ def accuracy_at_coverage(
 
     Where the limit falls among answers of equal confidence, those kept are taken to be right as often as all of them.
     """
-    _, kept, right = _answers_by_confidence(probabilities, truth, labels)
-    # A hair less: 0.8 * 90 is 72.00000000000001 in floating point for some products and must not become 73.
+    _, kept, right = answers_by_confidence(probabilities, truth, labels)
+    # Floating point can give 72.00000000000001 for 0.8 * 90, which must not be rounded up to 73 rows.
     answered = np.ceil(coverage * kept[-1] - 1e-9)
     return float(np.interp(answered, np.r_[0, kept], np.r_[0, right]) / answered)
 
@@ -237,7 +186,7 @@ def choose_threshold(probabilities: np.ndarray, truth: Sequence[str], labels: Se
     """
     if len(labels) != 2:
         return None
-    first, answers = label_codes(truth, labels) == 0, probabilities[:, 0]
+    first, answers = encode_labels(truth, labels) == 0, probabilities[:, 0]
     grid = np.unique(np.r_[0, answers, 1])
     candidates = np.r_[0.5, (grid[1:] + grid[:-1]) / 2]
     chosen = (answers >= candidates[:, None]).astype(np.float64)
@@ -252,19 +201,6 @@ def choose_threshold(probabilities: np.ndarray, truth: Sequence[str], labels: Se
     return float(candidates[np.lexsort((candidates, abs(candidates - 0.5), -macro_f1))[0]])
 
 
-def curves(
-    probabilities: np.ndarray, truth: Sequence[str], labels: Sequence[str], bins: int
-) -> dict[str, pd.DataFrame]:
-    """Every curve under the name of its data file: `roc precision_recall reliability confusion risk_coverage`."""
-    return {
-        "roc": roc_points(probabilities, truth, labels),
-        "precision_recall": precision_recall_points(probabilities, truth, labels),
-        "reliability": reliability_points(probabilities, truth, labels, bins),
-        "confusion": confusion_points(probabilities, truth, labels),
-        "risk_coverage": risk_coverage_points(probabilities, truth, labels),
-    }
-
-
 def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
     """numerator / denominator, 0 where that is undefined, as scikit-learn has it."""
     return np.divide(numerator, denominator, out=np.zeros_like(numerator), where=denominator != 0)
@@ -272,23 +208,11 @@ def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
 
 def _confidence(probabilities, truth, labels) -> tuple[np.ndarray, np.ndarray]:
     """Probability of each row's predicted label, and whether that label is the true one; both (n,)."""
-    return probabilities.max(axis=1), probabilities.argmax(axis=1) == label_codes(truth, labels)
+    return probabilities.max(axis=1), probabilities.argmax(axis=1) == encode_labels(truth, labels)
 
 
-def _answers_by_confidence(probabilities, truth, labels) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def answers_by_confidence(probabilities, truth, labels) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Distinct confidences, falling, with the number of answers of at least each, and how many of those are right."""
     confidence, correct = _confidence(probabilities, truth, labels)
     levels, index, counts = np.unique(-confidence, return_inverse=True, return_counts=True)
     return -levels, counts.cumsum(), np.bincount(index, weights=correct).cumsum()
-
-
-def _one_versus_rest(points, columns, probabilities, truth, labels) -> pd.DataFrame:
-    codes = label_codes(truth, labels)
-    tables = [pd.DataFrame(columns=["label", *columns])]
-    for column in [0] if len(labels) == 2 else range(len(labels)):
-        positive = codes == column
-        if 0 < positive.sum() < len(positive):
-            table = pd.DataFrame(points(positive, probabilities[:, column]))
-            table.insert(0, "label", labels[column])
-            tables.append(table)
-    return pd.concat(tables[1:] or tables, ignore_index=True)

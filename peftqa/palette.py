@@ -11,7 +11,7 @@ KNOWN = {
     "fewshot": "#e69f00",
     "prompt": "#0072b2",
     "prefix": "#d55e00",
-    "stock_prefix": "#cc79a7",
+    "peft_prefix": "#cc79a7",
     "lora": "#009e73",
     "ia3": "#56b4e9",
 }

@@ -7,19 +7,21 @@ import math
 from pathlib import Path
 from typing import Annotated, Literal, Union
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
+from peftqa.adapters import METHODS, Positive, Settings
 from peftqa.errors import UserError
 
 PUBMEDQA_LABELS = ("yes", "no", "maybe")
-UNTRAINED_VARIANTS = ("base", "fewshot")
-# Names of other files in metrics/: an adapter of that name would overwrite them.
-RESERVED_NAMES = ("dataset", "baselines", "comparison", "selected", "per_seed")
+BASELINES = ("majority", "tfidf")
+# Names of other files in metrics/: a variant of that name would overwrite them.
+RESERVED_NAMES = (*BASELINES, "selected", "pairs")
+UNTRAINED_SEED = 0  # what stands for the seed of a variant without training
+FOLDS = {"random": 1, "official": 10, "cross_validation": 10}
 
 Fraction = Annotated[float, Field(gt=0, lt=1)]
-Positive = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
 DIGEST = r"^[0-9a-f]{64}$"
 REVISION = r"^([0-9a-f]{40}|sha256:[0-9a-f]{64})$"
@@ -32,15 +34,12 @@ PATTERNS = {
     NAME: "may have letters, digits and _ only",
 }
 Sha256 = Annotated[str, Field(pattern=DIGEST)]
+AnyAdapter = Annotated[Union[METHODS], Field(discriminator="method")]  # noqa: UP007
+METHOD_NAMES = {method.model_fields["method"].annotation.__args__[0]: method for method in METHODS}
 
 
-class Group(BaseModel):
-    """Base of all groups: unknown keys and silent type conversions are refused."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
-
-
-class Data(Group):
+class Data(Settings):
+    name: Annotated[str, Field(min_length=1)]
     source: Annotated[str, Field(min_length=1)]
     sha256: Sha256
     test_ids_sha256: Sha256
@@ -54,12 +53,23 @@ class Data(Group):
         return labels
 
 
-class Split(Group):
-    protocol: Literal["random", "official"]
+class Split(Settings):
+    protocol: Literal["random", "official", "cross_validation"]
+    folds: list[Annotated[int, Field(ge=0)]] = Field(min_length=1)
     seed: Seed
     train: Fraction
     val: Fraction
     test: Fraction
+
+    @model_validator(mode="after")
+    def _folds_exist(self) -> Split:
+        known = FOLDS[self.protocol]
+        if len(set(self.folds)) < len(self.folds):
+            raise ValueError("folds: each fold may stand here once")
+        if max(self.folds) >= known:
+            last = f"the folds 0 to {known - 1}" if known > 1 else "one fold, 0"
+            raise ValueError(f"folds: there is no fold {max(self.folds)}; protocol {self.protocol} has {last}")
+        return self
 
     @model_validator(mode="after")
     def _sum_to_one(self) -> Split:
@@ -68,20 +78,21 @@ class Split(Group):
         return self
 
 
-class Model(Group):
+class Model(Settings):
     name: Annotated[str, Field(min_length=1)]
     revision: Annotated[str, Field(pattern=REVISION)] | None
     dtype: Literal["auto", "float32", "bfloat16"]
     fast: bool
     attention: Literal["auto", "fused", "sdpa", "eager"]
     dropout: Annotated[float, Field(ge=0, lt=1)]
+    threads: Positive
 
 
-class Template(Group):
+class Template(Settings):
     text: str
     instruction: str
     max_tokens: Positive
-    keep: Literal["tail", "head"]
+    truncation_side: Literal["left", "right"]
 
     @field_validator("text")
     @classmethod
@@ -103,73 +114,7 @@ class Template(Group):
         return instruction
 
 
-class Adapter(Group):
-    """What every adapter has. `learning_rate` stands here because methods differ in it by orders of magnitude."""
-
-    learning_rate: Annotated[float, Field(gt=0)]
-
-
-class TextInit(Adapter):
-    """Adapters that may start from the frozen model's reading of a text."""
-
-    init_text: str | None = None
-
-    @model_validator(mode="after")
-    def _text_given(self) -> TextInit:
-        if self.init == "text" and not self.init_text:
-            raise ValueError("init: text needs a non-empty init_text")
-        return self
-
-
-class PromptTuning(TextInit):
-    """Lester et al. 2021, arXiv 2104.08691."""
-
-    method: Literal["prompt_tuning"]
-    num_virtual_tokens: Positive
-    init: Literal["text", "vocabulary", "random"]
-
-
-class KVPrefix(TextInit):
-    """Li and Liang 2021, arXiv 2101.00190: keys and values in front of every attention module."""
-
-    method: Literal["kv_prefix"]
-    num_virtual_tokens: Positive
-    target: list[Literal["encoder", "decoder", "cross"]] = Field(default=["encoder", "decoder", "cross"], min_length=1)
-    init: Literal["random", "text"]
-    init_scale: Annotated[float, Field(ge=0)] = 0.02
-    reparametrization: Positive | None = None
-
-
-class StockPrefixTuning(Adapter):
-    """PEFT's own prefix tuning; on T5 it reaches decoder self-attention only (README, "Other adapters")."""
-
-    method: Literal["prefix_tuning"]
-    num_virtual_tokens: Positive
-
-
-class LoRA(Adapter):
-    """Hu et al. 2021, arXiv 2106.09685."""
-
-    method: Literal["lora"]
-    r: Positive
-    alpha: Positive
-    target_modules: list[str] = Field(default=["q", "v"], min_length=1)
-
-
-class IA3(Adapter):
-    """Liu et al. 2022, arXiv 2205.05638."""
-
-    method: Literal["ia3"]
-
-
-AnyAdapter = Annotated[Union[PromptTuning, KVPrefix, StockPrefixTuning, LoRA, IA3], Field(discriminator="method")]  # noqa: UP007
-METHODS = {
-    kind.model_fields["method"].annotation.__args__[0]: kind
-    for kind in (PromptTuning, KVPrefix, StockPrefixTuning, LoRA, IA3)
-}
-
-
-class Train(Group):
+class Train(Settings):
     epochs: Positive
     batch_size: Positive
     batches: Literal["similar_length", "random"]
@@ -190,25 +135,44 @@ class Train(Group):
         return seeds
 
 
-class Evaluate(Group):
+class Untrained(Settings):
+    """A variant without training: the frozen model, after `few_shot` training examples with their answers."""
+
+    few_shot: Annotated[int, Field(ge=0)]
+    seed: Seed | None = None
+    max_tokens: Positive | None = None
+
+    @model_validator(mode="after")
+    def _examples_described(self) -> Untrained:
+        if self.few_shot and (self.seed is None or self.max_tokens is None):
+            raise ValueError("few_shot examples need a seed to draw them and max_tokens, the most they may take")
+        return self
+
+
+class Evaluate(Settings):
     batch_size: Positive
     max_new_tokens: Positive
     calibration_bins: Positive
     coverage: Annotated[float, Field(gt=0, le=1)]
-    few_shot: Annotated[int, Field(ge=0)]
-    few_shot_seed: Seed
-    few_shot_max_tokens: Positive
-    variants: dict[str, str] = Field(min_length=1)
+    untrained: dict[Annotated[str, Field(pattern=NAME)], Untrained]
+    variants: list[str] = Field(min_length=1)
+
+    @field_validator("variants")
+    @classmethod
+    def _distinct(cls, variants: list[str]) -> list[str]:
+        if len(set(variants)) < len(variants):
+            raise ValueError("each variant may stand here once")
+        return variants
 
 
-class Compare(Group):
+class Compare(Settings):
     resamples: Positive
     confidence: Fraction
     power: Fraction
     seed: Seed
 
 
-class Params(Group):
+class Params(Settings):
     data: Data
     split: Split
     model: Model
@@ -219,32 +183,29 @@ class Params(Group):
     compare: Compare
     selected: str
 
-    @field_validator("adapters")
-    @classmethod
-    def _free_names(cls, adapters: dict) -> dict:
-        for name in adapters:
-            if name in RESERVED_NAMES + UNTRAINED_VARIANTS:
-                raise ValueError(f"the name {name!r} is taken; choose another for this adapter")
-        return adapters
-
     @model_validator(mode="after")
     def _names_agree(self) -> Params:
-        known = {name: f"models/adapters/{name}" for name in self.adapters}
-        known |= dict.fromkeys(UNTRAINED_VARIANTS, "models/base/config.json")
-        for name, path in self.evaluate.variants.items():
+        for group, names in (("adapters", self.adapters), ("evaluate.untrained", self.evaluate.untrained)):
+            for name in names:
+                if name in RESERVED_NAMES:
+                    raise ValueError(f"{group}.{name}: the name {name!r} is taken; choose another")
+        both = set(self.adapters) & set(self.evaluate.untrained)
+        if both:
+            raise ValueError(f"evaluate.untrained.{min(both)}: there is an adapter of this name; choose another")
+        known = [*BASELINES, *self.evaluate.untrained, *self.adapters]
+        for name in self.evaluate.variants:
             if name not in known:
-                raise ValueError(f"evaluate.variants.{name}: no such adapter; known: {', '.join(known)}")
-            if path != known[name]:
-                raise ValueError(f"evaluate.variants.{name}: {path!r} must be {known[name]!r}")
-        if "fewshot" in self.evaluate.variants and self.evaluate.few_shot == 0:
-            raise ValueError(
-                "evaluate.few_shot: 0 solved examples, but evaluate.variants lists fewshot; set at least 1"
-            )
+                raise ValueError(f"evaluate.variants: no variant {name!r}; known: {', '.join(known)}")
         if self.selected not in self.evaluate.variants:
             raise ValueError(
                 f"selected: {self.selected!r} is not in evaluate.variants ({', '.join(self.evaluate.variants)})"
             )
         return self
+
+    def runs(self, name: str) -> list[tuple[int, int]]:
+        """(fold, seed) of every run of a variant; seed 0 where nothing is trained."""
+        seeds = self.train.seeds if name in self.adapters else [UNTRAINED_SEED]
+        return [(fold, seed) for fold in self.split.folds for seed in seeds]
 
 
 def read_params(path: Path) -> Params:
@@ -290,7 +251,7 @@ def _explain(problem: dict, values: object) -> str:
         return f"{where}: missing key"
     if problem["type"].startswith("union_tag"):
         tag = problem["ctx"].get("tag")
-        expected = problem["ctx"].get("expected_tags") or ", ".join(repr(kind) for kind in METHODS)
+        expected = problem["ctx"].get("expected_tags") or ", ".join(repr(kind) for kind in METHOD_NAMES)
         return f"{where}.method: {f'{tag!r} is not allowed' if tag else 'missing key'}: must be one of {expected}"
     if problem["type"] in ("model_type", "model_attributes_type", "dict_type"):
         return f"{where or 'the file'}: must be a group of keys, not {problem['input']!r}"
@@ -317,5 +278,5 @@ def _allowed_keys(path: list[str], values: dict) -> list[str]:
         return list(Params.model_fields)
     if path[0] == "adapters":
         method = values["adapters"][path[1]].get("method")
-        return list(METHODS[method].model_fields)
+        return list(METHOD_NAMES[method].model_fields)
     return list(Params.model_fields[path[0]].annotation.model_fields)

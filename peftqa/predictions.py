@@ -1,8 +1,12 @@
-"""Tables of predictions: columns split, seed, id, label, prediction, then `p_LABEL` for each label in order."""
+"""Tables of predictions: columns split, fold, seed, id, label, prediction, then `p_LABEL` for each label in order.
+
+A run (one fold, one seed) writes one table. `replicates` puts the runs of a variant together: a replicate is one
+training of the method under the protocol, with an answer to every test question.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,67 +14,98 @@ import numpy as np
 import pandas as pd
 
 from peftqa.errors import UserError
-from peftqa.metrics import predict
 
 
-class SplitPredictions(NamedTuple):
-    """One variant's predictions on one split, the same questions in the same order for every seed."""
+class Replicates(NamedTuple):
+    """A variant's predictions on one split, the same questions in the same order for every replicate."""
 
     ids: list[str]  # n PMIDs
     truth: list[str]  # n labels
-    seeds: list[int]  # S
-    probabilities: np.ndarray  # float64, (S, n, L)
+    folds: np.ndarray  # int64 (n,), the fold in which a question was asked; 0 where every fold asks all of them
+    names: list[str]  # R names: the seed, or under the official protocol "fold F, seed S"
+    probabilities: np.ndarray  # float64 (R, n, L)
 
     @property
     def averaged(self) -> np.ndarray:
-        """Probabilities averaged over the seeds, (n, L)."""
+        """Probabilities averaged over the replicates, (n, L)."""
         return self.probabilities.mean(axis=0)
+
+    @property
+    def pooled(self) -> tuple[np.ndarray, list[str]]:
+        """The answers of all replicates one after another, (R * n, L), and their true labels."""
+        return self.probabilities.reshape(-1, self.probabilities.shape[2]), self.truth * len(self.names)
+
+
+def predict(probabilities: np.ndarray, labels: Sequence[str], threshold: float | None = None) -> np.ndarray:
+    """The n predicted labels: the most probable, of equals the first in `labels`.
+
+    probabilities: float64 (n, L). With a threshold (two labels only): `labels[0]` where its probability is at least
+    the threshold, else `labels[1]`.
+    """
+    if threshold is None:
+        return np.asarray(labels)[probabilities.argmax(axis=1)]
+    return np.where(probabilities[:, 0] >= threshold, labels[0], labels[1])
 
 
 def prediction_table(
-    split: str, seed: int, ids: Sequence[str], truth: Sequence[str], probabilities: np.ndarray, labels: Sequence[str]
+    split: str, fold: int, seed: int, questions: pd.DataFrame, probabilities: np.ndarray, labels: Sequence[str]
 ) -> pd.DataFrame:
-    """The rows of one split and seed; `probabilities` float64 of shape (n, L), columns in the order of `labels`."""
-    table = pd.DataFrame({"split": split, "seed": seed, "id": list(ids), "label": list(truth)})
+    """The rows of one run on one split.
+
+    questions: columns id and label, n rows; probabilities: float64 (n, L), columns in the order of `labels`.
+    """
+    table = questions[["id", "label"]].reset_index(drop=True)
+    for position, (name, value) in enumerate({"split": split, "fold": fold, "seed": seed}.items()):
+        table.insert(position, name, value)
     table["prediction"] = predict(probabilities, labels)
     for column, label in enumerate(labels):
         table[f"p_{label}"] = probabilities[:, column]
     return table
 
 
-def read_predictions(path: Path, labels: Sequence[str]) -> pd.DataFrame:
-    """Read a table as `prediction_table` made it, floats to the last bit.
+def read_predictions(paths: Iterable[Path], labels: Sequence[str]) -> pd.DataFrame:
+    """The tables of a variant's runs, one after another, floats to the last bit.
 
-    Raises UserError where the file is missing, or was written for other labels than `labels` in this order.
+    Raises UserError where a file is missing, or was written for other labels than `labels` in this order.
     """
-    try:
-        table = pd.read_csv(path, dtype={"id": str}, keep_default_na=False)
-    except FileNotFoundError:
-        raise UserError(f"{path} is missing; run `dvc repro evaluate@{path.stem}`.") from None
-    if list(table.columns) != ["split", "seed", "id", "label", "prediction", *(f"p_{label}" for label in labels)]:
-        raise UserError(
-            f"{path} was not written for the labels {', '.join(labels)} (columns: {', '.join(table.columns)}); "
-            f"run `dvc repro evaluate@{path.stem}`."
-        )
-    return table
+    columns = ["split", "fold", "seed", "id", "label", "prediction", *(f"p_{label}" for label in labels)]
+    tables = []
+    for path in paths:
+        try:
+            table = pd.read_csv(path, dtype={"id": str}, keep_default_na=False)
+        except FileNotFoundError:
+            raise UserError(f"{path} is missing; run `dvc repro`.") from None
+        if list(table.columns) != columns:
+            raise UserError(
+                f"{path} was not written for the labels {', '.join(labels)} (columns: {', '.join(table.columns)}); "
+                "run `dvc repro`."
+            )
+        tables.append(table)
+    return pd.concat(tables, ignore_index=True)
 
 
-def on_split(table: pd.DataFrame, split: str) -> SplitPredictions:
-    """The predictions on "val" or "test", by seed. Raises ValueError where two seeds differ in questions or labels."""
+def replicates(table: pd.DataFrame, split: str, same_questions: bool) -> Replicates:
+    """The predictions on "val" or "test", by replicate.
+
+    same_questions: whether every fold asks the same questions, as the test split of the official protocol does: then
+    each run is a replicate. Else the folds of a seed together are one, with their questions one after another.
+    Raises ValueError where two replicates differ in questions or labels.
+    """
     rows = table[table["split"] == split]
-    columns = [column for column in table.columns if column.startswith("p_")]
-    seeds = sorted(int(seed) for seed in rows["seed"].unique())
-    parts = [rows[rows["seed"] == seed] for seed in seeds]
-    if not parts:
+    if not len(rows):
         raise ValueError(f"no predictions on split {split!r}")
-    ids, truth = list(parts[0]["id"]), list(parts[0]["label"])
-    if any(list(part["id"]) != ids or list(part["label"]) != truth for part in parts):
-        raise ValueError(f"seeds differ in the questions or labels of split {split!r}")
-    return SplitPredictions(ids, truth, seeds, np.stack([part[columns].to_numpy(np.float64) for part in parts]))
+    columns = [column for column in table.columns if column.startswith("p_")]
+    names, parts = [], []
+    for key, part in rows.groupby(["fold", "seed"] if same_questions else ["seed"]):
+        names.append(f"fold {key[0]}, seed {key[1]}" if same_questions else str(key[0]))
+        parts.append(part.sort_values("fold", kind="stable"))
+    ids, truth = parts[0]["id"].tolist(), parts[0]["label"].tolist()
+    if any(part["id"].tolist() != ids or part["label"].tolist() != truth for part in parts):
+        raise ValueError(f"runs differ in the questions or labels of split {split!r}")
+    folds = np.zeros(len(ids), dtype=np.int64) if same_questions else parts[0]["fold"].to_numpy(np.int64)
+    return Replicates(ids, truth, folds, names, np.stack([part[columns].to_numpy(np.float64) for part in parts]))
 
 
-def leaderboard(table: pd.DataFrame) -> dict[str, str]:
-    """PubMedQA's submission format: PMID to the label of the seed-averaged probability, test rows only."""
-    test = on_split(table, "test")
-    labels = [column.removeprefix("p_") for column in table.columns if column.startswith("p_")]
+def leaderboard(test: Replicates, labels: Sequence[str]) -> dict[str, str]:
+    """PubMedQA's submission format: PMID to the label of the probability averaged over replicates."""
     return dict(zip(test.ids, predict(test.averaged, labels).tolist(), strict=True))

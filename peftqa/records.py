@@ -16,6 +16,7 @@ from peftqa.errors import UserError
 
 COLUMNS = ["id", "question", "context", "label"]
 SHOWN_RECORDS = 10
+FOLDS = 10  # as PubMedQA's authors have it, and as many as the records of the rarest label allow
 
 
 def _encodable(text: str) -> str:
@@ -138,30 +139,34 @@ def split_random(table: pd.DataFrame, train: float, val: float, test: float, see
         f"{test:g} with every label in each part; change the fractions, or use more records"
     )
     train_rows, held_out = _stratify(table, val + test, seed, refusal)
-    # The rows of the known split come from dividing the held-out rows as they were drawn: in file order only after it.
+    # The known split divides the held-out rows in the order in which they were drawn; rows are sorted only at the end.
     val_rows, test_rows = _stratify(held_out, test / (val + test), seed, refusal)
     return {"train": train_rows.sort_index(), "val": val_rows.sort_index(), "test": test_rows.sort_index()}
 
 
-def split_official(
-    table: pd.DataFrame, test_ids: Collection[str], train: float, val: float, seed: int
-) -> dict[str, pd.DataFrame]:
-    """`test` has PubMedQA's own test records as far as `clean` left them; the rest is stratified as train : val.
+def split_cross_validation(table: pd.DataFrame, seed: int) -> list[dict[str, pd.DataFrame]]:
+    """Ten folds over ten stratified parts: fold F tests on part F, validates on the next one, trains on the rest.
 
-    Raises UserError where a part would be left without one of the labels.
+    So every row is a test row once. Raises UserError where a part would be left without one of the labels.
+    """
+    parts = _stratified_parts(table, seed)
+    held_out = [(parts[fold], parts[(fold + 1) % FOLDS]) for fold in range(FOLDS)]
+    return [{"train": table.drop(val.index.union(test.index)), "val": val, "test": test} for test, val in held_out]
+
+
+def split_official(table: pd.DataFrame, test_ids: Collection[str], seed: int) -> list[dict[str, pd.DataFrame]]:
+    """PubMedQA's own protocol: ten folds that all test on the official test records, as far as `clean` left them.
+
+    The other records are ten stratified parts: fold F validates on part F and trains on the rest. Raises UserError
+    where a part would be left without one of the labels.
     """
     official = table["id"].isin(set(test_ids))
-    test_rows, rest = table[official], table[~official]
-    for rows, where in ((test_rows, "in"), (rest, "outside")):
+    test, rest = table[official], table[~official]
+    for rows, where in ((test, "in"), (rest, "outside")):
         absent = sorted(set(table["label"]) - set(rows["label"]))
         if absent:
             raise UserError(f"split.protocol: no record {where} the official test set has the label {_some(absent)}")
-    refusal = (
-        f"split: {len(rest)} rows outside the official test set ({_counts(rest)}) cannot be divided as train "
-        f"{train:g} : val {val:g} with every label in each part; change the fractions, or use more records"
-    )
-    train_rows, val_rows = _stratify(rest, val / (train + val), seed, refusal)
-    return {"train": train_rows.sort_index(), "val": val_rows.sort_index(), "test": test_rows}
+    return [{"train": rest.drop(val.index), "val": val, "test": test} for val in _stratified_parts(rest, seed)]
 
 
 def write_table(table: pd.DataFrame, path: Path) -> None:
@@ -196,6 +201,20 @@ def _stratify(table: pd.DataFrame, share: float, seed: int, refusal: str) -> lis
     if any(set(part["label"]) != set(table["label"]) for part in parts):
         raise UserError(refusal)
     return parts
+
+
+def _stratified_parts(table: pd.DataFrame, seed: int) -> list[pd.DataFrame]:
+    """FOLDS parts of nearly one size, each with the labels in proportion and in the table's row order."""
+    from sklearn.model_selection import StratifiedKFold
+
+    fewest = table["label"].value_counts().min()
+    if fewest < FOLDS:
+        raise UserError(
+            f"split: {len(table)} rows ({_counts(table)}) cannot be divided into {FOLDS} parts with every label in "
+            "each; use split.protocol random, or more records"
+        )
+    folds = StratifiedKFold(FOLDS, shuffle=True, random_state=seed).split(table, table["label"])
+    return [table.iloc[rows] for _, rows in folds]
 
 
 def _read_object(path: Path) -> dict:

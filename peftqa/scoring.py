@@ -37,25 +37,25 @@ def batches_by_length(
             bar.update(len(rows))
 
 
-def label_probabilities_from_logits(logits: torch.Tensor, words: Sequence[int]) -> torch.Tensor:
+def label_probabilities_from_logits(logits: torch.Tensor, label_token_ids: Sequence[int]) -> torch.Tensor:
     """Softmax over the label words. logits: (..., vocabulary); result: float32 (..., labels)."""
-    return logits[..., list(words)].float().softmax(-1)
+    return logits[..., list(label_token_ids)].float().softmax(-1)
 
 
 @torch.inference_mode()
 def label_probabilities(
     model: torch.nn.Module,
     prompts: Sequence[Sequence[int]],
-    words: Sequence[int],
+    label_token_ids: Sequence[int],
     batch_size: int,
     title: str = "scoring",
 ) -> np.ndarray:
     """P(label | prompt) from an encoder-decoder model, adapter or not.
 
-    prompts: token ids, any order and length. words: the token id that stands for each label.
-    Result: float64 (len(prompts), len(words)), each row summing to 1, in the order of `prompts`.
+    prompts: token ids, any order and length. label_token_ids: the token id that stands for each label.
+    Result: float64 (len(prompts), len(label_token_ids)), each row summing to 1, in the order of `prompts`.
     """
-    return _score(model, prompts, words, batch_size, 1, title)[0]
+    return _score(model, prompts, label_token_ids, batch_size, 1, title)[0]
 
 
 @torch.inference_mode()
@@ -63,7 +63,7 @@ def probabilities_and_answers(
     model: torch.nn.Module,
     tokenizer,
     prompts: Sequence[Sequence[int]],
-    words: Sequence[int],
+    label_token_ids: Sequence[int],
     batch_size: int,
     max_new_tokens: int,
     title: str = "scoring",
@@ -73,26 +73,26 @@ def probabilities_and_answers(
     The answers are greedy, of at most `max_new_tokens` tokens, without special tokens. The encoder, which does nearly
     all of the work, reads each prompt once for both.
     """
-    probabilities, ids = _score(model, prompts, words, batch_size, max_new_tokens, title)
+    probabilities, ids = _score(model, prompts, label_token_ids, batch_size, max_new_tokens, title)
     return probabilities, tokenizer.batch_decode(ids, skip_special_tokens=True)
 
 
 def _score(
     model: torch.nn.Module,
     prompts: Sequence[Sequence[int]],
-    words: Sequence[int],
+    label_token_ids: Sequence[int],
     batch_size: int,
     max_new_tokens: int,
     title: str,
 ) -> tuple[np.ndarray, list[list[int]]]:
     """P(label | prompt), and the token ids of the greedy answers, start and padding included."""
     config = model.config
-    probabilities = np.empty((len(prompts), len(words)))
+    probabilities = np.empty((len(prompts), len(label_token_ids)))
     answers: list[list[int]] = [[]] * len(prompts)
     for rows, batch in batches_by_length(prompts, batch_size, config.pad_token_id, model.device, title):
         ids = torch.full((len(rows), 1), config.decoder_start_token_id, device=model.device)
         output = model(**batch, decoder_input_ids=ids, use_cache=False)
-        scores = label_probabilities_from_logits(output.logits[:, 0], words)
+        scores = label_probabilities_from_logits(output.logits[:, 0], label_token_ids)
         probabilities[rows] = scores.double().cpu().numpy()
         ended = torch.zeros(len(rows), dtype=torch.bool, device=model.device)
         for step in range(max_new_tokens):

@@ -1,39 +1,170 @@
-"""Is a difference between two variants more than chance? Tests and intervals over paired predictions. Imports no torch.
+"""Is a difference between two variants more than chance? Tests and intervals of accuracy, over arrays.
 
-A variant's predictions are `probabilities`, float64 of shape (S, n, L): S seeds, n questions, L labels. `codes` are the
-true labels' positions, int of shape (n,), the same questions in the same order for every variant.
+What is estimated is always the expected score of a single training of a method under the protocol. A run is one
+training, scored on the test questions of its fold; estimates, intervals and tests are of means over runs.
+
+    probabilities   float64 (R, n, L): R replicates, n test questions, L labels. A replicate is one seed's runs over all
+                    folds put together; where every fold tests the same questions (`official`) it is one run.
+                    A variant that is not trained has R = 1.
+    correct         bool (R, n): is the most probable label the true one
+    y_true          int (n,), positions of the true labels
+    fold            int (n,), the fold that each question was tested in; all 0 where there is one set of test questions
+
+docs/protocol.md gives the reasons and benchmarks/simulation.py the error rates.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from scipy.optimize import brentq
-from scipy.stats import binom, binomtest
+from scipy.stats import binomtest, norm, t
 from statsmodels.stats.multitest import multipletests
 
-from peftqa.metrics import brier_scores, confusion_scores, log_losses
-
-BOOTSTRAPPED = ("accuracy", "macro_f1", "mcc", "log_loss", "brier")
+NO_SPREAD = 1e-12  # a standard error below this is rounding
 
 
 class McNemar(NamedTuple):
-    """Exact McNemar test of two classifiers on the same questions (McNemar 1947)."""
+    """Exact McNemar test of two sets of answers to the same questions (McNemar 1947); `p` is two-sided."""
 
     only_first: int  # questions that the first alone gets right
     only_second: int
-    p: float  # two-sided
+    n: int
+    p: float
+
+    @property
+    def difference(self) -> float:
+        """Accuracy of the first less accuracy of the second."""
+        return (self.only_first - self.only_second) / self.n
+
+    def interval(self, alpha: float) -> tuple[float, float]:
+        """Interval of the difference at confidence 1 - alpha, which excludes 0 just when p <= alpha.
+
+        Tango's score interval, save where it and the exact test disagree about 0; there the test, which errs on the
+        cautious side, decides. Where only the interval excludes 0 it is widened to 0. Where only the test rejects,
+        which takes an alpha below .0005, it is cut off just short of 0.
+        """
+        low, high = tango_interval(self.only_first, self.only_second, self.n, alpha)
+        if self.p > alpha:
+            return min(low, 0.0), max(high, 0.0)
+        tiny = float(np.finfo(np.float64).tiny)
+        return (max(low, tiny), high) if self.difference > 0 else (low, min(high, -tiny))
 
 
-def mcnemar(first_right: np.ndarray, second_right: np.ndarray) -> McNemar:
-    """`first_right`, `second_right`: bool (n,), is the answer right. Where they never differ, p is 1."""
-    only_first = int((first_right & ~second_right).sum())
-    only_second = int((second_right & ~first_right).sum())
+class TTest(NamedTuple):
+    """Two-sided t test of a mean difference; its interval comes from the same standard error."""
+
+    name: str  # seeds_t, folds_t or corrected_t
+    difference: float
+    standard_error: float
+    df: float
+    p: float
+
+    def interval(self, alpha: float) -> tuple[float, float]:
+        """Interval of the difference at confidence 1 - alpha."""
+        reach = float(t.isf(alpha / 2, self.df)) * self.standard_error
+        return self.difference - reach, self.difference + reach
+
+
+def correct_answers(probabilities: np.ndarray, y_true: np.ndarray) -> np.ndarray:
+    """`correct` of the module's docstring; of equally probable labels the first counts."""
+    return probabilities.argmax(axis=2) == y_true
+
+
+def primary_test(
+    first: np.ndarray, second: np.ndarray, fold: np.ndarray, trained: tuple[bool, bool]
+) -> TTest | McNemar:
+    """The test of the difference in accuracy, first - second, that the runs allow. Both arguments are `correct`.
+
+    Several replicates: `seeds_t`. One replicate, several folds: `folds_t`. One training each, or none: `mcnemar`, whose
+    answer is about these two sets of predictions. It also stands in where a t test finds no spread at all, which says
+    that there are too few differing answers to estimate one and not that the difference is known exactly.
+    Raises ValueError where two trained variants have different numbers of replicates.
+    """
+    replicates = {len(correct) for correct, is_trained in zip((first, second), trained, strict=True) if is_trained}
+    if len(replicates) > 1:
+        raise ValueError(f"trained variants with different numbers of replicates: {sorted(replicates)}")
+    result = None
+    if replicates and replicates != {1}:
+        result = seeds_t(first, second, fold, trained)
+    elif replicates and len(np.unique(fold)) > 1:
+        result = folds_t(first, second, fold)
+    return result or mcnemar(first[0], second[0])
+
+
+def seeds_t(first: np.ndarray, second: np.ndarray, fold: np.ndarray, trained: tuple[bool, bool]) -> TTest | None:
+    """t test over questions and replicates; None where nothing varies.
+
+    SE^2 = (variance over questions of the mean difference) / n + for each trained variant (variance of its replicates'
+    accuracies) / R, with the degrees of freedom of Satterthwaite (1946) for such a sum.
+    """
+    n = len(fold)
+    # Each fold counts alike, as in a mean over runs; with folds of one size every weight is 1.
+    _, position, sizes = np.unique(fold, return_inverse=True, return_counts=True)
+    weights = n / (len(sizes) * sizes[position])
+    differences = weights * (first.mean(axis=0) - second.mean(axis=0))
+    parts = [(differences.var(ddof=1) / n, n - 1)]
+    for correct, is_trained in zip((first, second), trained, strict=True):
+        if is_trained:
+            accuracies = run_accuracies(correct, fold).mean(axis=1)
+            parts.append((accuracies.var(ddof=1) / len(accuracies), len(accuracies) - 1))
+    return _t_test("seeds_t", float(differences.mean()), parts)
+
+
+def folds_t(first: np.ndarray, second: np.ndarray, fold: np.ndarray) -> TTest | None:
+    """Paired t test over the folds' differences in accuracy; None where they are all the same."""
+    differences = (run_accuracies(first, fold) - run_accuracies(second, fold)).mean(axis=0)
+    folds = len(differences)
+    return _t_test("folds_t", float(differences.mean()), [(differences.var(ddof=1) / folds, folds - 1)])
+
+
+def corrected_t(first: np.ndarray, second: np.ndarray, fold: np.ndarray, test_train_ratio: float) -> TTest | None:
+    """Corrected resampled t test over runs (Nadeau and Bengio 2003), the sceptic's view of the same difference.
+
+    test_train_ratio: test questions over training questions of one run. The runs' variance is multiplied by
+    1 / runs + test_train_ratio in place of 1 / runs, since runs share training questions. None for a single run, or
+    where all runs differ by the same.
+    """
+    differences = (run_accuracies(first, fold) - run_accuracies(second, fold)).ravel()
+    runs = len(differences)
+    if runs < 2:
+        return None
+    variance = differences.var(ddof=1) * (1 / runs + test_train_ratio)
+    return _t_test("corrected_t", float(differences.mean()), [(variance, runs - 1)])
+
+
+def run_accuracies(correct: np.ndarray, fold: np.ndarray) -> np.ndarray:
+    """Accuracy of every run, float64 (R, folds)."""
+    return np.stack([correct[:, fold == k].mean(axis=1) for k in np.unique(fold)], axis=1)
+
+
+def mcnemar(first: np.ndarray, second: np.ndarray) -> McNemar:
+    """`first`, `second`: bool (n,), is the answer right. Where they never differ, p is 1."""
+    only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
     discordant = only_first + only_second
-    p = binomtest(only_first, discordant).pvalue if discordant else 1.0
-    return McNemar(only_first, only_second, float(p))
+    p = float(binomtest(only_first, discordant).pvalue) if discordant else 1.0
+    return McNemar(only_first, only_second, len(first), p)
+
+
+def tango_interval(only_first: int, only_second: int, n: int, alpha: float) -> tuple[float, float]:
+    """Score interval of a difference of paired proportions (Tango 1998, Statistics in Medicine 17:891-908)."""
+    z, estimate = float(norm.isf(alpha / 2)), (only_first - only_second) / n
+
+    def excess(difference: float, sign: int) -> float:
+        # The share that only the second gets right, most likely under this difference.
+        b = (2 * n - only_first + only_second) * difference - only_first - only_second
+        c = -only_second * difference * (1 - difference)
+        share = (np.sqrt(max(b * b - 8 * n * c, 0.0)) - b) / (4 * n)
+        variance = n * max(2 * share + difference * (1 - difference), 0.0)
+        return sign * n * (estimate - difference) - z * np.sqrt(variance)
+
+    # At the estimate itself the variance can be 0, which would look like the end of the interval.
+    step = 1e-10
+    low = brentq(excess, -1.0, estimate - step, args=(1,), xtol=1e-14) if estimate > -1 else -1.0
+    high = brentq(excess, estimate + step, 1.0, args=(-1,), xtol=1e-14) if estimate < 1 else 1.0
+    return float(low), float(high)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -41,85 +172,22 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return multipletests(p_values, method="holm")[1].tolist() if p_values else []
 
 
-def mcnemar_power(difference: float, discordance: float, n: int, alpha: float) -> float:
-    """Chance that the exact McNemar test at `alpha` rejects on n questions.
+def holm_levels(p_values: Sequence[float], alpha: float) -> list[float]:
+    """The level at which Holm's procedure judges each hypothesis, in the order given (Serlin 1993; Ludbrook 2000).
 
-    discordance: probability that just one of two classifiers is right; difference: true difference in accuracy, at
-    most the discordance. Exact and unconditional: the number of discordant questions is binomial (Duffy 1984,
-    Biometrics 40:1005-1015).
+    An interval at this level excludes 0 just when the corrected p-value is at most alpha. alpha / m for the smallest of
+    m p-values, alpha / (m - 1) for the next, and so on to the first that is not rejected, whose level the rest share.
+    Each interval covers with at least 1 - alpha; for all of them to cover at once take alpha / m throughout.
     """
-    share = (1 + difference / discordance) / 2  # of discordant questions that favour the better classifier
-    sizes = np.arange(n + 1)
-    # The largest k with two-sided p = 2 P(X <= k) <= alpha under a fair coin; -1 where there is none.
-    limit = binom.ppf(alpha / 2, sizes, 0.5)
-    limit -= binom.cdf(limit, sizes, 0.5) > alpha / 2 * (1 + 1e-12)
-    reject = binom.cdf(limit, sizes, share) + binom.sf(sizes - limit - 1, sizes, share)
-    return float(binom.pmf(sizes, n, discordance) @ reject)
+    m, rejected = len(p_values), sum(p <= alpha for p in holm(p_values))
+    ranks = np.argsort(np.argsort(p_values, kind="stable"))
+    return [float(alpha / (m - min(rank, rejected))) for rank in ranks]
 
 
-def smallest_detectable_difference(discordance: float, n: int, alpha: float, power: float) -> float | None:
-    """The smallest true difference in accuracy that the exact McNemar test shows with probability `power`.
-
-    Solves `mcnemar_power` at the given rate of discordance, which bounds the difference. None where even a difference
-    as large as that is not shown often enough, as when the two never differ.
-    """
-
-    def shortfall(difference: float) -> float:
-        return mcnemar_power(difference, discordance, n, alpha) - power
-
-    if discordance == 0 or shortfall(discordance) < 0:
+def _t_test(name: str, difference: float, parts: Sequence[tuple[float, int]]) -> TTest | None:
+    """t test whose squared standard error is a sum of (variance, degrees of freedom); None where that sum is 0."""
+    error = float(np.sqrt(sum(variance for variance, _ in parts)))
+    if error < NO_SPREAD:
         return None
-    return 0.0 if shortfall(0.0) >= 0 else float(brentq(shortfall, 0.0, discordance, xtol=1e-9))
-
-
-def question_weights(n: int, resamples: int, seed: int) -> np.ndarray:
-    """Bootstrap over questions: how often each is drawn, float64 (resamples, n), every row summing to n.
-
-    One set of weights for all variants makes the bootstrap paired.
-    """
-    drawn = np.random.default_rng(seed).integers(n, size=(resamples, n))
-    flat = drawn + n * np.arange(resamples)[:, None]
-    return np.bincount(flat.ravel(), minlength=resamples * n).reshape(resamples, n).astype(np.float64)
-
-
-def bootstrap_scores(
-    probabilities: np.ndarray, codes: np.ndarray, weights: np.ndarray, entropy: Sequence[int]
-) -> dict[str, np.ndarray]:
-    """The figures in BOOTSTRAPPED on every resample, float64 (resamples,) each: means over that resample's seeds.
-
-    weights: (resamples, n) of `question_weights`. Where S > 1 every resample also draws S of the S seeds, with
-    replacement, by a generator started from the integers `entropy`: give each variant its own, since the seeds of two
-    variants are no pairs.
-    """
-    count = len(probabilities)
-    rng = np.random.default_rng(list(entropy))
-    drawn = rng.multinomial(count, np.full(count, 1 / count), size=len(weights)) / count
-    return {
-        name: (scores * drawn).sum(axis=1) for name, scores in weighted_scores(probabilities, codes, weights).items()
-    }
-
-
-def weighted_scores(probabilities: np.ndarray, codes: np.ndarray, weights: np.ndarray) -> dict[str, np.ndarray]:
-    """The figures in BOOTSTRAPPED for every row of `weights` and every seed, float64 (rows, S) each.
-
-    Through confusion matrices, which a product with the weights gives for all rows at once.
-    """
-    seeds, n, size = probabilities.shape
-    cells = np.eye(size * size)[codes * size + probabilities.argmax(axis=2)]  # (S, n, L * L), one-hot
-    confusion = (weights @ np.moveaxis(cells, 0, 1).reshape(n, -1)).reshape(-1, seeds, size, size)
-    per_question = {
-        "log_loss": np.stack([log_losses(seed, codes) for seed in probabilities], axis=1),
-        "brier": np.stack([brier_scores(seed, codes) for seed in probabilities], axis=1),
-    }
-    return confusion_scores(confusion) | {name: weights @ scores / n for name, scores in per_question.items()}
-
-
-def percentile_interval(values: np.ndarray, confidence: float) -> tuple[float, float]:
-    """The central `confidence` share of bootstrap `values` (Efron and Tibshirani 1993, chapter 13)."""
-    low, high = np.quantile(values, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return float(low), float(high)
-
-
-def intervals(scores: Mapping[str, np.ndarray], confidence: float) -> dict[str, tuple[float, float]]:
-    """Percentile interval of every figure of `bootstrap_scores`."""
-    return {name: percentile_interval(values, confidence) for name, values in scores.items()}
+    df = float(error**4 / sum(variance**2 / df for variance, df in parts))
+    return TTest(name, difference, error, df, float(2 * t.sf(abs(difference) / error, df)))

@@ -1,30 +1,31 @@
-"""Reference rows on the test split: majority label, TF-IDF logistic regression, human annotators.
+"""Answer every fold's questions without a language model: python -m stages.baselines"""
 
-python -m stages.baselines
-"""
+import pandas as pd
 
-import argparse
-
-from peftqa.baselines import baseline_metrics
+from peftqa.baselines import majority_probabilities, tfidf_probabilities
 from peftqa.params import read_params
-from peftqa.records import read_records, read_table
+from peftqa.predictions import prediction_table
+from peftqa.records import read_table
 from stages import workspace
+
+BASELINES = {"majority": majority_probabilities, "tfidf": tfidf_probabilities}
 
 
 def main() -> None:
-    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
-    labels = read_params(workspace.PARAMS).data.labels
-    train, test = (read_table(workspace.SPLIT_FOLDER / f"{split}.csv") for split in ("train", "test"))
-    rows = baseline_metrics(train, test, read_records(workspace.RAW_RECORDS), labels)
-    workspace.write_json(
-        workspace.METRICS / "baselines.json",
-        {
-            name: {key: round(value, 6) if isinstance(value, float) else value for key, value in row.items()}
-            for name, row in rows.items()
-        },
-    )
-    for name, row in rows.items():
-        print(f"{name}: accuracy {row['accuracy']:.3f}, macro-F1 {row['macro_f1']:.3f} on {row['n']} questions")
+    params = read_params(workspace.PARAMS)
+    labels = params.data.labels
+    for name, probabilities in BASELINES.items():
+        for fold, seed in params.runs(name):
+            train = read_table(workspace.fold_table(fold, "train"))
+            tables = {split: read_table(workspace.fold_table(fold, split)) for split in ("val", "test")}
+            rows = [
+                prediction_table(split, fold, seed, table, probabilities(train, table, labels), labels)
+                for split, table in tables.items()
+            ]
+            path = workspace.PREDICTIONS / name / f"{workspace.run_path(fold, seed)}.csv"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            pd.concat(rows).to_csv(path, index=False)
+    print(f"baselines: {', '.join(BASELINES)} on {len(params.split.folds)} fold(s)")
 
 
 if __name__ == "__main__":

@@ -1,130 +1,106 @@
-"""Compare the variants under `evaluate.variants` on the test questions, every pair of them.
+"""Compare the variants of `evaluate.variants` on the test questions: python -m stages.compare
 
-    python -m stages.compare
-
-Writes metrics/comparison.json (its structure: peftqa/comparison.py) and, for `dvc plots`, the curves of all variants
-together, plots/comparison/*.csv. Reads only the files of the variants that are listed.
+Writes comparison/comparison.json (its structure: peftqa/comparison.py), the table of pairs that git keeps, and for
+`dvc plots` the curves of all variants together.
 """
-
-import argparse
-import json
-from pathlib import Path
 
 import pandas as pd
 
-from peftqa.comparison import compare
+from peftqa.baselines import human_answers
+from peftqa.comparison import as_text, compare, pair_table
+from peftqa.curves import join_curves, read_text_table, training_curve
 from peftqa.errors import UserError
-from peftqa.palette import variant_color
-from peftqa.params import read_params
-from peftqa.predictions import SplitPredictions, on_split, read_predictions
+from peftqa.metrics import label_metrics, rounded
+from peftqa.params import Params, read_params
+from peftqa.predictions import Replicates, read_predictions, replicates
+from peftqa.records import read_records, read_table
 from stages import workspace
 
 CURVES = ("roc", "precision_recall", "reliability", "confusion", "risk_coverage")
-PRINTED = ("accuracy", "macro_f1", "mcc", "log_loss")
+TRAINING_CURVES = {
+    "loss": {"training": "train/loss", "validation": "val/loss"},
+    "log_loss": {"validation": "val/log_loss"},
+}
 
 
 def main() -> None:
-    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
     params = read_params(workspace.PARAMS)
-    names = list(params.evaluate.variants)
-    test, val = (read_split(names, split, params.data.labels) for split in ("test", "val"))
-    comparison = rounded(compare(test, val, params))
-    workspace.write_json(workspace.METRICS / "comparison.json", comparison)
-    write_curves(names, [name for name in names if name in params.adapters])
-    reference_rows = workspace.METRICS / "baselines.json"
-    baselines = json.loads(reference_rows.read_text(encoding="utf-8")) if reference_rows.exists() else {}
-    print(as_text(comparison, baselines))
+    labels, names = params.data.labels, params.evaluate.variants
+    remove_stale(params)
+    tables = {name: read_variant(name, params) for name in names}
+    test = read_split(tables, "test", params)
+    first = test[names[0]]
+    n_train = len(read_table(workspace.fold_table(params.split.folds[0], "train")))
+    comparison = compare(test, read_split(tables, "val", params), n_train, params)
+    comparison["humans"] = {
+        name: {"n": len(first.ids), **label_metrics(answers, first.truth, labels)}
+        for name, answers in human_answers(read_records(workspace.RAW_RECORDS), first.ids).items()
+    }
+    comparison = rounded(comparison)
+    workspace.write_json(workspace.COMPARISON / "comparison.json", comparison)
+    workspace.METRICS.mkdir(exist_ok=True)
+    pair_table(comparison).to_csv(workspace.METRICS / "pairs.csv", index=False)
+    write_curves(params)
+    print(as_text(comparison))
 
 
-def read_split(names: list[str], split: str, labels: list[str]) -> dict[str, SplitPredictions]:
+def remove_stale(params: Params) -> None:
+    """Of the folders that this stage depends on."""
+    written = [*params.adapters, *params.evaluate.untrained]
+    runs = [
+        (workspace.PREDICTIONS / name / workspace.run_path(*run)).with_suffix(suffix)
+        for name in written
+        for run in params.runs(name)
+        for suffix in (".csv", ".json")
+    ]
+    baselines = [workspace.PREDICTIONS / "majority", workspace.PREDICTIONS / "tfidf"]
+    workspace.remove_stale(workspace.PREDICTIONS, [*runs, *baselines])
+    workspace.remove_stale(workspace.EVALUATION, [workspace.EVALUATION / name for name in params.evaluate.variants])
+    curves = workspace.PLOTS / "training"
+    trained = [curves / name / workspace.run_path(*run) for name in params.adapters for run in params.runs(name)]
+    workspace.remove_stale(curves, trained)
+
+
+def read_variant(name: str, params: Params) -> pd.DataFrame:
+    paths = [workspace.PREDICTIONS / name / workspace.run_path(*run) for run in params.runs(name)]
+    return read_predictions([path.with_suffix(".csv") for path in paths], params.data.labels)
+
+
+def read_split(tables: dict[str, pd.DataFrame], split: str, params: Params) -> dict[str, Replicates]:
     """Each variant's predictions on one split. Raises UserError unless all are of the same questions."""
-    predictions = {}
-    for name in names:
-        path = workspace.PREDICTIONS / f"{name}.csv"
-        try:
-            predictions[name] = on_split(read_predictions(path, labels), split)
-        except ValueError as error:
-            raise UserError(f"{path}: {error}; run `dvc repro evaluate@{name}`.") from None
-        first = predictions[names[0]]
-        for differ, what in (
-            (predictions[name].ids != first.ids, "questions"),
-            (predictions[name].truth != first.truth, "labels of their questions"),
-        ):
-            if differ:
-                raise UserError(
-                    f"{path} and {workspace.PREDICTIONS / names[0]}.csv differ in the {what} of split {split!r}; "
-                    "run `dvc repro`."
-                )
-    return predictions
-
-
-def write_curves(variants: list[str], adapters: list[str]) -> None:
-    """Put the variants' curves together, one table a curve, with columns `variant` and `color`."""
-    for curve in CURVES:
-        parts = {name: read_text_table(workspace.PLOTS / "evaluation" / name / f"{curve}.csv") for name in variants}
-        write_table(curve, parts)
-    folders = {name: sorted((workspace.PLOTS / "training" / name).glob("seed-*"), key=seed_of) for name in adapters}
-    for curve, series in {
-        "loss": {"training": "train/loss", "validation": "val/loss"},
-        "macro_f1": {"validation": "val/macro_f1"},
-    }.items():
-        write_table(curve, {name: training_curve(folders[name], curve, series) for name in adapters})
-
-
-def training_curve(folders: list[Path], value: str, series: dict[str, str]) -> pd.DataFrame:
-    """What DVCLive wrote, one folder a seed, as a table with columns seed, split, epoch and the value."""
-    parts = []
-    for folder in folders:
-        epochs = read_text_table(folder / "plots/metrics/epoch.tsv")["epoch"]
-        for split, path in series.items():
-            values = read_text_table(folder / f"plots/metrics/{path}.tsv")[value]
-            parts.append(pd.DataFrame({"seed": seed_of(folder), "split": split, "epoch": epochs, value: values}))
-    return pd.concat(parts, ignore_index=True)
-
-
-def seed_of(folder: Path) -> int:
-    return int(folder.name.removeprefix("seed-"))
-
-
-def read_text_table(path: Path) -> pd.DataFrame:
-    """A table of text: numbers keep the digits they were written with."""
+    same_questions = split == "test" and params.split.protocol == "official"
     try:
-        return pd.read_csv(path, dtype=str, keep_default_na=False, sep="\t" if path.suffix == ".tsv" else ",")
-    except FileNotFoundError:
-        raise UserError(f"{path} is missing; run `dvc repro`.") from None
+        variants = {name: replicates(table, split, same_questions) for name, table in tables.items()}
+    except ValueError as error:
+        raise UserError(f"{workspace.PREDICTIONS}: {error}; run `dvc repro`.") from None
+    first, *others = variants
+    for name in others:
+        if (variants[name].ids, variants[name].truth) != (variants[first].ids, variants[first].truth):
+            raise UserError(f"{name} and {first} answer different questions of split {split!r}; run `dvc repro`.")
+    return variants
 
 
-def write_table(curve: str, parts: dict[str, pd.DataFrame]) -> None:
-    path = workspace.PLOTS / "comparison" / f"{curve}.csv"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    rows = [part.assign(variant=name, color=variant_color(name)) for name, part in parts.items()]
-    table = pd.concat(rows, ignore_index=True) if rows else pd.DataFrame()
-    table.to_csv(path, index=False)
-
-
-def rounded(value: object) -> object:
-    """Floats to six decimals, wherever they are; p-values, which may be smaller, stay."""
-    if isinstance(value, dict):
-        return {key: item if key in ("p", "p_holm") else rounded(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [rounded(item) for item in value]
-    return round(value, 6) if isinstance(value, float) else value
-
-
-def as_text(comparison: dict, baselines: dict[str, dict]) -> str:
-    """The comparison for a terminal: the variants under the reference rows, then the pairs."""
-    rows = baselines | {name: variant["metrics"] for name, variant in comparison["variants"].items()}
-    table = pd.DataFrame.from_dict(rows, orient="index").reindex(columns=list(PRINTED))
-    text = [f"{comparison['n']} test questions", table.to_string(float_format="{:.3f}".format, na_rep="-")]
-    percent = f"{100 * comparison['confidence']:g}%"
-    for pair in comparison["pairs"]:
-        text.append(f"\n{pair['variant']} against {pair['reference']}: {pair['verdict']}")
-        for key in PRINTED:
-            low, high = pair["intervals"][key]
-            text.append(f"  {key:10}{pair['differences'][key]:+.3f}  {percent} interval {low:+.3f} to {high:+.3f}")
-    if comparison["note"]:
-        text.append(f"\n{comparison['note']}")
-    return "\n".join(text)
+def write_curves(params: Params) -> None:
+    """Put the variants' curves together, one table a curve."""
+    for curve in CURVES:
+        parts = {
+            name: read_text_table(workspace.EVALUATION / name / f"{curve}.csv") for name in params.evaluate.variants
+        }
+        join_curves(parts).to_csv(workspace.COMPARISON / f"{curve}.csv", index=False)
+    trained = [name for name in params.evaluate.variants if name in params.adapters]
+    for curve, series in TRAINING_CURVES.items():
+        parts = {
+            name: pd.concat(
+                [
+                    training_curve(
+                        workspace.PLOTS / "training" / name / workspace.run_path(*run) / "plots/metrics", curve, series
+                    ).assign(fold=run[0], seed=run[1])
+                    for run in params.runs(name)
+                ]
+            )
+            for name in trained
+        }
+        join_curves(parts).to_csv(workspace.COMPARISON / f"{curve}.csv", index=False)
 
 
 if __name__ == "__main__":

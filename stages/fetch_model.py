@@ -2,25 +2,26 @@
 
 import sys
 
-from peftqa.hub import fetch_model
+from peftqa.fetch.hub import fetch_model
 from peftqa.params import read_params
-from stages.workspace import BASE_MODEL, PARAMS, run
+from stages import workspace
 
 
 def main() -> None:
-    model = read_params(PARAMS).model
-    unverified = fetch_model(model.name, model.revision, BASE_MODEL)
+    model = read_params(workspace.PARAMS).model
+    workspace.check_inside("model.name", model.name)
+    unverified = fetch_model(model.name, model.revision, workspace.BASE_MODEL)
     if unverified:
         print(
             f"warning: nothing says what {model.name} must hold, so changed weights could pass for these; to pin them "
             f"set model.revision to {unverified}",
             file=sys.stderr,
         )
-    sizes = [path.stat().st_size for path in BASE_MODEL.iterdir()]
+    sizes = [path.stat().st_size for path in workspace.BASE_MODEL.iterdir()]
     print(
         f"fetch_model: {model.name} at {model.revision or 'no revision'}, {len(sizes)} files, {sum(sizes) / 1e6:.1f} MB"
     )
 
 
 if __name__ == "__main__":
-    run(main)
+    workspace.run(main)

@@ -15,7 +15,7 @@ from peftqa.errors import UserError
 from peftqa.params import read_params
 from peftqa.predictions import on_split, read_predictions
 from peftqa.records import read_table
-from peftqa.report import Results, render
+from peftqa.report.render import Results, render
 from stages import workspace
 
 CURVES = ("loss", "macro_f1", "roc", "precision_recall", "reliability", "confusion", "risk_coverage")

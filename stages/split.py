@@ -1,26 +1,38 @@
-"""Divide the clean table into train, validation and test."""
+"""Divide the clean table into train, validation and test, for every fold of the protocol: python -m stages.split"""
 
 from peftqa.params import read_params
-from peftqa.records import read_records, read_table, read_test_ids, split_official, split_random, write_table
-from stages.workspace import CLEAN_TABLE, PARAMS, RAW_RECORDS, RAW_TEST_IDS, SPLIT_FOLDER, run
+from peftqa.records import (
+    read_records,
+    read_table,
+    read_test_ids,
+    split_cross_validation,
+    split_official,
+    split_random,
+    write_table,
+)
+from stages import workspace
 
 
 def main() -> None:
-    split, table = read_params(PARAMS).split, read_table(CLEAN_TABLE)
-    if split.protocol == "official":
-        # `clean` may have dropped official records, so whether an id is known is asked of the raw file.
-        test_ids = read_test_ids(RAW_TEST_IDS, read_records(RAW_RECORDS))
-        parts = split_official(table, test_ids, split.train, split.val, split.seed)
+    split, table = read_params(workspace.PARAMS).split, read_table(workspace.CLEAN_TABLE)
+    if split.protocol == "random":
+        folds = [split_random(table, split.train, split.val, split.test, split.seed)]
+    elif split.protocol == "cross_validation":
+        folds = split_cross_validation(table, split.seed)
     else:
-        parts = split_random(table, split.train, split.val, split.test, split.seed)
-    for name, part in parts.items():
-        write_table(part, SPLIT_FOLDER / f"{name}.csv")
+        # `clean` may have dropped official records, so whether an id is known is asked of the raw file.
+        test_ids = read_test_ids(workspace.RAW_TEST_IDS, read_records(workspace.RAW_RECORDS))
+        folds = split_official(table, test_ids, split.seed)
+    for fold, parts in enumerate(folds):
+        for name, part in parts.items():
+            write_table(part, workspace.fold_table(fold, name))
     counts = (
         f"{name} {len(part)} ({', '.join(f'{label} {sum(part.label == label)}' for label in table.label.unique())})"
-        for name, part in parts.items()
+        for name, part in folds[0].items()
     )
-    print(f"split: {split.protocol}, {', '.join(counts)}")
+    many = f"{len(folds)} folds, the first" if len(folds) > 1 else "one fold"
+    print(f"split: {split.protocol}, {many}: {', '.join(counts)}")
 
 
 if __name__ == "__main__":
-    run(main)
+    workspace.run(main)

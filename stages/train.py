@@ -1,85 +1,86 @@
-"""Train one adapter of params.yaml on the frozen backbone, once for every seed in `train.seeds`.
+"""Train one adapter on one fold with one seed, on the frozen backbone: python -m stages.train prompt-0-42
 
-Usage: python -m stages.train prompt
-On several GPUs: torchrun --nproc-per-node 2 -m stages.train prompt
+On several GPUs: torchrun --nproc-per-node 2 -m stages.train prompt-0-42
 """
 
-import argparse
 import hashlib
 import json
 import shutil
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-import pandas as pd
+import pooch
 from accelerate import PartialState
 from dvclive import Live
 from transformers import set_seed
 
 from peftqa.adapters import add_adapter, save_adapter
 from peftqa.backbone import choose_device, load_backbone, load_tokenizer, peak_memory_mb
-from peftqa.digest import folder_digest
 from peftqa.errors import UserError
+from peftqa.fetch.digest import folder_digest
 from peftqa.params import Params, read_params
+from peftqa.prompts import encode_examples, first_token_ids
 from peftqa.records import read_table
-from peftqa.template import encode_answers, encode_prompts, label_words
-from peftqa.training import train_adapter
+from peftqa.training import run_seed, train_adapter
 from stages import workspace
-
-CODE = Path("peftqa")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("adapter", help="a key of `adapters` in params.yaml")
-    name = parser.parse_args().adapter
     params = read_params(workspace.PARAMS)
-    if name not in params.adapters:
-        raise UserError(f"no adapter {name!r} in {workspace.PARAMS}; there are: {', '.join(params.adapters)}.")
+    name, fold, seed = parse_run(workspace.stage_key(), params)
+    adapter, run = params.adapters[name], workspace.run_path(fold, seed)
+    began = time.perf_counter()
 
     tokenizer = load_tokenizer(workspace.BASE_MODEL)
-    words = label_words(tokenizer, params.data.labels)
-    tables = {split: read_table(workspace.SPLIT_FOLDER / f"{split}.csv") for split in ("train", "val")}
-    examples = {split: encode_examples(tokenizer, table, params) for split, table in tables.items()}
-    checkpoints = workspace.CHECKPOINTS / f"{name}-{run_digest(name, params)}"
-    main_process = PartialState(cpu=choose_device().type == "cpu").is_main_process
-    runtime = {"examples": len(examples["train"]), "seeds": {}}
-
-    for seed in params.train.seeds:
-        began = time.perf_counter()
-        set_seed(seed)
-        backbone = load_backbone(workspace.BASE_MODEL, params.model)
-        model = add_adapter(backbone, params.adapters[name], tokenizer)
-        records = train_adapter(
-            model,
-            examples["train"],
-            examples["val"],
-            labels=params.data.labels,
-            words=words,
-            settings=params.train,
-            learning_rate=params.adapters[name].learning_rate,
-            seed=seed,
-            checkpoints=checkpoints / f"seed-{seed}",
-            on_epoch=curve_writer(workspace.PLOTS / "training" / name / f"seed-{seed}") if main_process else None,
-            title=f"{name}, seed {seed}",
+    examples = {
+        split: encode_examples(
+            tokenizer, read_table(workspace.fold_table(fold, split)), params.template, params.data.labels
         )
-        if main_process:
-            folder = workspace.ADAPTERS / name / f"seed-{seed}"
-            save_adapter(model, folder, params.model.name, params.model.revision)
-            runtime["seeds"][seed] = {"seconds": time.perf_counter() - began, "epochs": len(records)}
+        for split in ("train", "val")
+    }
+    backbone = load_backbone(workspace.BASE_MODEL, params.model)
+    set_seed(run_seed(name, fold, seed))
+    model = add_adapter(backbone, adapter, tokenizer)
 
+    main_process = PartialState(cpu=choose_device().type == "cpu").is_main_process
+    checkpoints = workspace.CHECKPOINTS / f"{name}-{fold}-{seed}-{run_digest(name, fold, params)}"
+    records = train_adapter(
+        model,
+        adapter,
+        examples["train"],
+        examples["val"],
+        label_token_ids=first_token_ids(tokenizer, params.data.labels),
+        settings=params.train,
+        seed=run_seed(name, fold, seed),
+        checkpoints=checkpoints,
+        on_epoch=curve_writer(workspace.PLOTS / "training" / name / run) if main_process else None,
+        title=f"{name}, fold {fold}, seed {seed}",
+    )
     if main_process:
-        runtime["peak_memory_mb"] = peak_memory_mb()
-        workspace.write_json(workspace.RUNTIME / f"train-{name}.json", runtime)
+        save_adapter(model, workspace.ADAPTERS / name / run, params.model.name, params.model.revision)
+        runtime = {
+            "seconds": time.perf_counter() - began,
+            "examples": len(examples["train"]),
+            "epochs": len(records),
+            "peak_memory_mb": peak_memory_mb(),
+        }
+        workspace.write_json(workspace.RUNTIME / "train" / name / f"{run}.json", runtime)
         shutil.rmtree(checkpoints, ignore_errors=True)
 
 
-def encode_examples(tokenizer, table: pd.DataFrame, params: Params) -> list[dict]:
-    """Each row as the token ids of its prompt and its answer."""
-    prompts = encode_prompts(tokenizer, table, params.template, params.data.labels)
-    answers = encode_answers(tokenizer, table["label"])
-    return [{"input_ids": prompt, "labels": answer} for prompt, answer in zip(prompts, answers, strict=True)]
+def parse_run(key: str, params: Params) -> tuple[str, int, int]:
+    """Adapter, fold and seed of `prompt-0-42`. Raises UserError unless params.yaml lists all three."""
+    name, _, rest = key.partition("-")
+    known = {f"{fold}-{seed}": (fold, seed) for fold, seed in params.runs(name)} if name in params.adapters else {}
+    if rest not in known:
+        raise UserError(
+            f"no run {key!r} in {workspace.PARAMS}: a run is ADAPTER-FOLD-SEED, with an adapter of "
+            f"{', '.join(params.adapters)}, a fold of split.folds {params.split.folds} and a seed of train.seeds "
+            f"{params.train.seeds}."
+        )
+    return name, *known[rest]
 
 
 def curve_writer(folder: Path) -> Callable[[dict], None]:
@@ -97,19 +98,33 @@ def curve_writer(folder: Path) -> Callable[[dict], None]:
     return write
 
 
-def run_digest(name: str, params: Params) -> str:
-    """What the trained weights depend on, in 16 hexadecimal digits: no checkpoint of another run is ever resumed."""
+def run_digest(name: str, fold: int, params: Params) -> str:
+    """What the trained weights depend on, in 16 hexadecimal digits: no checkpoint of another run is ever resumed.
+
+    Call it when the model is loaded: the code that counts is the code that has been imported by then.
+    """
     settings = {
         "labels": params.data.labels,
         "model": params.model.model_dump(),
         "template": params.template.model_dump(),
         "adapter": params.adapters[name].model_dump(),
         "train": params.train.model_dump(exclude={"seeds"}),
-        "split": folder_digest(workspace.SPLIT_FOLDER),
+        "data": [pooch.file_hash(workspace.fold_table(fold, split)) for split in ("train", "val")],
         "base": folder_digest(workspace.BASE_MODEL),
-        "code": [path.read_text(encoding="utf-8") for kind in ("*.py", "*.cpp") for path in sorted(CODE.glob(kind))],
+        "code": [pooch.file_hash(path) for path in imported_code()],
     }
     return hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:16]
+
+
+def imported_code() -> list[Path]:
+    """Files of this project that the process has imported, and the source that its fast path compiles.
+
+    Without params.py, which only checks values that count by themselves, and the package's own docstring.
+    """
+    modules = [module for name, module in sys.modules.items() if name.startswith("peftqa.")]
+    files = {Path(module.__file__) for module in modules} | {Path(__file__)}
+    files |= {source for file in files for source in file.parent.glob("*.cpp") if file.parent.name == "fast"}
+    return sorted(file for file in files if file.name != "params.py")
 
 
 if __name__ == "__main__":

@@ -1,39 +1,116 @@
 """Where files lie in the repository, and how a stage starts and ends. Every stage runs in the repository's root."""
 
+import ctypes
 import json
 import logging
+import os
+import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from peftqa.errors import UserError
+
+PR_SET_PDEATHSIG = 1  # of <linux/prctl.h>
 
 PARAMS = Path("params.yaml")
 RAW_RECORDS = Path("data/raw/ori_pqal.json")
 RAW_TEST_IDS = Path("data/raw/test_ground_truth.json")
 CLEAN_TABLE = Path("data/clean/pubmedqa.csv")
-SPLIT_FOLDER = Path("data/split")
+CLEAN_COUNTS = Path("data/clean/counts.json")
+SPLIT = Path("data/split")
 BASE_MODEL = Path("models/base")
 ADAPTERS = Path("models/adapters")
 CHECKPOINTS = Path(".checkpoints")
 METRICS = Path("metrics")
 PREDICTIONS = Path("predictions")
+EVALUATION = Path("evaluation")
+COMPARISON = Path("comparison")
 PLOTS = Path("plots")
 REPORT = Path("report")
 RUNTIME = Path("runtime")
+
+
+def fold_table(fold: int, split: str) -> Path:
+    """The table of "train", "val" or "test" in a fold."""
+    return SPLIT / f"fold-{fold}" / f"{split}.csv"
+
+
+def run_path(fold: int, seed: int) -> Path:
+    """Where a run's files lie below the folder of its adapter or variant."""
+    return Path(f"fold-{fold}", f"seed-{seed}")
 
 
 def run(main: Callable[[], None]) -> None:
     """Run a stage. A UserError becomes one sentence on standard error and exit status 1, without a traceback."""
     logging.basicConfig(format="%(message)s", stream=sys.stdout)
     logging.getLogger("peftqa").setLevel(logging.INFO)
+    if "DVC_STAGE" in os.environ:
+        end_with_parent()
     try:
         main()
     except UserError as error:
         sys.exit(f"error: {error}")
 
 
+def end_with_parent() -> None:
+    """Let Linux end this process when the one that started it ends, in whatever way.
+
+    A stage that outlives a killed DVC would write the same files as the next `dvc repro`, at the same time.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def stage_key() -> str:
+    """What stands behind the @ of this stage's name, such as `prompt-0-42` of `train@prompt-0-42`.
+
+    From the command line where a person runs the stage, else from DVC, which puts the name into DVC_STAGE. So the
+    commands in dvc.yaml hold no parameter, and no value of params.yaml ever reaches a shell.
+    """
+    if len(sys.argv) == 2 and not sys.argv[1].startswith("-"):
+        return sys.argv[1]
+    _, at, key = os.environ.get("DVC_STAGE", "").partition("@")
+    if len(sys.argv) > 1 or not at:
+        module = Path(sys.argv[0]).stem
+        raise UserError(f"name what to run, as dvc.yaml has it behind {module}@: python -m stages.{module} NAME")
+    return key
+
+
+def check_inside(setting: str, path: str) -> None:
+    """Raise UserError where a relative `path` leads out of the repository, which experiments leave."""
+    if not Path(path).is_absolute() and not Path(path).resolve().is_relative_to(Path.cwd()):
+        raise UserError(
+            f"{setting}: {path!r} leads out of the repository, and experiments run in a folder of their own, where it "
+            "leads elsewhere; give an absolute path, or one inside the repository"
+        )
+
+
+def read_json(path: Path) -> dict:
+    """The JSON object in a file. Raises UserError where there is no such file."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing; run `dvc repro`.") from None
+
+
 def write_json(path: Path, data: object) -> None:
     """Write `data` as indented JSON, floats as they are, creating the folder where it is missing."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def remove_stale(folder: Path, expected: Iterable[Path]) -> None:
+    """Delete the files below `folder` that are none of `expected` and in none of them.
+
+    DVC leaves the files of a dropped seed, fold or adapter lying. A stage that depends on the whole folder would hash
+    them, and its entry in dvc.lock would then differ from that of a clone in which they never were. DVC's cache keeps
+    them: listing the seed again brings them back.
+    """
+    expected = set(expected)
+    for path in sorted(folder.rglob("*"), reverse=True):  # files before the folders that hold them
+        if path.is_dir() and not path.is_symlink():
+            if not any(path.iterdir()):
+                path.rmdir()
+        elif not expected & {path, *path.parents}:
+            path.unlink()

@@ -1,10 +1,11 @@
 """HTTP servers on this machine that play a file host and the Hugging Face Hub, faults included."""
 
+import contextlib
 import hashlib
 import json
-import socket
 import threading
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import unquote, urlsplit
 
@@ -12,12 +13,14 @@ Fault = Callable[["Handler", bytes], None]
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Hands each request to the server object's `answer`."""
+    """Notes each request in the server object's `requests` and hands it to its `answer`."""
 
     protocol_version = "HTTP/1.1"
 
     def do_GET(self) -> None:
-        self.server.owner.respond(self)
+        parts = urlsplit(self.path)
+        self.server.owner.requests.append((self.command, unquote(parts.path), parts.query))
+        self.server.owner.answer(self, unquote(parts.path))
 
     do_HEAD = do_GET
 
@@ -34,15 +37,30 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.write(body)
 
 
-def status(code: int, body: bytes = b"<html>not the file</html>") -> Fault:
+def status(code: int) -> Fault:
     """An error page."""
-    return lambda handler, _: handler.send(code, body)
+    return lambda handler, _: handler.send(code, b"<html>not the file</html>")
 
 
 def truncated(handler: Handler, body: bytes) -> None:
     """Announce the whole body, send half of it, and close the connection."""
     handler.send(200, body[: len(body) // 2], length=len(body))
     handler.close_connection = True
+
+
+def endless(pause: float, chunk: bytes) -> Fault:
+    """Send one chunk after another until the client hangs up."""
+
+    def send(handler: Handler, _: bytes) -> None:
+        handler.close_connection = True
+        handler.send_response(200)
+        handler.end_headers()
+        with contextlib.suppress(OSError):
+            while True:
+                handler.wfile.write(chunk)
+                time.sleep(pause)
+
+    return send
 
 
 class Server:
@@ -63,11 +81,6 @@ class Server:
         self.http.shutdown()
         self.http.server_close()
 
-    def respond(self, handler: Handler) -> None:
-        parts = urlsplit(handler.path)
-        self.requests.append((handler.command, unquote(parts.path), parts.query))
-        self.answer(handler, unquote(parts.path))
-
 
 class FileHost(Server):
     """Serves `files` by path. `faults[path]` are answered first, one per request."""
@@ -75,13 +88,12 @@ class FileHost(Server):
     def __init__(self) -> None:
         super().__init__()
         self.files: dict[str, bytes] = {}
-        self.faults: dict[str, Iterable[Fault]] = {}
+        self.faults: dict[str, Iterator[Fault]] = {}
 
     def answer(self, handler: Handler, path: str) -> None:
-        faults = self.faults.setdefault(path, iter(()))
-        fault = next(faults, None)
+        fault = next(self.faults.get(path, iter(())), None)
         if path not in self.files:
-            handler.send(404, b"<html>no such page</html>")
+            handler.send(404)
         elif fault:
             fault(handler, self.files[path])
         else:
@@ -89,9 +101,9 @@ class FileHost(Server):
 
 
 class Hub(Server):
-    """The Hub as far as snapshot_download and model_info go: revision, tree, resolve, and a store for large files.
+    """The Hub as far as snapshot_download and model_info go: revision, tree, resolve.
 
-    `models[name][commit]` maps file names to bytes. `faults` are answered to requests for the store, one each.
+    `models[name][commit]` maps file names to bytes. `faults` are answered to requests for weights, one each.
     """
 
     def __init__(self) -> None:
@@ -99,69 +111,40 @@ class Hub(Server):
         self.models: dict[str, dict[str, dict[str, bytes]]] = {}
         self.gated: set[str] = set()
         self.down = False
-        self.faults: Iterable[Fault] = iter(())
+        self.faults: Iterator[Fault] = iter(())
 
     def answer(self, handler: Handler, path: str) -> None:
+        owner, model, what, commit, *file = path.removeprefix("/api/models").strip("/").split("/")
+        name = f"{owner}/{model}"
         if self.down:
-            return handler.send(503, b"down for repair")
-        parts = path.strip("/").split("/")
-        if parts[0] == "store":
-            return self._store(handler, parts[1])
-        if parts[:2] == ["api", "models"]:
-            name, what, commit = "/".join(parts[2:4]), parts[4], parts[5]
-        elif parts[0] == "api":
-            return handler.send(404)  # huggingface_hub asks for more than models
+            handler.send(503)
+        elif name not in self.models:
+            handler.send(401, headers={"X-Error-Code": "RepoNotFound"})
+        elif commit not in self.models[name]:
+            handler.send(404, headers={"X-Error-Code": "RevisionNotFound"})
+        elif what == "revision":
+            handler.send(200, json.dumps({"id": name, "sha": commit}).encode())
+        elif what == "tree":
+            files = self.models[name][commit].items()
+            handler.send(200, json.dumps([entry(file, body) for file, body in files]).encode())
+        elif name in self.gated:
+            handler.send(403, headers={"X-Error-Code": "GatedRepo"})
         else:
-            name, what, commit = "/".join(parts[:2]), parts[2], parts[3]
-        if name not in self.models:
-            return handler.send(401, headers={"X-Error-Code": "RepoNotFound"})
-        if commit not in self.models[name]:
-            return handler.send(404, headers={"X-Error-Code": "RevisionNotFound"})
-        files = self.models[name][commit]
-        if what == "revision":
-            siblings = [{"rfilename": file} for file in files]
-            return self._json(handler, {"id": name, "sha": commit, "siblings": siblings})
-        if what == "tree":
-            return self._json(handler, [self._entry(file, body) for file, body in files.items()])
-        if name in self.gated:
-            return handler.send(403, headers={"X-Error-Code": "GatedRepo"})
-        return self._resolve(handler, commit, files["/".join(parts[4:])], parts[-1])
+            self._send_file(handler, commit, "/".join(file), self.models[name][commit]["/".join(file)])
 
-    def _resolve(self, handler: Handler, commit: str, body: bytes, file: str) -> None:
-        entry = self._entry(file, body)
-        headers = {"X-Repo-Commit": commit, "ETag": f'"{entry["oid"]}"'}
-        if "lfs" not in entry:
-            return handler.send(200, body, headers)
-        sha256 = entry["lfs"]["oid"]
-        headers |= {
-            "X-Linked-ETag": f'"{sha256}"',
-            "X-Linked-Size": str(len(body)),
-            # Another host name: the real store is one, and a redirect within one host is followed differently.
-            "Location": f"{self.url.replace('127.0.0.1', 'localhost')}/store/{sha256}",
-        }
-        return handler.send(302, headers=headers)
-
-    def _store(self, handler: Handler, sha256: str) -> None:
-        bodies = (body for commits in self.models.values() for files in commits.values() for body in files.values())
-        body = next(body for body in bodies if hashlib.sha256(body).hexdigest() == sha256)
-        fault = next(iter(self.faults), None)
-        fault(handler, body) if fault else handler.send(200, body)
-
-    @staticmethod
-    def _entry(file: str, body: bytes) -> dict:
-        oid = hashlib.sha1(b"blob %d\0" % len(body) + body).hexdigest()
-        entry = {"type": "file", "path": file, "size": len(body), "oid": oid}
-        if file.endswith((".safetensors", ".bin")):
-            entry["lfs"] = {"oid": hashlib.sha256(body).hexdigest(), "size": len(body), "pointerSize": 134}
-        return entry
-
-    @staticmethod
-    def _json(handler: Handler, value: object) -> None:
-        handler.send(200, json.dumps(value).encode(), {"Content-Type": "application/json"})
+    def _send_file(self, handler: Handler, commit: str, file: str, body: bytes) -> None:
+        known = entry(file, body)
+        etag = known.get("lfs", known)["oid"]
+        fault = next(self.faults, None) if "lfs" in known and handler.command == "GET" else None
+        if fault:
+            fault(handler, body)
+        else:
+            handler.send(200, body, {"X-Repo-Commit": commit, "ETag": f'"{etag}"'})
 
 
-def closed_port() -> int:
-    """A port of this machine at which nothing listens."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+def entry(file: str, body: bytes) -> dict:
+    """A file as the Hub lists it: weights by their sha256, others by the name that git gives them."""
+    oid = hashlib.sha1(b"blob %d\0" % len(body) + body).hexdigest()
+    lfs = {"oid": hashlib.sha256(body).hexdigest(), "size": len(body), "pointerSize": 134}
+    listed = {"type": "file", "path": file, "size": len(body), "oid": oid}
+    return listed | {"lfs": lfs} if file.endswith((".safetensors", ".bin")) else listed

@@ -24,14 +24,14 @@ def run(*arguments: object) -> subprocess.CompletedProcess:
 
 def test_every_arm_is_measured_and_written(tmp_path):
     out = tmp_path / "out.json"
-    result = run("--model", MODEL, "--data", DATA, "--steps", 4, "--stock-steps", 4, "--json", out)
+    result = run("--model", MODEL, "--data", DATA, "--steps", 4, "--baseline-steps", 4, "--json", out)
     assert result.returncode == 0, result.stderr
     figures = json.loads(out.read_text())
     for pair in (*figures["train"].values(), figures["evaluate"]):
-        assert pair["ratio"] == pytest.approx(pair["ours"] / pair["stock"]) and pair["stock"] > 0
+        assert pair["ratio"] == pytest.approx(pair["ours"] / pair["baseline"]) and pair["baseline"] > 0
     assert {"prompt", "prefix"} <= figures["train"].keys()
     for name in ("mfu", "peak_memory_mb"):
-        assert figures[name].keys() == {"stock", "ours"} and min(figures[name].values()) > 0
+        assert figures[name].keys() == {"baseline", "ours"} and min(figures[name].values()) > 0
     assert figures["arms"]["ours.prompt"]["steps_measured"] == 4
     assert "train.prompt: " in result.stdout and "| ours.evaluate |" in result.stdout
 

@@ -7,18 +7,18 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from embedded.demo import EXPERIMENT, MODEL, OVERRIDES, REPORT
 from ruamel.yaml import YAML
 from scipy.stats import binomtest
 
-from embedded.demo import EXPERIMENT, MODEL, OVERRIDES, REPORT
 from embedded.generate import make_judge
 from peftqa.adapters import load_adapters
 from peftqa.backbone import load_backbone, load_tokenizer
 from peftqa.metrics import predict
 from peftqa.params import read_params
+from peftqa.prompts import encode_prompts, first_token_ids
 from peftqa.records import Record, to_table
 from peftqa.scoring import label_probabilities
-from peftqa.template import encode_prompts, label_words
 from tests.conftest import ROOT
 from tests.pipeline.conftest import Clone
 
@@ -92,11 +92,14 @@ def judged(demo) -> pd.DataFrame:
     params = read_params(ROOT / "params.yaml")
     settings = params.model.model_copy(update={"dtype": "float32"})
     tokenizer = load_tokenizer(ROOT / MODEL)
-    prompts, words = encode_prompts(tokenizer, table, params.template, LABELS), label_words(tokenizer, LABELS)
+    prompts, label_token_ids = (
+        encode_prompts(tokenizer, table, params.template, LABELS),
+        first_token_ids(tokenizer, LABELS),
+    )
     right = {}
 
     def judge(variant, model):
-        probabilities = label_probabilities(model, prompts, words, batch_size=64)
+        probabilities = label_probabilities(model, prompts, label_token_ids, batch_size=64)
         right[variant] = predict(probabilities, LABELS) == table["label"].to_numpy()
 
     judge("base", load_backbone(ROOT / MODEL, settings))

@@ -6,17 +6,17 @@ from itertools import product
 import numpy as np
 import pandas as pd
 import pytest
+from embedded.demo import DATA, MODEL, OVERRIDES
 from ruamel.yaml import YAML
 from transformers import set_seed
 
-from embedded.demo import DATA, MODEL, OVERRIDES
 from embedded.generate import make_judge
 from peftqa.adapters import add_adapter, load_adapters, save_adapter
 from peftqa.backbone import load_backbone, load_tokenizer
 from peftqa.params import check_params
+from peftqa.prompts import encode_prompts, first_token_ids
 from peftqa.records import Record, clean, read_records, split_random, to_table
 from peftqa.scoring import label_probabilities
-from peftqa.template import encode_prompts, label_words
 from peftqa.training import train_adapter
 from stages.train import encode_examples
 from tests.conftest import ROOT
@@ -66,7 +66,7 @@ def backbone(params, how: dict):
 @pytest.fixture(scope="module")
 def trained(params, tokenizer, parts, tmp_path_factory):
     """For each arithmetic, adapter and seed: the lowest validation log loss and the folder of the adapter."""
-    words = label_words(tokenizer, params.data.labels)
+    label_token_ids = first_token_ids(tokenizer, params.data.labels)
     examples = {name: encode_examples(tokenizer, parts[name], params) for name in ("train", "val")}
     results = {}
     for adapter, run in RUNS.items():
@@ -76,7 +76,7 @@ def trained(params, tokenizer, parts, tmp_path_factory):
             set_seed(seed)
             model = add_adapter(backbone(params, changes), params.adapters[adapter], tokenizer)
             records = train_adapter(
-                model, examples["train"], examples["val"], params.data.labels, words, settings,
+                model, examples["train"], examples["val"], params.data.labels, label_token_ids, settings,
                 run["learning_rate"], seed, folder / "checkpoints", lambda record: None,
             )  # fmt: skip
             save_adapter(model, folder / "adapter", str(MODEL), None)
@@ -89,12 +89,12 @@ def test_the_same_adapter_gives_the_same_label_on_99_percent_of_questions(params
     """On the 89 test questions and 2,000 made for this alone."""
     raw = make_judge(JUDGE_SEED, json.loads((ROOT / DATA).read_text()))
     fresh = to_table({pmid: Record.model_validate(record) for pmid, record in raw.items()})
-    words = label_words(tokenizer, params.data.labels)
+    label_token_ids = first_token_ids(tokenizer, params.data.labels)
     table = pd.concat([parts["test"], fresh], ignore_index=True)
     prompts = encode_prompts(tokenizer, table, params.template, params.data.labels)
     _, folder = trained["plain", adapter, 42]
     plain, fast = (
-        label_probabilities(load_adapters(backbone(params, how), {"0": folder}), prompts, words, 64).argmax(1)
+        label_probabilities(load_adapters(backbone(params, how), {"0": folder}), prompts, label_token_ids, 64).argmax(1)
         for how in ARITHMETIC.values()
     )
     print(f"{adapter}: the same label on {np.mean(plain == fast):.2%} of {len(table)}")

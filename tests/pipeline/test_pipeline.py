@@ -183,7 +183,7 @@ def test_other_methods_are_new_keys_and_no_new_code(finished, new_clone, model_p
     clone = new_clone("methods")
     methods = {
         "lora": "{method: lora, r: 2, alpha: 4, learning_rate: 0.01}",
-        "stock_prefix": "{method: prefix_tuning, num_virtual_tokens: 5, learning_rate: 0.01}",
+        "peft_prefix": "{method: prefix_tuning, num_virtual_tokens: 5, learning_rate: 0.01}",
     }
     path, yaml = clone.folder / "params.yaml", YAML()
     params = yaml.load(path)

@@ -23,12 +23,12 @@ ADAPTERS = {
     "prefix_text": {"method": "kv_prefix", "num_virtual_tokens": 3, "init": "text", "init_text": "yes or no"},
     "prefix_mlp": {"method": "kv_prefix", "num_virtual_tokens": 3, "init": "random", "reparametrization": 16},
     "decoder_prefix": {"method": "kv_prefix", "num_virtual_tokens": 3, "init": "random", "target": ["decoder"]},
-    "stock_prefix": {"method": "prefix_tuning", "num_virtual_tokens": 3},
+    "peft_prefix": {"method": "prefix_tuning", "num_virtual_tokens": 3},
     "lora": {"method": "lora", "r": 2, "alpha": 4},
     "ia3": {"method": "ia3"},
 }
-# Half of stock prefix tuning's parameters are made and counted but never read on T5 (FAQ in README).
-DEAD_PARAMETERS = {"stock_prefix"}
+# Half of PEFT's prefix tuning's parameters are made and counted but never read on T5 (FAQ in README).
+DEAD_PARAMETERS = {"peft_prefix"}
 BATCH = {
     "input_ids": torch.tensor([[5, 6, 7, 8, 1], [9, 10, 1, 0, 0]]),
     "attention_mask": torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]]),

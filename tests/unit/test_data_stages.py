@@ -6,7 +6,6 @@ import pandas as pd
 import pytest
 
 from peftqa.records import read_table
-from stages.download import resolve_source
 
 
 @pytest.fixture
@@ -90,10 +89,3 @@ print({"torch", "transformers", "peft", "dvc"} & set(sys.modules))
     out, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
     assert out.splitlines()[-1] == "set()"
-
-
-def test_the_environment_overrides_the_source(tmp_path):
-    assert resolve_source(None, "https://host/a.json") == "https://host/a.json"
-    assert resolve_source("", "https://host/a.json") == "https://host/a.json"
-    assert resolve_source("/b.json", "https://host/a.json") == "/b.json"
-    assert resolve_source(None, str(tmp_path / "a.json")) == str(tmp_path / "a.json")

@@ -123,7 +123,7 @@ def test_an_answer_outside_the_labels_is_an_error_and_no_class():
 
 def test_a_true_label_outside_the_labels_is_refused():
     with pytest.raises(ValueError, match="'maybe' is none of"):
-        metrics.label_codes(["yes", "maybe"], TWO)
+        metrics.encode_labels(["yes", "maybe"], TWO)
 
 
 def test_of_equal_probabilities_the_first_label_is_predicted_as_at_threshold_a_half():
@@ -146,7 +146,7 @@ def test_curves_enclose_the_areas_that_the_figures_name(labels):
     roc = metrics.roc_points(probabilities, truth, labels)
     areas = [np.trapezoid(curve["tpr"], curve["fpr"]) for _, curve in roc.groupby("label")]
     assert len(areas) == (1 if labels == TWO else 3)
-    assert np.mean(areas) == pytest.approx(metrics.roc_auc(probabilities, metrics.label_codes(truth, labels)))
+    assert np.mean(areas) == pytest.approx(metrics.roc_auc(probabilities, metrics.encode_labels(truth, labels)))
     for label, curve in metrics.precision_recall_points(probabilities, truth, labels).groupby("label"):
         steps = np.diff(curve["recall"]) @ curve["precision"][1:]
         expected = average_precision_score(truth == label, probabilities[:, labels.index(label)])

@@ -93,13 +93,13 @@ def test_too_few_discordant_questions_show_no_difference_at_all():
 
 
 def test_weights_are_resamples_of_the_questions_and_repeat_with_their_seed():
-    weights = sig.question_weights(89, 500, 42)
+    weights = sig.bootstrap_weights(89, 500, 42)
     assert weights.shape == (500, 89)
     assert (weights.sum(axis=1) == 89).all()
     assert weights.min() == 0 and (weights == weights.astype(int)).all()
     assert weights.mean(axis=0) == pytest.approx(np.ones(89), abs=0.25)
-    assert (weights == sig.question_weights(89, 500, 42)).all()
-    assert (weights != sig.question_weights(89, 500, 43)).any()
+    assert (weights == sig.bootstrap_weights(89, 500, 42)).all()
+    assert (weights != sig.bootstrap_weights(89, 500, 43)).any()
 
 
 def by_scikit_learn(probabilities: np.ndarray, codes: np.ndarray, weights: np.ndarray) -> dict[str, float]:
@@ -123,7 +123,7 @@ def by_scikit_learn(probabilities: np.ndarray, codes: np.ndarray, weights: np.nd
 def test_scores_of_resamples_agree_with_scikit_learn(labels, n):
     # The small sets have resamples without one of the labels, or with one answer alone.
     probabilities, codes = example(labels, seeds=2, n=n)
-    weights = sig.question_weights(n, 20, 1)
+    weights = sig.bootstrap_weights(n, 20, 1)
     scores = sig.weighted_scores(probabilities, codes, weights)
     assert set(scores) == set(sig.BOOTSTRAPPED)
     for resample, seed in itertools.product(range(20), range(2)):
@@ -135,7 +135,7 @@ def test_scores_of_resamples_agree_with_scikit_learn(labels, n):
 def test_scores_of_a_variant_that_always_gives_one_answer(labels):
     _, codes = example(labels)
     probabilities = np.tile([0.8] + [0.2 / (labels - 1)] * (labels - 1), (1, len(codes), 1))
-    scores = sig.weighted_scores(probabilities, codes, sig.question_weights(len(codes), 50, 1))
+    scores = sig.weighted_scores(probabilities, codes, sig.bootstrap_weights(len(codes), 50, 1))
     assert (scores["mcc"] == 0).all()
     assert scores["macro_f1"] == pytest.approx(2 * scores["accuracy"] / (1 + scores["accuracy"]) / labels)
 
@@ -143,7 +143,7 @@ def test_scores_of_a_variant_that_always_gives_one_answer(labels):
 def test_intervals_of_a_difference_agree_with_scipys_bootstrap():
     first, codes = example(2, n=89)
     second = example(2, n=89, seed=5)[0]
-    weights = sig.question_weights(89, 10_000, 42)
+    weights = sig.bootstrap_weights(89, 10_000, 42)
     one, other = (sig.bootstrap_scores(variant, codes, weights, [seed]) for seed, variant in enumerate((first, second)))
     ours = sig.percentile_interval(one["log_loss"] - other["log_loss"], 0.95)
     loss = -np.log(first[0, np.arange(89), codes]), -np.log(second[0, np.arange(89), codes])
@@ -160,14 +160,14 @@ def test_intervals_of_a_difference_agree_with_scipys_bootstrap():
 
 def test_the_spread_of_bootstrapped_accuracy_is_its_standard_error():
     probabilities, codes = example(2, n=89)
-    scores = sig.bootstrap_scores(probabilities, codes, sig.question_weights(89, 10_000, 42), [1])
+    scores = sig.bootstrap_scores(probabilities, codes, sig.bootstrap_weights(89, 10_000, 42), [1])
     accuracy = np.mean(probabilities[0].argmax(axis=1) == codes)
     assert scores["accuracy"].std() == pytest.approx(np.sqrt(accuracy * (1 - accuracy) / 89), rel=0.05)
 
 
 def test_one_seed_adds_no_spread():
     probabilities, codes = example(3)
-    weights = sig.question_weights(len(codes), 100, 1)
+    weights = sig.bootstrap_weights(len(codes), 100, 1)
     scores = sig.bootstrap_scores(probabilities, codes, weights, [1])
     for name, values in sig.weighted_scores(probabilities, codes, weights).items():
         assert (scores[name] == values[:, 0]).all()
@@ -177,7 +177,7 @@ def test_seeds_are_resampled_too_and_each_variant_draws_its_own():
     codes = np.zeros(10, dtype=int)
     right, wrong = np.tile([0.9, 0.1], (10, 1)), np.tile([0.1, 0.9], (10, 1))
     probabilities = np.stack([right, wrong])
-    weights = sig.question_weights(10, 4000, 1)
+    weights = sig.bootstrap_weights(10, 4000, 1)
     drawn = sig.bootstrap_scores(probabilities, codes, weights, [1])["accuracy"]
     shares = [np.mean(drawn == value) for value in (0, 0.5, 1)]
     assert shares == pytest.approx([0.25, 0.5, 0.25], abs=0.03)

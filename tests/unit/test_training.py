@@ -17,7 +17,7 @@ from transformers.trainer_utils import EvalPrediction
 from peftqa.adapters import add_adapter
 from peftqa.encoder_outputs import encoder_is_constant
 from peftqa.errors import UserError
-from peftqa.params import KVPrefix, LoRA, PromptTuning, StockPrefixTuning, Train
+from peftqa.params import KVPrefix, LoRA, PEFTPrefixTuning, PromptTuning, Train
 from peftqa.training import collate, epoch_records, last_complete_checkpoint, train_adapter, validation_metrics
 from tests.conftest import ROOT
 from tests.tiny import tiny_t5, tiny_tokenizer
@@ -147,7 +147,7 @@ def test_a_loss_that_is_no_number_stops_training_with_a_sentence(tmp_path):
         train(tmp_path, learning_rate=1e30, max_grad_norm=1e30)
 
 
-STOCK = StockPrefixTuning(method="prefix_tuning", learning_rate=0.05, num_virtual_tokens=3)
+STOCK = PEFTPrefixTuning(method="prefix_tuning", learning_rate=0.05, num_virtual_tokens=3)
 DECODER_ONLY = KVPrefix(
     method="kv_prefix", learning_rate=0.05, num_virtual_tokens=3, init="random", target=["decoder", "cross"]
 )

@@ -9,11 +9,11 @@ import numpy as np
 import pandas as pd
 
 from peftqa.errors import UserError
-from peftqa.params import Template
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+    from peftqa.params import Template
 
 ROWS_AT_ONCE = 256  # lists of Python's integers take many times the memory of their text, so few exist at once
 
@@ -33,7 +33,7 @@ def encode_prompts(
     """Token ids of each row's prompt, int32, at most `template.max_tokens` long, end-of-sequence token included.
 
     The parts around the abstract are tokenised by themselves; an abstract that does not fit loses tokens at its
-    beginning (`keep: tail`) or end (`keep: head`), never the question or the instruction. Pieces of T5's tokenizer do
+    beginning (`truncation_side: left`) or end (`truncation_side: right`), never the question or the instruction. Pieces of T5's tokenizer do
     not cross white space, so parts joined are the ids of the whole text.
 
     table: columns id, question, context. examples: ids put before every prompt, not counted in max_tokens.
@@ -61,13 +61,13 @@ def encode_prompts(
                     f"alone take {template.max_tokens - room} tokens; set template.max_tokens to at least that."
                 )
             cut = max(len(context) - room, 0)
-            context = context[cut:] if template.keep == "tail" else context[: len(context) - cut]
+            context = context[cut:] if template.truncation_side == "left" else context[: len(context) - cut]
             ids = [*examples, *head, *context, *tail, tokenizer.eos_token_id]
             prompts.append(np.array(ids, dtype=np.int32))
     return prompts
 
 
-def label_words(tokenizer: PreTrainedTokenizerBase, labels: Sequence[str]) -> list[int]:
+def first_token_ids(tokenizer: PreTrainedTokenizerBase, labels: Sequence[str]) -> list[int]:
     """The token id that begins each label's answer, in the order of `labels`.
 
     Raises UserError where two labels begin alike: their first decoder step could not tell them apart.
@@ -87,16 +87,25 @@ def encode_answers(tokenizer: PreTrainedTokenizerBase, answers: Sequence[str]) -
     return [[*answer, tokenizer.eos_token_id] for answer in ids]
 
 
-def solved_examples(
+def encode_examples(
+    tokenizer: PreTrainedTokenizerBase, table: pd.DataFrame, template: Template, labels: Sequence[str]
+) -> list[dict]:
+    """What training reads, an entry a row of `table`: {"input_ids": prompt, "labels": answer}, token ids both."""
+    prompts = encode_prompts(tokenizer, table, template, labels)
+    answers = encode_answers(tokenizer, table["label"])
+    return [{"input_ids": prompt, "labels": answer} for prompt, answer in zip(prompts, answers, strict=True)]
+
+
+def few_shot_examples(
     tokenizer: PreTrainedTokenizerBase,
     train: pd.DataFrame,
     template: Template,
     labels: Sequence[str],
     count: int,
     max_tokens: int,
-    seed: int,
+    seed: int | Sequence[int],
 ) -> list[int]:
-    """Token ids of solved training examples for few-shot prompting (Brown et al. 2020, arXiv 2005.14165).
+    """Token ids of training examples with their answers, for few-shot prompting (Brown et al. 2020, arXiv 2005.14165).
 
     `count` rows are drawn at random, as many of each label as of the others (the first labels get what is left over),
     and taken shortest first, as long as they fit into `max_tokens` together.

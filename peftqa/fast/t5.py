@@ -1,6 +1,6 @@
 """The fast path: a frozen T5 that computes the same function as transformers' own in a third of the time.
 
-`speed_up` replaces the forward pass of single modules, in place; the model stays transformers' model, with its
+`patch_t5` replaces the forward pass of single modules, in place; the model stays transformers' model, with its
 parameters, and PEFT's adapters go on it as before. Where a module is not as expected (an adapter has taken the place
 of a layer, a key-value cache is in use), it computes as transformers wrote it.
 """
@@ -16,7 +16,7 @@ from transformers.activations import NewGELUActivation
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from peftqa.kernels import PackedLinear, biased_attention, compiled, gated_gelu, rms_norm
+from peftqa.fast.kernels import PackedLinear, biased_attention, compiled, gated_gelu, rms_norm
 from peftqa.kv_prefix import support_attention
 
 # T5, mT5 and UMT5 name their modules alike.
@@ -46,7 +46,7 @@ AttentionMaskInterface.register("fused", sdpa_mask)
 support_attention("fused", fused_attention, sdpa_mask)
 
 
-def speed_up(model: PreTrainedModel) -> PreTrainedModel:
+def patch_t5(model: PreTrainedModel) -> PreTrainedModel:
     """Replace forward passes of a frozen T5, mT5 or UMT5, in place; attention is chosen by its name "fused".
 
     Its weights must stay what they are: packed copies of them are made, and none has a gradient.

@@ -9,9 +9,9 @@ from transformers import MT5Config, MT5ForConditionalGeneration, UMT5Config, UMT
 from peftqa.adapters import add_adapter
 from peftqa.backbone import choose_attention, load_backbone, load_tokenizer
 from peftqa.errors import UserError
-from peftqa.fast_t5 import speed_up
-from peftqa.kernels import compile_library
-from peftqa.params import IA3, KVPrefix, LoRA, Model, PromptTuning, StockPrefixTuning
+from peftqa.fast.kernels import compile_library
+from peftqa.fast.t5 import patch_t5
+from peftqa.params import IA3, KVPrefix, LoRA, Model, PEFTPrefixTuning, PromptTuning
 from peftqa.scoring import probabilities_and_answers
 from tests.tiny import SHAPE, save_tiny_checkpoint, tiny_t5, tiny_tokenizer, untie
 
@@ -20,7 +20,7 @@ ADAPTERS = {
     "prompt": PromptTuning(method="prompt_tuning", num_virtual_tokens=4, init="random", **RATE),
     "prefix": KVPrefix(method="kv_prefix", num_virtual_tokens=3, init="text", init_text="answer yes or no", **RATE),
     "prefix_cross": KVPrefix(method="kv_prefix", num_virtual_tokens=3, target=["cross"], init="random", **RATE),
-    "stock_prefix": StockPrefixTuning(method="prefix_tuning", num_virtual_tokens=3, **RATE),
+    "peft_prefix": PEFTPrefixTuning(method="prefix_tuning", num_virtual_tokens=3, **RATE),
     "lora": LoRA(method="lora", r=2, alpha=4, **RATE),
     "ia3": IA3(method="ia3", **RATE),
 }
@@ -39,7 +39,7 @@ def frozen(model, fast: bool, attention: str):
     model.set_attn_implementation(attention)
     for config in (model.config, model.get_decoder().config):
         config.use_cache = False
-    return speed_up(model) if fast else model
+    return patch_t5(model) if fast else model
 
 
 def with_adapter(name, model):

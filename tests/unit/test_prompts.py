@@ -6,8 +6,8 @@ from transformers import AutoTokenizer
 
 from peftqa.errors import UserError
 from peftqa.params import Template, read_params
+from peftqa.prompts import encode_answers, encode_prompts, few_shot_examples, first_token_ids, name_labels
 from peftqa.records import clean, read_records, to_table
-from peftqa.template import encode_answers, encode_prompts, label_words, name_labels, solved_examples
 from tests.conftest import ROOT
 from tests.tiny import tiny_tokenizer
 
@@ -74,17 +74,17 @@ def test_the_instruction_names_the_labels_in_use():
 
 def test_label_words_are_the_first_tokens_of_the_labels():
     tokenizer = tiny_tokenizer()
-    assert label_words(tokenizer, LABELS) == tokenizer.convert_tokens_to_ids(["▁yes", "▁no"])
+    assert first_token_ids(tokenizer, LABELS) == tokenizer.convert_tokens_to_ids(["▁yes", "▁no"])
 
 
 def test_labels_that_begin_alike_are_refused():
     with pytest.raises(UserError, match="first tokens"):
-        label_words(tiny_tokenizer(), ["xa", "xb"])  # both begin with the token for a lone white space
+        first_token_ids(tiny_tokenizer(), ["xa", "xb"])  # both begin with the token for a lone white space
 
 
 def test_an_answer_ends_with_the_end_of_the_sequence():
     tokenizer = tiny_tokenizer()
-    assert encode_answers(tokenizer, ["no"]) == [[*label_words(tokenizer, ["no"]), tokenizer.eos_token_id]]
+    assert encode_answers(tokenizer, ["no"]) == [[*first_token_ids(tokenizer, ["no"]), tokenizer.eos_token_id]]
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +96,7 @@ def flan_tokenizer():
 
 
 def test_flan_t5s_label_words_are_the_known_ones(flan_tokenizer):
-    assert label_words(flan_tokenizer, ["yes", "no", "maybe"]) == [4273, 150, 2087]
+    assert first_token_ids(flan_tokenizer, ["yes", "no", "maybe"]) == [4273, 150, 2087]
 
 
 def test_on_the_real_records_joined_parts_are_the_tokens_of_the_whole_text(flan_tokenizer, real_file):
@@ -129,7 +129,7 @@ TRAIN = pd.DataFrame(
 
 def test_solved_examples_hold_as_many_of_each_label_and_come_shortest_first():
     tokenizer = tiny_tokenizer()
-    text = decoded(solved_examples(tokenizer, TRAIN, template(), LABELS, count=4, max_tokens=1000, seed=1))
+    text = decoded(few_shot_examples(tokenizer, TRAIN, template(), LABELS, count=4, max_tokens=1000, seed=1))
     examples = text.split("question:")[1:]
     assert len(examples) == 4 and [len(e) for e in examples] == sorted(len(e) for e in examples)
     assert sum(e.strip().endswith("or no yes") for e in examples) == 2
@@ -138,14 +138,14 @@ def test_solved_examples_hold_as_many_of_each_label_and_come_shortest_first():
 
 def test_solved_examples_stop_where_the_next_does_not_fit():
     tokenizer = tiny_tokenizer()
-    whole = solved_examples(tokenizer, TRAIN, template(), LABELS, count=4, max_tokens=1000, seed=1)
-    fewer = solved_examples(tokenizer, TRAIN, template(), LABELS, count=4, max_tokens=len(whole) - 1, seed=1)
+    whole = few_shot_examples(tokenizer, TRAIN, template(), LABELS, count=4, max_tokens=1000, seed=1)
+    fewer = few_shot_examples(tokenizer, TRAIN, template(), LABELS, count=4, max_tokens=len(whole) - 1, seed=1)
     assert fewer and whole[: len(fewer)] == fewer and decoded(fewer).count("question:") == 3
 
 
 def test_solved_examples_that_cannot_be_had_are_refused():
     tokenizer = tiny_tokenizer()
     with pytest.raises(UserError, match="asks for 15 examples labelled yes"):
-        solved_examples(tokenizer, TRAIN, template(), LABELS, count=30, max_tokens=1000, seed=1)
+        few_shot_examples(tokenizer, TRAIN, template(), LABELS, count=30, max_tokens=1000, seed=1)
     with pytest.raises(UserError, match="few_shot_max_tokens is 3"):
-        solved_examples(tokenizer, TRAIN, template(), LABELS, count=2, max_tokens=3, seed=1)
+        few_shot_examples(tokenizer, TRAIN, template(), LABELS, count=2, max_tokens=3, seed=1)

@@ -16,9 +16,9 @@ from peftqa.comparison import p_text
 from peftqa.metrics import predict
 from peftqa.params import Params
 from peftqa.predictions import SplitPredictions
+from peftqa.prompts import name_labels
+from peftqa.report.wording import FIGURES, LOWER_IS_BETTER, figure, finding, interval, listed, percent, points
 from peftqa.significance import BOOTSTRAPPED
-from peftqa.template import name_labels
-from peftqa.wording import FIGURES, LOWER_IS_BETTER, figure, finding, interval, listed, percent, points
 
 TEMPLATES = Path(__file__).parent / "templates"
 REFERENCE_ROWS = {

@@ -10,7 +10,7 @@ from peftqa.comparison import compare
 from peftqa.params import METHODS, check_params, read_params
 from peftqa.predictions import SplitPredictions
 from peftqa.report import describe
-from peftqa.wording import figure, finding, interval, listed, signed
+from peftqa.report.wording import figure, finding, interval, listed, signed
 from tests.conftest import ROOT
 
 MINUS = "\N{MINUS SIGN}"

@@ -1,0 +1,116 @@
+"""Curves from label probabilities, as tables for `dvc plots` and the report. Imports no torch.
+
+`probabilities`, `truth` and `labels` are as in metrics.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from sklearn.metrics import confusion_matrix, precision_recall_curve, roc_curve
+
+from peftqa.errors import UserError
+from peftqa.metrics import answers_by_confidence, encode_labels, reliability_points
+from peftqa.palette import variant_color
+from peftqa.predictions import predict
+
+
+def curves(
+    probabilities: np.ndarray, truth: Sequence[str], labels: Sequence[str], bins: int
+) -> dict[str, pd.DataFrame]:
+    """Every curve under the name of its data file: `roc precision_recall reliability confusion risk_coverage`."""
+    return {
+        "roc": roc_points(probabilities, truth, labels),
+        "precision_recall": precision_recall_points(probabilities, truth, labels),
+        "reliability": reliability_points(probabilities, truth, labels, bins),
+        "confusion": confusion_points(probabilities, truth, labels),
+        "risk_coverage": risk_coverage_points(probabilities, truth, labels),
+    }
+
+
+def roc_points(probabilities: np.ndarray, truth: Sequence[str], labels: Sequence[str]) -> pd.DataFrame:
+    """ROC curve: `label fpr tpr`, from (0, 0) to (1, 1).
+
+    Two labels have one curve, of `labels[0]`; more have one each, against the rest. A label that is absent from truth,
+    or alone in it, has none.
+    """
+
+    def points(positive: np.ndarray, score: np.ndarray) -> dict[str, np.ndarray]:
+        fpr, tpr, _ = roc_curve(positive, score)
+        return {"fpr": fpr, "tpr": tpr}
+
+    return _one_versus_rest(points, ["fpr", "tpr"], probabilities, truth, labels)
+
+
+def precision_recall_points(probabilities: np.ndarray, truth: Sequence[str], labels: Sequence[str]) -> pd.DataFrame:
+    """Precision-recall curve: `label recall precision`, by rising recall; labels as in `roc_points`."""
+
+    def points(positive: np.ndarray, score: np.ndarray) -> dict[str, np.ndarray]:
+        precision, recall, _ = precision_recall_curve(positive, score, drop_intermediate=True)
+        return {"recall": recall[::-1], "precision": precision[::-1]}
+
+    return _one_versus_rest(points, ["recall", "precision"], probabilities, truth, labels)
+
+
+def confusion_points(probabilities: np.ndarray, truth: Sequence[str], labels: Sequence[str]) -> pd.DataFrame:
+    """Confusion matrix, one row a cell: `actual predicted count share`; share of the actual label's rows, 0 of none."""
+    matrix = confusion_matrix(list(truth), list(predict(probabilities, labels)), labels=list(labels))
+    shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+    size = len(labels)
+    return pd.DataFrame(
+        {
+            "actual": np.repeat(list(labels), size),
+            "predicted": np.tile(list(labels), size),
+            "count": matrix.ravel(),
+            "share": shares.ravel(),
+        }
+    )
+
+
+def risk_coverage_points(probabilities: np.ndarray, truth: Sequence[str], labels: Sequence[str]) -> pd.DataFrame:
+    """Risk-coverage curve: `coverage risk confidence`, one row a distinct confidence, falling.
+
+    `risk` is the share of errors among the answers of at least that confidence, `coverage` their share of all rows
+    (El-Yaniv and Wiener 2010). Answers of equal confidence enter together: the curve does not depend on row order.
+    """
+    levels, kept, right = answers_by_confidence(probabilities, truth, labels)
+    return pd.DataFrame({"coverage": kept / kept[-1], "risk": 1 - right / kept, "confidence": levels})
+
+
+def training_curve(folder: Path, value: str, series: Mapping[str, str]) -> pd.DataFrame:
+    """What DVCLive wrote of one run: columns split, epoch and the value, which `series` names by split."""
+    epochs = read_text_table(folder / "epoch.tsv")["epoch"]
+    values = {split: read_text_table(folder / f"{path}.tsv")[value] for split, path in series.items()}
+    return pd.concat(
+        [pd.DataFrame({"split": split, "epoch": epochs, value: column}) for split, column in values.items()],
+        ignore_index=True,
+    )
+
+
+def join_curves(parts: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """One table of every variant's curve, with columns variant and color; empty where there is no variant."""
+    tables = [part.assign(variant=name, color=variant_color(name)) for name, part in parts.items()]
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+
+
+def read_text_table(path: Path) -> pd.DataFrame:
+    """A table of text: numbers keep the digits that they were written with. Raises UserError where there is none."""
+    try:
+        return pd.read_csv(path, dtype=str, keep_default_na=False, sep="\t" if path.suffix == ".tsv" else ",")
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing; run `dvc repro`.") from None
+
+
+def _one_versus_rest(points, columns, probabilities, truth, labels) -> pd.DataFrame:
+    y_true = encode_labels(truth, labels)
+    tables = [pd.DataFrame(columns=["label", *columns])]
+    for column in [0] if len(labels) == 2 else range(len(labels)):
+        positive = y_true == column
+        if 0 < positive.sum() < len(positive):
+            table = pd.DataFrame(points(positive, probabilities[:, column]))
+            table.insert(0, "label", labels[column])
+            tables.append(table)
+    return pd.concat(tables[1:] or tables, ignore_index=True)

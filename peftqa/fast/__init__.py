@@ -1,0 +1,36 @@
+"""What may be skipped: the same functions of a frozen T5, computed faster. Imported only where `model.fast` is on.
+
+Read `t5` for what is replaced in the model and `kernels` for the operations that take its place.
+"""
+
+from __future__ import annotations
+
+import torch
+from transformers import PreTrainedModel
+
+from peftqa.errors import UserError
+from peftqa.fast.kernels import compile_library
+from peftqa.fast.t5 import patch_t5
+
+__all__ = ["choose_attention", "describe", "patch_t5"]
+
+
+def choose_attention(name: str, dropout: float, device: torch.device) -> str:
+    """The attention implementation for `model.attention`: auto, fused, sdpa or eager.
+
+    auto is fused, the project's own, where it can run: on a CPU with a C++ compiler, without dropout.
+    Raises UserError where fused is asked for and cannot run.
+    """
+    library, how = compile_library()
+    hindrance = "on a GPU" if device.type != "cpu" else how if library is None else None
+    if name == "fused" and hindrance:
+        raise UserError(f"model.attention: fused cannot run here ({hindrance}); set it to auto, or to sdpa.")
+    if name == "auto":
+        return "sdpa" if hindrance or dropout else "fused"
+    return name
+
+
+def describe(model: PreTrainedModel) -> str:
+    """Who computes, in a few words for the log."""
+    library, how = (None, "a GPU") if model.device.type != "cpu" else compile_library()
+    return f"fast path, kernels {how if library else f'of PyTorch ({how})'}"

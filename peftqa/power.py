@@ -1,0 +1,87 @@
+"""What a protocol could show, planned before it runs: power, and the smallest difference that it finds often enough."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from scipy.optimize import brentq
+from scipy.stats import binom, nct, t
+
+
+def mcnemar_power(difference: float, discordance: float, n: int, alpha: float) -> float:
+    """Chance that the exact McNemar test at `alpha` rejects on n questions.
+
+    discordance: probability that just one of two classifiers is right; difference: true difference in accuracy, at
+    most the discordance. Exact and unconditional: the number of discordant questions is binomial (Duffy 1984,
+    Biometrics 40:1005-1015).
+    """
+    share = (1 + difference / discordance) / 2  # of discordant questions that favour the better classifier
+    sizes = np.arange(n + 1)
+    # The largest k with two-sided p = 2 P(X <= k) <= alpha under a fair coin; -1 where there is none.
+    limit = binom.ppf(alpha / 2, sizes, 0.5)
+    limit -= binom.cdf(limit, sizes, 0.5) > alpha / 2 * (1 + 1e-12)
+    reject = binom.cdf(limit, sizes, share) + binom.sf(sizes - limit - 1, sizes, share)
+    return float(binom.pmf(sizes, n, discordance) @ reject)
+
+
+def runs_power(
+    difference: float,
+    discordance: float,
+    n: int,
+    alpha: float,
+    *,
+    run_sd: float,
+    seeds: int,
+    folds: int = 1,
+    trained: int = 2,
+) -> float:
+    """Chance that `seeds_t`, or with one seed `folds_t`, rejects a true difference in accuracy at `alpha`.
+
+    discordance: of two single runs; run_sd: standard deviation of a run's expected accuracy, beyond the luck of single
+    questions, independent between folds and seeds; trained: how many of the two variants are. n counts the questions of
+    all folds. By the noncentral t distribution; exact for neither, since the degrees of freedom are estimated.
+    Raises ValueError for a single run, which shows no run noise.
+    """
+    if seeds * folds == 1:
+        raise ValueError("a single run each: use mcnemar_power")
+    questions, run = (discordance - difference**2) / n, run_sd**2 / (seeds * folds)
+    error = questions + trained * run
+    df = folds - 1 if seeds == 1 else error**2 / (questions**2 / (n - 1) + trained * run**2 / (seeds - 1))
+    limit, shift = t.isf(alpha / 2, df), difference / np.sqrt(error)
+    # The second tail is mirrored: for a large shift scipy's cdf at -limit is nan.
+    return float(nct.sf(limit, df, shift) + nct.sf(limit, df, -shift))
+
+
+def smallest_detectable_difference(discordance: float, n: int, alpha: float, power: float) -> float | None:
+    """The smallest true difference in accuracy that the exact McNemar test shows with probability `power`.
+
+    Solves `mcnemar_power` at the given rate of discordance, which bounds the difference. None where even a difference
+    as large as that is not shown often enough, as when the two never differ.
+    """
+    return _smallest(lambda difference: mcnemar_power(difference, discordance, n, alpha), discordance, power)
+
+
+def smallest_detectable_over_runs(
+    discordance: float,
+    n: int,
+    alpha: float,
+    power: float,
+    *,
+    run_sd: float,
+    seeds: int,
+    folds: int = 1,
+    trained: int = 2,
+) -> float | None:
+    """As `smallest_detectable_difference`, for the tests of `runs_power`."""
+    runs = {"run_sd": run_sd, "seeds": seeds, "folds": folds, "trained": trained}
+    return _smallest(lambda difference: runs_power(difference, discordance, n, alpha, **runs), discordance, power)
+
+
+def _smallest(power_at: Callable[[float], float], bound: float, power: float) -> float | None:
+    """The smallest difference, from 0 to `bound`, whose power is `power`; None where there is none."""
+    if bound == 0 or power_at(bound) < power:
+        return None
+    if power_at(0.0) >= power:
+        return 0.0
+    return float(brentq(lambda difference: power_at(difference) - power, 0.0, bound, xtol=1e-9))

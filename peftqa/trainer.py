@@ -1,0 +1,126 @@
+"""transformers' Trainer as this project uses it: what a checkpoint holds, and what is told once an epoch.
+
+`AdapterTrainer` leans on these private methods of Trainer (transformers 5.23): `_save`, `_load_from_checkpoint` and
+`_load_best_model`. A release that renames one fails the resuming tests in tests/unit/test_training.py.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from tqdm import tqdm
+from transformers import Trainer, TrainerCallback
+from transformers.trainer import TRAINER_STATE_NAME
+
+from peftqa.errors import UserError
+
+WEIGHTS = "trainable.safetensors"
+
+
+class AdapterTrainer(Trainer):
+    """Trainer whose checkpoints hold the trained tensors under their own names.
+
+    PEFT's adapter format is made for use, not for resuming: a reparametrized prefix is saved as what it computes, and
+    the network that computes it would be lost.
+    """
+
+    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        if self.args.should_save:
+            Path(output_dir).mkdir(parents=True, exist_ok=True)
+            tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self._trained().items()}
+            save_file(tensors, Path(output_dir, WEIGHTS))
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
+        saved = load_file(Path(resume_from_checkpoint, WEIGHTS))
+        with torch.no_grad():
+            for name, tensor in self._trained().items():
+                tensor.copy_(saved[name])
+
+    def _load_best_model(self) -> None:
+        self._load_from_checkpoint(self.state.best_model_checkpoint)
+
+    def _trained(self) -> dict[str, torch.nn.Parameter]:
+        return {name: tensor for name, tensor in self.model.named_parameters() if tensor.requires_grad}
+
+
+class EpochReport(TrainerCallback):
+    """A progress bar over all steps in a terminal; one line an epoch everywhere; a stop where the loss is no number."""
+
+    def __init__(self, on_epoch: Callable[[dict], None], title: str, learning_rate: float) -> None:
+        self.on_epoch = on_epoch
+        self.title = title
+        self.learning_rate = learning_rate
+        self.bar: tqdm | None = None
+
+    def on_train_begin(self, args, state, control, **kwargs) -> None:
+        if not state.is_world_process_zero:
+            return
+        records = epoch_records(state.log_history)
+        if records:
+            print(f"{self.title}: resumed after epoch {records[-1]['epoch']}", flush=True)
+        for record in records:
+            self.on_epoch(record)
+        self.bar = tqdm(total=state.max_steps, initial=state.global_step, desc=self.title, unit="step", disable=None)
+
+    def on_step_end(self, args, state, control, **kwargs) -> None:
+        if self.bar is not None:
+            self.bar.update(state.global_step - self.bar.n)
+
+    def on_evaluate(self, args, state, control, **kwargs) -> None:
+        record = epoch_records(state.log_history)[-1]
+        if not all(math.isfinite(value) for value in record.values()):
+            raise UserError(
+                f"{self.title}: the loss is no longer a number in epoch {record['epoch']} with learning rate "
+                f"{self.learning_rate:g}; lower the adapter's learning_rate in params.yaml."
+            )
+        if state.is_world_process_zero:
+            self.on_epoch(record)
+            with tqdm.external_write_mode():
+                print(
+                    f"{self.title} epoch {record['epoch']}/{args.num_train_epochs}: loss {record['loss']:.4f}, "
+                    f"validation loss {record['val_loss']:.4f}, label log loss {record['val_log_loss']:.4f}, "
+                    f"accuracy {record['val_accuracy']:.3f}, macro-F1 {record['val_macro_f1']:.3f}",
+                    flush=True,
+                )
+
+    def on_train_end(self, args, state, control, **kwargs) -> None:
+        if self.bar is not None:
+            self.bar.close()
+
+
+def epoch_records(log_history: Sequence[dict]) -> list[dict]:
+    """One record an epoch out of Trainer's log, which has an entry for training and one for validation."""
+    losses = {entry["step"]: entry["loss"] for entry in log_history if "loss" in entry}
+    return [
+        {
+            "epoch": round(entry["epoch"]),
+            "step": entry["step"],
+            "loss": losses[entry["step"]],
+            **{f"val_{name}": entry[f"eval_{name}"] for name in ("loss", "log_loss", "accuracy", "macro_f1")},
+        }
+        for entry in log_history
+        if "eval_loss" in entry
+    ]
+
+
+def last_complete_checkpoint(folder: Path) -> str | None:
+    """The newest checkpoint in `folder` that was written to its end, or None.
+
+    Trainer writes its state last, so a checkpoint whose state is missing or cut short is one that was being written
+    when the process was killed.
+    """
+
+    def complete(checkpoint: Path) -> bool:
+        try:
+            json.loads((checkpoint / TRAINER_STATE_NAME).read_text())
+        except (OSError, ValueError):
+            return False
+        return True
+
+    found = [checkpoint for checkpoint in folder.glob("checkpoint-*") if complete(checkpoint)]
+    return str(max(found, key=lambda checkpoint: int(checkpoint.name.split("-")[1]))) if found else None

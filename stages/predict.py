@@ -1,0 +1,117 @@
+"""Let one run, or the frozen model, answer a fold's questions: python -m stages.predict prompt-0-42, or base-0
+
+Writes each question's label probabilities on validation and test, and beside them what evaluation needs besides.
+"""
+
+import time
+
+import numpy as np
+import pandas as pd
+
+from peftqa.adapters import adapter_size, load_adapter
+from peftqa.backbone import load_backbone, load_tokenizer, peak_memory_mb
+from peftqa.errors import UserError
+from peftqa.params import Params, read_params
+from peftqa.predictions import prediction_table
+from peftqa.prompts import encode_prompts, few_shot_examples, first_token_ids
+from peftqa.records import read_table
+from peftqa.scoring import label_probabilities, probabilities_and_answers, valid_answer_rate
+from stages import workspace
+
+TIMED_QUESTIONS = 50
+
+
+def main() -> None:
+    params = read_params(workspace.PARAMS)
+    name, fold, seed = parse_run(workspace.stage_key(), params)
+    run, labels, settings = workspace.run_path(fold, seed), params.data.labels, params.evaluate
+
+    tokenizer = load_tokenizer(workspace.BASE_MODEL)
+    label_token_ids = first_token_ids(tokenizer, labels)
+    tables = {split: read_table(workspace.fold_table(fold, split)) for split in ("val", "test")}
+    examples = []
+    if name not in params.adapters and settings.untrained[name].few_shot:
+        asked = settings.untrained[name]
+        train = read_table(workspace.fold_table(fold, "train"))
+        examples = few_shot_examples(
+            tokenizer, train, params.template, labels, asked.few_shot, asked.max_tokens, [asked.seed, fold]
+        )
+    prompts = {
+        split: encode_prompts(tokenizer, table, params.template, labels, examples) for split, table in tables.items()
+    }
+    model, about = load_backbone(workspace.BASE_MODEL, params.model), {}
+    if name in params.adapters:
+        about = adapter_size(workspace.ADAPTERS / name / run, model)
+        model = load_adapter(model, workspace.ADAPTERS / name / run)
+
+    title, probabilities = (
+        f"{name}, fold {fold}, seed {seed}" if name in params.adapters else f"{name}, fold {fold}",
+        {},
+    )
+    began = time.perf_counter()
+    probabilities["val"] = label_probabilities(
+        model, prompts["val"], label_token_ids, settings.batch_size, f"{title}, val"
+    )
+    probabilities["test"], answers = probabilities_and_answers(
+        model,
+        tokenizer,
+        prompts["test"],
+        label_token_ids,
+        settings.batch_size,
+        settings.max_new_tokens,
+        f"{title}, test",
+    )
+    seconds = time.perf_counter() - began
+
+    path = workspace.PREDICTIONS / name / run
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rows = [prediction_table(split, fold, seed, tables[split], probabilities[split], labels) for split in tables]
+    pd.concat(rows).to_csv(f"{path}.csv", index=False)
+    about["valid_answer_rate"] = valid_answer_rate(answers, labels)
+    workspace.write_json(path.with_suffix(".json"), about)
+
+    milliseconds = 1000 * np.array(seconds_per_question(model, prompts["test"][:TIMED_QUESTIONS], label_token_ids))
+    runtime = {
+        "seconds": seconds,
+        "questions": sum(map(len, prompts.values())),
+        "milliseconds_per_question": {
+            "median": float(np.median(milliseconds)),
+            "percentile_95": float(np.percentile(milliseconds, 95)),
+        },
+        "peak_memory_mb": peak_memory_mb(),
+    }
+    workspace.write_json(workspace.RUNTIME / "predict" / name / f"{run}.json", runtime)
+    accuracy = (rows[1]["prediction"] == rows[1]["label"]).mean()
+    print(f"{title}: accuracy {accuracy:.3f} on {len(rows[1])} test questions")
+
+
+def parse_run(key: str, params: Params) -> tuple[str, int, int]:
+    """Variant, fold and seed of `prompt-0-42` or `base-0`. Raises UserError unless params.yaml lists them."""
+    name, _, rest = key.partition("-")
+    known = {}
+    if name in params.adapters:
+        known = {f"{fold}-{seed}": (fold, seed) for fold, seed in params.runs(name)}
+    elif name in params.evaluate.untrained:
+        known = {str(fold): (fold, seed) for fold, seed in params.runs(name)}
+    if rest not in known:
+        raise UserError(
+            f"no run {key!r} in {workspace.PARAMS}: name ADAPTER-FOLD-SEED with an adapter of "
+            f"{', '.join(params.adapters)}, or VARIANT-FOLD with a variant of "
+            f"{', '.join(params.evaluate.untrained)}; folds are {params.split.folds}, seeds {params.train.seeds}."
+        )
+    return name, *known[rest]
+
+
+def seconds_per_question(model, prompts: list, label_token_ids: list[int]) -> list[float]:
+    """How long each question takes by itself, after one that warms up."""
+    label_probabilities(model, prompts[:1], label_token_ids, batch_size=1)
+    seconds = []
+    for prompt in prompts:
+        began = time.perf_counter()
+        label_probabilities(model, [prompt], label_token_ids, batch_size=1)
+        seconds.append(time.perf_counter() - began)
+    return seconds
+
+
+if __name__ == "__main__":
+    workspace.run(main)
