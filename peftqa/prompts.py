@@ -32,9 +32,9 @@ def encode_prompts(
 ) -> list[np.ndarray]:
     """Token ids of each row's prompt, int32, at most `template.max_tokens` long, end-of-sequence token included.
 
-    The parts around the abstract are tokenised by themselves; an abstract that does not fit loses tokens at its
-    beginning (`truncation_side: left`) or end (`truncation_side: right`), never the question or the instruction. Pieces of T5's tokenizer do
-    not cross white space, so parts joined are the ids of the whole text.
+    The parts around the abstract are tokenised by themselves. An abstract that does not fit loses tokens on its left
+    or right (`truncation_side`); question and instruction are never cut. Pieces of T5's tokenizer do not cross white
+    space, so parts joined are the ids of the whole text.
 
     table: columns id, question, context. examples: ids put before every prompt, not counted in max_tokens.
     Raises UserError that names the row whose question and instruction alone are too long.
