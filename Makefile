@@ -2,24 +2,26 @@
 PYTHON ?= python3
 VENV := .venv
 SETUP := $(VENV)/.installed
-# A stage runs `python`, and experiments run in a temporary folder: both must find this environment.
+# A stage runs `python`, and experiments run in a folder of their own: both must find this environment.
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export DVC_NO_ANALYTICS := 1
 
-# Experiments run in a temporary folder, where a relative path would lead elsewhere.
+# Experiments run in a folder of their own, where a relative path would lead elsewhere.
 ifneq ($(PUBMEDQA_SOURCE),)
 ifeq ($(findstring ://,$(PUBMEDQA_SOURCE)),)
 export PUBMEDQA_SOURCE := $(abspath $(PUBMEDQA_SOURCE))
 endif
 endif
 
+# How many runs at a time: make runs JOBS=4
+JOBS ?= 1
 VARIANTS := import pathlib, peftqa.params as p; print(*p.read_params(pathlib.Path("params.yaml")).evaluate.variants)
 
 # What `make bench` measures on: any folder with a T5 checkpoint, any file like ori_pqal.json.
 MODEL ?= models/base
 DATA ?= data/raw/ori_pqal.json
 
-.PHONY: help setup demo test format repro compare bench
+.PHONY: help setup check test nightly format repro runs demo study experiment compare bench
 
 help: ## List the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -27,28 +29,46 @@ help: ## List the targets
 setup: $(SETUP) ## Create .venv and install requirements.txt
 
 $(SETUP): requirements.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || \
-	  { echo "This project is pinned for Python 3.11; name one: make $(or $(MAKECMDGOALS),setup) PYTHON=python3.11"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
+	  { echo "This project needs Python 3.11, 3.12 or 3.13; name one: make $(or $(MAKECMDGOALS),setup) PYTHON=python3.12"; exit 1; }
 	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || \
 	  { echo "Python's venv module is incomplete; on Debian: apt-get install python3-venv"; exit 1; }
-	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@echo "Installing requirements.txt into $(VENV): 1.5 GB with a CPU build of torch, 7 GB with the usual one for Linux; minutes."
+	@$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --disable-pip-version-check -r requirements.txt
 	@touch $@
 
-test: $(SETUP) ## Check the style and run all tests
+check: $(SETUP) ## The inner loop: style, and the unit tests that train nothing
 	ruff check .
 	ruff format --check .
-	pytest --numprocesses auto --dist loadfile
+	pytest --numprocesses auto --dist loadfile -m "not training" tests/unit
+
+test: $(SETUP) ## Check the style and run all tests but the long ones
+	ruff check .
+	ruff format --check .
+	pytest --numprocesses auto --dist loadfile --durations 15
+
+nightly: $(SETUP) ## The tests that are long by nature: a study of ten folds, a batch system
+	pytest tests/long
 
 format: $(SETUP) ## Format the code
 	ruff check --fix .
 	ruff format .
 
-demo: $(SETUP) ## The whole experiment offline, on the embedded data and model, in about three minutes
-	@python -m embedded.demo
-
 repro: $(SETUP) ## Rebuild everything that params.yaml, the code or the data have changed
 	dvc repro
+
+runs: $(SETUP) ## Train and predict what is missing, several runs at a time: make runs JOBS=4
+	@python -m experiments.runs --jobs $(JOBS)
+
+demo: $(SETUP) ## The whole experiment offline, on the embedded data and model, in about two minutes
+	@python -m experiments demo
+
+study: $(SETUP) ## Ten folds, three seeds, training until it has converged: make study JOBS=2
+	@python -m experiments study --jobs $(JOBS)
+
+experiment: $(SETUP) ## One of your own, experiments/NAME.yaml: make experiment NAME=mine JOBS=2
+	@python -m experiments $(NAME) --jobs $(JOBS)
 
 compare: $(SETUP) ## Record each variant as an experiment, for `dvc metrics diff base prefix`
 	@export GIT_AUTHOR_NAME=pubmedqa-peft GIT_AUTHOR_EMAIL=pubmedqa-peft@localhost; \

@@ -43,7 +43,8 @@ def main() -> None:
         raise UserError(f"no run {unknown[0]!r} in {workspace.PARAMS}; --list names those that are missing.")
     runs = options.runs
     if not runs:
-        subprocess.run([*REPRO, "--quiet", "split", "fetch_model"], env=environment(), check=True)
+        # What --list prints is read by other programs: what stages say goes elsewhere.
+        subprocess.run([*REPRO, "--quiet", "split", "fetch_model"], env=environment(), check=True, stdout=sys.stderr)
         runs = missing_runs(params)
         if options.list:
             print(*runs, sep="\n", end="\n" if runs else "")

@@ -1,7 +1,7 @@
-"""Bootstrap intervals of every figure, over questions and over runs nested in folds. Imports no torch.
+"""Bootstrap intervals of every metric, over questions and over runs nested in folds. Imports no torch.
 
-Arrays are those of peftqa/significance.py: `probabilities` float64 (R, n, L), `y_true` and `fold` int (n,). A run is
-one replicate on the questions of one fold; every figure is a mean over runs.
+Arrays are those of significance.py: `probabilities` float64 (R, n, L), `y_true` and `fold` int (n,). A metric is that
+of a replicate, over the questions of all folds, and the mean over replicates is what an interval is about.
 """
 
 from __future__ import annotations
@@ -11,16 +11,17 @@ from typing import NamedTuple
 
 import numpy as np
 
-from peftqa.metrics import brier_scores, confusion_scores, log_losses
+from peftqa.metrics import confusion_scores
 
 BOOTSTRAPPED = ("accuracy", "macro_f1", "mcc", "log_loss", "brier", "roc_auc", "ece")
+ROWS_AT_ONCE = 500  # resamples; bounds the memory
 
 
 class BootstrapWeights(NamedTuple):
     """Resamples that all variants share, which makes comparisons paired. Both float64."""
 
     questions: np.ndarray  # (resamples, n): how often each question is drawn, within its fold
-    folds: np.ndarray  # (resamples, folds): each fold's share in the mean over runs; rows sum to 1
+    folds: np.ndarray  # (resamples, folds): how often each fold is drawn
 
 
 def bootstrap_weights(fold: np.ndarray, resamples: int, seed: int, draw_folds: bool) -> BootstrapWeights:
@@ -34,21 +35,8 @@ def bootstrap_weights(fold: np.ndarray, resamples: int, seed: int, draw_folds: b
     questions, count = np.empty((resamples, len(fold))), len(labels)
     for k, size in enumerate(sizes):
         questions[:, position == k] = rng.multinomial(size, np.full(size, 1 / size), size=resamples)
-    even = np.full(count, 1 / count)
-    drawn = rng.multinomial(count, even, size=resamples) / count if draw_folds else np.tile(even, (resamples, 1))
-    return BootstrapWeights(questions, drawn)
-
-
-def run_weights(replicates: int, folds: np.ndarray, entropy: Sequence[int]) -> np.ndarray:
-    """Each run's share in the mean over runs, float64 (resamples, folds, R); `folds` are those of `BootstrapWeights`.
-
-    Within each fold replicates are drawn by a generator started from the integers `entropy`: give each variant its own,
-    since the runs of two variants are no pairs.
-    """
-    drawn = np.random.default_rng(list(entropy)).multinomial(
-        replicates, np.full(replicates, 1 / replicates), size=folds.shape
-    )
-    return folds[:, :, None] * drawn / replicates
+    drawn = rng.multinomial(count, np.full(count, 1 / count), size=resamples) if draw_folds else 1.0
+    return BootstrapWeights(questions, np.broadcast_to(drawn, (resamples, count)).astype(np.float64))
 
 
 def bootstrap_scores(
@@ -59,70 +47,82 @@ def bootstrap_scores(
     bins: int,
     entropy: Sequence[int],
 ) -> dict[str, np.ndarray]:
-    """Means over runs of the figures in BOOTSTRAPPED on every resample, float64 (resamples,) each.
+    """Means over replicates of the metrics in BOOTSTRAPPED on every resample, float64 (resamples,) each.
 
-    Resamples questions, and runs nested in folds (Davison and Hinkley 1997, section 3.8). A resample is nan in roc_auc
-    where a run's questions lack a label. `bins`: of the calibration error.
+    Resamples questions, and runs nested in folds (Davison and Hinkley 1997, section 3.8): within each fold as many runs
+    are drawn as there are replicates, and the first drawn of every fold make the first replicate. They are drawn by a
+    generator started from the integers `entropy`: give each variant its own, since the runs of two variants are no
+    pairs. `bins`: of the calibration error. roc_auc is nan in a resample that lacks a label.
     """
-    runs = run_weights(len(probabilities), weights.folds, entropy)
-    scores = run_scores(probabilities, y_true, fold, weights.questions, bins)
-    return {name: np.where(runs > 0, runs * values, 0).sum(axis=(1, 2)) for name, values in scores.items()}
-
-
-def mean_scores(probabilities: np.ndarray, y_true: np.ndarray, fold: np.ndarray, bins: int) -> dict[str, float | None]:
-    """Means over runs of the figures in BOOTSTRAPPED, which the bootstrap is about; None where a run has none."""
-    scores = run_scores(probabilities, y_true, fold, np.ones((1, len(y_true))), bins)
-    means = {name: float(values.mean()) for name, values in scores.items()}
-    return {name: None if np.isnan(value) else value for name, value in means.items()}
-
-
-def run_scores(
-    probabilities: np.ndarray, y_true: np.ndarray, fold: np.ndarray, weights: np.ndarray, bins: int
-) -> dict[str, np.ndarray]:
-    """The figures in BOOTSTRAPPED of every run for every row of `weights` (rows, n): float64 (rows, folds, R) each."""
-    members = [fold == k for k in np.unique(fold)]
-    per_fold = [weighted_scores(probabilities[:, m], y_true[m], weights[:, m], bins) for m in members]
-    return {name: np.stack([scores[name] for scores in per_fold], axis=1) for name in BOOTSTRAPPED}
+    replicates, resamples = len(probabilities), len(weights.questions)
+    labels, position = np.unique(fold, return_inverse=True)
+    drawn = np.random.default_rng(list(entropy)).integers(replicates, size=(resamples, replicates, len(labels)))
+    questions = np.arange(len(y_true))
+    scores = {name: np.zeros(resamples) for name in BOOTSTRAPPED}
+    for start in range(0, resamples, ROWS_AT_ONCE):
+        rows = slice(start, start + ROWS_AT_ONCE)
+        counts = weights.questions[rows] * weights.folds[rows][:, position]
+        for replicate in range(replicates):
+            runs = drawn[rows, replicate][:, position] if replicates > 1 else np.zeros((1, 1), dtype=int)
+            for name, values in weighted_scores(probabilities[runs, questions], y_true, counts, bins).items():
+                scores[name][rows] += values / replicates
+    return scores
 
 
 def weighted_scores(
     probabilities: np.ndarray, y_true: np.ndarray, weights: np.ndarray, bins: int
 ) -> dict[str, np.ndarray]:
-    """The figures in BOOTSTRAPPED for every row of `weights` and every replicate, float64 (rows, R) each.
+    """The metrics in BOOTSTRAPPED of weighted questions, float64 (rows,) each.
 
-    Through confusion matrices, which a product with the weights gives for all rows at once.
+    weights: (rows, n). probabilities: (rows, n, L), or (1, n, L) where they are the same in all rows.
     """
-    replicates, n, size = probabilities.shape
-    cells = np.eye(size * size)[y_true * size + probabilities.argmax(axis=2)]  # (R, n, L * L), one-hot
-    confusion = (weights @ np.moveaxis(cells, 0, 1).reshape(n, -1)).reshape(-1, replicates, size, size)
-    total = weights.sum(axis=1, keepdims=True)
+    size, predicted = probabilities.shape[2], probabilities.argmax(axis=2)
+    confusion = np.empty((len(weights), size, size))
+    for actual in range(size):
+        for label in range(size):
+            confusion[:, actual, label] = _total(weights, (y_true == actual) & (predicted == label))
+    of_truth = np.take_along_axis(probabilities, y_true[None, :, None], axis=2)[:, :, 0]
+    squares = ((probabilities - np.eye(size)[y_true]) ** 2).sum(axis=2)
+    number = weights.sum(axis=1)
     return confusion_scores(confusion) | {
-        "log_loss": weights @ np.stack([log_losses(p, y_true) for p in probabilities], axis=1) / total,
-        "brier": weights @ np.stack([brier_scores(p, y_true) for p in probabilities], axis=1) / total,
-        "roc_auc": np.stack([weighted_roc_auc(p, y_true, weights) for p in probabilities], axis=1),
-        "ece": np.stack([weighted_ece(p, y_true, weights, bins) for p in probabilities], axis=1),
+        "log_loss": _total(weights, -np.log(np.maximum(of_truth, np.finfo(np.float64).eps))) / number,
+        "brier": _total(weights, squares) / number,
+        "roc_auc": weighted_roc_auc(probabilities, y_true, weights),
+        "ece": weighted_ece(probabilities.max(axis=2), predicted == y_true, weights, bins),
     }
 
 
 def weighted_roc_auc(probabilities: np.ndarray, y_true: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """`metrics.roc_auc` of one replicate (n, L) for every row of `weights`, (rows,); nan where a label is absent."""
+    """`metrics.roc_auc` for every row of `weights`, (rows,); nan where a label is absent. Shapes: `weighted_scores`."""
     areas = []
-    for label in range(probabilities.shape[1]) if probabilities.shape[1] > 2 else [0]:
-        positive, score = y_true == label, probabilities[:, label]
-        # The area is the chance that a positive question scores above a negative one; a tie counts half.
-        above = np.sign(score[positive][:, None] - score[~positive]) / 2 + 0.5
-        wins = ((weights[:, positive] @ above) * weights[:, ~positive]).sum(axis=1)
-        pairs = weights[:, positive].sum(axis=1) * weights[:, ~positive].sum(axis=1)
+    for label in range(probabilities.shape[2]) if probabilities.shape[2] > 2 else [0]:
+        scores = probabilities[:, :, label]
+        order = scores.argsort(axis=1)
+        ranked = np.take_along_axis(scores, order, axis=1)
+        # The area is the chance that a positive question scores above a negative one; a tie counts half. So each
+        # positive one is given the negative weight before its group of equal scores, and half of that within.
+        places = np.arange(ranked.shape[1])
+        new = np.concatenate([np.ones((len(ranked), 1), bool), ranked[:, 1:] != ranked[:, :-1]], axis=1)
+        first = np.maximum.accumulate(np.where(new, places, 0), axis=1)
+        ends = np.concatenate([new[:, 1:], np.ones((len(ranked), 1), bool)], axis=1)
+        last = np.minimum.accumulate(np.where(ends, places, places[-1])[:, ::-1], axis=1)[:, ::-1]
+        shape = np.broadcast_shapes(order.shape, weights.shape)
+        positive = np.take_along_axis(weights * (y_true == label), np.broadcast_to(order, shape), axis=1)
+        negative = np.take_along_axis(weights * (y_true != label), np.broadcast_to(order, shape), axis=1)
+        below = np.concatenate([np.zeros((len(weights), 1)), negative.cumsum(axis=1)], axis=1)
+        below = np.take_along_axis(below, np.broadcast_to(first, shape), axis=1) + np.take_along_axis(
+            below, np.broadcast_to(last + 1, shape), axis=1
+        )
+        wins, pairs = (positive * below).sum(axis=1) / 2, positive.sum(axis=1) * negative.sum(axis=1)
         areas.append(np.divide(wins, pairs, out=np.full(len(weights), np.nan), where=pairs > 0))
     return np.mean(areas, axis=0)
 
 
-def weighted_ece(probabilities: np.ndarray, y_true: np.ndarray, weights: np.ndarray, bins: int) -> np.ndarray:
-    """`metrics.expected_calibration_error` of one replicate (n, L) for every row of `weights`, (rows,)."""
-    confidence = probabilities.max(axis=1)
-    members = np.eye(bins)[np.digitize(confidence, np.linspace(0, 1, bins + 1)[1:-1], right=True)]
-    gaps = (probabilities.argmax(axis=1) == y_true) - confidence
-    return np.abs(weights @ (members * gaps[:, None])).sum(axis=1) / weights.sum(axis=1)
+def weighted_ece(confidence: np.ndarray, correct: np.ndarray, weights: np.ndarray, bins: int) -> np.ndarray:
+    """`metrics.expected_calibration_error` for every row of `weights`, (rows,); the others (rows or 1, n)."""
+    member = np.digitize(confidence, np.linspace(0, 1, bins + 1)[1:-1], right=True)
+    gaps = [np.abs(_total(weights, (correct - confidence) * (member == index))) for index in range(bins)]
+    return np.sum(gaps, axis=0) / weights.sum(axis=1)
 
 
 def percentile_interval(values: np.ndarray, alpha: float) -> tuple[float, float] | None:
@@ -135,3 +135,8 @@ def percentile_interval(values: np.ndarray, alpha: float) -> tuple[float, float]
         return None
     low, high = np.quantile(defined, [alpha / 2, 1 - alpha / 2])
     return float(low), float(high)
+
+
+def _total(weights: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Weighted sum over questions, (rows,); `values` (rows or 1, n)."""
+    return weights @ values[0].astype(np.float64) if len(values) == 1 else (weights * values).sum(axis=1)

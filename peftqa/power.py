@@ -35,20 +35,33 @@ def runs_power(
     seeds: int,
     folds: int = 1,
     trained: int = 2,
+    method_share: float = 0.5,
 ) -> float:
     """Chance that `seeds_t`, or with one seed `folds_t`, rejects a true difference in accuracy at `alpha`.
 
-    discordance: of two single runs; run_sd: standard deviation of a run's expected accuracy, beyond the luck of single
-    questions, independent between folds and seeds; trained: how many of the two variants are. n counts the questions of
-    all folds. By the noncentral t distribution; exact for neither, since the degrees of freedom are estimated.
+    discordance: share of questions that just one of two single runs gets right; method_share: part of that which all
+    runs of a method have in common, so that more seeds do not average it out; run_sd: standard deviation of a run's
+    expected accuracy, beyond the luck on single questions, independent between folds and seeds; trained: how many of
+    the two variants are. n counts the questions of all folds.
+
+    By the noncentral t distribution, with the degrees of freedom of the expected variances: an approximation, up to ten
+    points of power too high where these are few (two seeds, or three on one fold).
     Raises ValueError for a single run, which shows no run noise.
     """
     if seeds * folds == 1:
         raise ValueError("a single run each: use mcnemar_power")
-    questions, run = (discordance - difference**2) / n, run_sd**2 / (seeds * folds)
-    error = questions + trained * run
-    df = folds - 1 if seeds == 1 else error**2 / (questions**2 / (n - 1) + trained * run**2 / (seeds - 1))
-    limit, shift = t.isf(alpha / 2, df), difference / np.sqrt(error)
+    per_question = discordance - difference**2
+    luck = (1 - method_share) * per_question / 2  # variance of one run's answer to one question
+    questions = (per_question - trained * luck * (1 - 1 / seeds)) / n
+    runs = run_sd**2 / (seeds * folds)
+    variance = estimated = questions + trained * runs
+    df = folds - 1
+    if seeds > 1:
+        # What `seeds_t` estimates from accuracies holds the luck on single questions once more.
+        runs += luck / (n * seeds)
+        estimated = questions + trained * runs
+        df = estimated**2 / (questions**2 / (n - 1) + trained * runs**2 / (seeds - 1))
+    limit, shift = t.isf(alpha / 2, df) * np.sqrt(estimated / variance), difference / np.sqrt(variance)
     # The second tail is mirrored: for a large shift scipy's cdf at -limit is nan.
     return float(nct.sf(limit, df, shift) + nct.sf(limit, df, -shift))
 
@@ -72,9 +85,10 @@ def smallest_detectable_over_runs(
     seeds: int,
     folds: int = 1,
     trained: int = 2,
+    method_share: float = 0.5,
 ) -> float | None:
     """As `smallest_detectable_difference`, for the tests of `runs_power`."""
-    runs = {"run_sd": run_sd, "seeds": seeds, "folds": folds, "trained": trained}
+    runs = {"run_sd": run_sd, "seeds": seeds, "folds": folds, "trained": trained, "method_share": method_share}
     return _smallest(lambda difference: runs_power(difference, discordance, n, alpha, **runs), discordance, power)
 
 

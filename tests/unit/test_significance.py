@@ -1,36 +1,40 @@
-"""Every test and interval against statsmodels, scipy, scikit-learn on written-out resamples, or by hand."""
-
-import itertools
-import math
+"""Every test and interval against scipy, statsmodels, the formula written out, or by hand."""
 
 import numpy as np
 import pytest
-from scipy import stats
-from sklearn.metrics import accuracy_score, f1_score, log_loss, matthews_corrcoef
+from scipy import optimize, stats
 from statsmodels.stats.contingency_tables import mcnemar as statsmodels_mcnemar
+from statsmodels.stats.multitest import multipletests
 
 from peftqa import significance as sig
 
-
-def example(labels: int, seeds: int = 1, n: int = 60, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Probabilities (seeds, n, labels) that know something of the codes (n,), and those."""
-    rng = np.random.default_rng(seed)
-    codes = rng.integers(labels, size=n)
-    logits = rng.normal(size=(seeds, n, labels)) + np.eye(labels)[codes]
-    return np.exp(logits) / np.exp(logits).sum(axis=2, keepdims=True), codes
+ONE_FOLD = np.zeros(89, dtype=int)
+TEN_FOLDS = np.repeat(np.arange(10), 20)
+BOTH = (True, True)
 
 
 def answers(both: int, first: int, second: int, neither: int) -> tuple[np.ndarray, np.ndarray]:
-    """Who is right on how many questions."""
+    """Who is right on how many questions, bool (n,) each."""
     counts = [both, first, second, neither]
     return np.repeat([True, True, False, False], counts), np.repeat([True, False, True, False], counts)
 
 
-@pytest.mark.parametrize("table", [(50, 9, 2, 28), (10, 0, 6, 73), (0, 30, 31, 0), (80, 1, 0, 8), (40, 7, 7, 35)])
+def replicates(accuracy: float, n: int, count: int, seed: int) -> np.ndarray:
+    """`correct`, bool (count, n)."""
+    return np.random.default_rng(seed).random((count, n)) < accuracy
+
+
+def test_correct_answers():
+    probabilities = np.array([[[0.6, 0.3, 0.1], [0.5, 0.5, 0.0], [0.1, 0.2, 0.7]]])
+    assert sig.correct_answers(probabilities, np.array([0, 1, 2])).tolist() == [[True, False, True]]
+
+
+@pytest.mark.parametrize("table", [(50, 9, 2, 28), (10, 0, 6, 73), (0, 30, 31, 28), (80, 1, 0, 8), (40, 7, 7, 35)])
 def test_mcnemar_agrees_with_statsmodels(table):
     both, first, second, neither = table
     result = sig.mcnemar(*answers(*table))
-    assert (result.only_first, result.only_second) == (first, second)
+    assert (result.only_first, result.only_second, result.n) == (first, second, 89)
+    assert result.difference == pytest.approx((first - second) / 89)
     assert result.p == pytest.approx(statsmodels_mcnemar([[both, first], [second, neither]], exact=True).pvalue)
 
 
@@ -39,8 +43,227 @@ def test_mcnemar_worked_by_hand():
     assert sig.mcnemar(*answers(3, 5, 0, 2)).p == pytest.approx(2 / 32)
 
 
-def test_without_a_discordant_question_p_is_one():
-    assert sig.mcnemar(*answers(60, 0, 0, 29)) == (0, 0, 1.0)
+def test_tango_interval_of_a_published_table():
+    # Fagerland, Lydersen and Laake 2014, Statistics in Medicine 33:2850-2875: 1, 1, 7, 12 of 21.
+    assert sig.tango_interval(1, 7, 21, 0.05) == pytest.approx((-0.517, -0.026), abs=5e-4)
+
+
+def test_tango_interval_where_there_is_no_discordant_question():
+    # Solved by hand: n d^2 = z^2 d (1 - d).
+    z2 = stats.norm.isf(0.025) ** 2
+    assert sig.tango_interval(0, 0, 89, 0.05) == pytest.approx((-z2 / (89 + z2), z2 / (89 + z2)))
+
+
+@pytest.mark.parametrize("counts", [(10, 0, 10), (0, 10, 10), (1, 0, 1), (1, 1, 2)])
+def test_tango_interval_where_every_question_is_discordant(counts):
+    low, high = sig.tango_interval(*counts, 0.05)
+    assert -1 <= low < (counts[0] - counts[1]) / counts[2] or low == -1
+    assert low < high <= 1
+
+
+def score_statistic(difference: float, b: int, c: int, n: int) -> float:
+    """Tango's statistic, the restricted likelihood maximised numerically."""
+
+    def loss(share: float) -> float:
+        cells = np.array([share + difference, share, 1 - 2 * share - difference])
+        return -(np.array([b, c, n - b - c]) * np.log(np.maximum(cells, 1e-300))).sum()
+
+    bounds = max(0.0, -difference), (1 - difference) / 2
+    share = optimize.minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-12}).x
+    return (b - c - n * difference) / np.sqrt(n * (2 * share + difference * (1 - difference)))
+
+
+@pytest.mark.parametrize("alpha", [0.05, 0.01])
+@pytest.mark.parametrize(("b", "c", "n"), [(40, 20, 160), (5, 0, 89), (3, 17, 89), (1, 0, 30), (90, 110, 890)])
+def test_the_ends_of_tangos_interval_are_just_not_rejected(b, c, n, alpha):
+    z = stats.norm.isf(alpha / 2)
+    low, high = sig.tango_interval(b, c, n, alpha)
+    assert score_statistic(low, b, c, n) == pytest.approx(z, abs=1e-3)
+    assert score_statistic(high, b, c, n) == pytest.approx(-z, abs=1e-3)
+
+
+@pytest.mark.parametrize("alpha", [0.1, 0.05, 0.05 / 3, 2 / 32, 0.0005, 0.0004, 1e-5])
+def test_mcnemar_interval_excludes_zero_just_when_the_test_rejects(alpha):
+    for discordant in range(31):
+        for first in range(discordant + 1):
+            result = sig.mcnemar(*answers(5, first, discordant - first, 5))
+            low, high = result.interval(alpha)
+            assert (low > 0 or high < 0) == (result.p <= alpha)
+            assert low <= result.difference <= high and low < high
+
+
+def test_five_to_nothing_is_not_shown_and_its_interval_touches_zero():
+    result = sig.mcnemar(*answers(40, 5, 0, 44))
+    assert result.p == pytest.approx(0.0625)
+    assert sig.tango_interval(5, 0, 89, 0.05)[0] > 0  # the score test alone would have rejected
+    assert result.interval(0.05) == pytest.approx((0.0, 0.125), abs=1e-3)
+    assert result.interval(0.07)[0] > 0
+
+
+def test_only_below_alpha_of_five_in_ten_thousand_does_the_exact_test_reject_alone():
+    # Two-sided p of the exact test against that of the score test at a difference of 0.
+    worst = 0.0
+    for discordant in range(1, 400):
+        fewer = np.arange((discordant + 1) // 2)
+        exact = 2 * stats.binom.cdf(fewer, discordant, 0.5)
+        score = 2 * stats.norm.sf((discordant - 2 * fewer) / np.sqrt(discordant))
+        worst = max(worst, *exact[exact < score], 0.0)
+    assert worst == pytest.approx(2 / 2**12)
+
+
+def test_identical_predictions_give_an_interval_with_a_width():
+    right = replicates(0.7, 89, 1, 0)
+    for fold, first in ((ONE_FOLD, right), (ONE_FOLD, np.tile(right, (3, 1))), (np.arange(89) % 10, right)):
+        result = sig.primary_test(first, first, fold, BOTH)
+        assert (result.difference, result.p) == (0, 1)
+        low, high = result.interval(0.05)
+        assert low == pytest.approx(-high) and high > 0.04
+
+
+def by_formula(first: np.ndarray, second: np.ndarray, trained: tuple[bool, bool]) -> tuple[float, float, float]:
+    """Difference, standard error and degrees of freedom of the several-seeds test, folds of one size."""
+    per_question = first.mean(axis=0) - second.mean(axis=0)
+    n = len(per_question)
+    parts, dfs = [np.var(per_question, ddof=1) / n], [n - 1]
+    for correct, is_trained in zip((first, second), trained, strict=True):
+        if is_trained:
+            parts.append(np.var([np.mean(seed) for seed in correct], ddof=1) / len(correct))
+            dfs.append(len(correct) - 1)
+    df = sum(parts) ** 2 / sum(part**2 / df for part, df in zip(parts, dfs, strict=True))
+    return per_question.mean(), np.sqrt(sum(parts)), df
+
+
+@pytest.mark.parametrize("fold", [np.zeros(200, dtype=int), TEN_FOLDS], ids=["one fold", "ten folds"])
+@pytest.mark.parametrize(("count", "trained"), [(2, BOTH), (5, BOTH), (3, (True, False)), (3, (False, True))])
+def test_several_seeds_agree_with_the_formula(count, trained, fold):
+    first, second = (
+        replicates(accuracy, 200, count if is_trained else 1, seed)
+        for seed, (accuracy, is_trained) in enumerate(zip((0.8, 0.6), trained, strict=True))
+    )
+    result = sig.primary_test(first, second, fold, trained)
+    difference, error, df = by_formula(first, second, trained)
+    assert result[:4] == ("seeds_t", pytest.approx(difference), pytest.approx(error), pytest.approx(df))
+    assert result.p == pytest.approx(2 * stats.t.sf(abs(difference) / error, df))
+    assert result.interval(0.05) == pytest.approx(stats.t.interval(0.95, df, difference, error))
+
+
+def test_without_question_variance_the_formula_is_welchs_t_test():
+    # Every question is answered alike by both but one block, whose size alone differs between seeds.
+    rng = np.random.default_rng(3)
+    first, second = rng.random((4, 40_000)) < [[0.70], [0.75], [0.72], [0.78]], rng.random((4, 40_000)) < 0.6
+    result = sig.primary_test(first, second, np.zeros(40_000, dtype=int), BOTH)
+    welch = stats.ttest_ind(first.mean(axis=1), second.mean(axis=1), equal_var=False)
+    assert result.p == pytest.approx(welch.pvalue, rel=0.1)
+    assert result.df == pytest.approx(welch.df, rel=0.05)
+
+
+def test_one_seed_and_ten_folds_are_a_paired_t_test():
+    first, second = replicates(0.8, 200, 1, 0), replicates(0.7, 200, 1, 1)
+    result = sig.primary_test(first, second, TEN_FOLDS, BOTH)
+    by_fold = [correct[0].reshape(10, 20).mean(axis=1) for correct in (first, second)]
+    expected = stats.ttest_rel(*by_fold)
+    assert (result.name, result.df) == ("folds_t", pytest.approx(9))
+    assert result.p == pytest.approx(expected.pvalue)
+    assert result.interval(0.1) == pytest.approx(tuple(expected.confidence_interval(0.9)))
+    # One of the two trained is enough.
+    assert sig.primary_test(first, second, TEN_FOLDS, (False, True)) == result
+
+
+def test_folds_of_different_sizes_count_alike():
+    fold = np.repeat([0, 1, 2], [10, 20, 30])
+    first, second = replicates(0.9, 60, 3, 0), replicates(0.4, 60, 3, 1)
+    runs = [[correct[seed, fold == k].mean() for seed in range(3) for k in range(3)] for correct in (first, second)]
+    difference = np.mean(runs[0]) - np.mean(runs[1])
+    assert sig.primary_test(first, second, fold, BOTH).difference == pytest.approx(difference)
+    assert sig.corrected_t(first, second, fold, 0.125).difference == pytest.approx(difference)
+    by_fold = [[correct[0, fold == k].mean() for k in range(3)] for correct in (first, second)]
+    result = sig.primary_test(first[:1], second[:1], fold, BOTH)
+    assert result.p == pytest.approx(stats.ttest_rel(*by_fold).pvalue)
+
+
+@pytest.mark.parametrize("fold", [ONE_FOLD, np.arange(89) % 10])
+def test_untrained_variants_are_a_plain_paired_comparison(fold):
+    first, second = answers(50, 19, 4, 16)
+    assert sig.primary_test(first[None], second[None], fold, (False, False)) == sig.mcnemar(first, second)
+
+
+def test_one_training_each_on_one_fold_is_mcnemars_test():
+    first, second = answers(50, 19, 4, 16)
+    assert sig.primary_test(first[None], second[None], ONE_FOLD, BOTH) == sig.mcnemar(first, second)
+    assert sig.primary_test(first[None], second[None], ONE_FOLD, (True, False)) == sig.mcnemar(first, second)
+
+
+def test_where_every_fold_differs_by_the_same_the_test_is_about_questions():
+    # Two folds, one question each: a paired t test would find no spread and call that certain.
+    first, second = np.ones((1, 40), dtype=bool), np.ones((1, 40), dtype=bool)
+    second[0, [0, 20]] = False
+    result = sig.primary_test(first, second, np.repeat([0, 1], 20), BOTH)
+    assert result == sig.mcnemar(first[0], second[0])
+    assert result.p == pytest.approx(0.5)
+
+
+def test_a_method_that_is_always_right_against_one_that_is_always_wrong():
+    first, second = np.ones((3, 89), dtype=bool), np.zeros((3, 89), dtype=bool)
+    result = sig.primary_test(first, second, ONE_FOLD, BOTH)
+    assert result.p < 1e-20
+    low, high = result.interval(0.05)
+    assert 0.9 < low < high == 1
+
+
+def test_seeds_that_agree_leave_the_variance_of_the_questions():
+    first, second = answers(50, 19, 4, 16)
+    result = sig.primary_test(np.tile(first, (3, 1)), np.tile(second, (3, 1)), ONE_FOLD, BOTH)
+    expected = stats.ttest_rel(first.astype(float), second.astype(float))
+    assert result.p == pytest.approx(expected.pvalue)
+    assert result.df == pytest.approx(88)
+
+
+def test_the_sign_says_which_is_better():
+    worse, better = replicates(0.5, 200, 3, 0), replicates(0.9, 200, 3, 1)
+    result = sig.primary_test(worse, better, TEN_FOLDS, BOTH)
+    assert result.difference < 0 and result.p < 0.001 and result.interval(0.05)[1] < 0
+    mirrored = sig.primary_test(better, worse, TEN_FOLDS, BOTH)
+    assert mirrored.p == pytest.approx(result.p) and mirrored.difference == pytest.approx(-result.difference)
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_interval_and_test_agree_at_any_level(count):
+    for seed in range(40):
+        first, second = replicates(0.78, 200, count, seed), replicates(0.7, 200, count, 1000 + seed)
+        for fold in (np.zeros(200, dtype=int), TEN_FOLDS):
+            result = sig.primary_test(first, second, fold, BOTH)
+            for alpha in (0.2, 0.05, 0.05 / 6):
+                low, high = result.interval(alpha)
+                assert (low > 0 or high < 0) == (result.p <= alpha)
+
+
+def test_different_numbers_of_trained_replicates_are_refused():
+    with pytest.raises(ValueError, match=r"different numbers of replicates: \[1, 3\]"):
+        sig.primary_test(replicates(0.7, 89, 3, 0), replicates(0.7, 89, 1, 1), ONE_FOLD, BOTH)
+
+
+def test_corrected_t_agrees_with_the_formula():
+    first, second = replicates(0.8, 200, 3, 0), replicates(0.7, 200, 3, 1)
+    runs = [
+        np.array([correct[s, k == TEN_FOLDS].mean() for s in range(3) for k in range(10)])
+        for correct in (first, second)
+    ]
+    differences = runs[0] - runs[1]
+    error = np.sqrt((1 / 30 + 0.125) * differences.var(ddof=1))
+    result = sig.corrected_t(first, second, TEN_FOLDS, 0.125)
+    assert result[:4] == ("corrected_t", pytest.approx(differences.mean()), pytest.approx(error), pytest.approx(29))
+    assert result.p == pytest.approx(2 * stats.t.sf(abs(differences.mean()) / error, 29))
+    assert result.interval(0.05) == pytest.approx(stats.t.interval(0.95, 29, differences.mean(), error))
+    assert sig.corrected_t(first, second, TEN_FOLDS, 0.0).p == pytest.approx(stats.ttest_rel(*runs).pvalue)
+
+
+def test_corrected_t_against_an_untrained_variant_and_of_runs_that_say_nothing():
+    first, base = replicates(0.8, 200, 3, 0), replicates(0.7, 200, 1, 1)
+    assert sig.corrected_t(first, base, TEN_FOLDS, 0.125) == sig.corrected_t(
+        first, np.tile(base, (3, 1)), TEN_FOLDS, 0.125
+    )
+    assert sig.corrected_t(first[:1], base, np.zeros(200, dtype=int), 0.125) is None
+    assert sig.corrected_t(first, first, TEN_FOLDS, 0.125) is None
 
 
 def test_holm_worked_by_hand_in_any_order():
@@ -51,140 +274,17 @@ def test_holm_worked_by_hand_in_any_order():
     assert sig.holm([]) == []
 
 
-def power_by_enumeration(difference: float, discordance: float, n: int, alpha: float) -> float:
-    """The same power the long way: every count of questions that the one or the other alone gets right."""
-    better, worse = (discordance + difference) / 2, (discordance - difference) / 2
-    power = 0.0
-    for b, c in itertools.product(range(n + 1), repeat=2):
-        if 0 < b + c <= n and stats.binomtest(b, b + c).pvalue <= alpha:
-            ways = math.factorial(n) // math.factorial(b) // math.factorial(c) // math.factorial(n - b - c)
-            power += ways * better**b * worse**c * (1 - discordance) ** (n - b - c)
-    return power
+def test_holm_levels_worked_by_hand():
+    # .01 <= .05/3 is rejected, .04 > .05/2 is not: the rest stay at that level.
+    assert sig.holm_levels([0.04, 0.01, 0.05], 0.05) == pytest.approx([0.025, 0.05 / 3, 0.025])
+    assert sig.holm_levels([0.03, 0.001, 0.02], 0.05) == pytest.approx([0.05, 0.05 / 3, 0.025])
+    assert sig.holm_levels([0.9, 0.6], 0.05) == pytest.approx([0.025, 0.025])
+    assert sig.holm_levels([], 0.05) == []
 
 
-@pytest.mark.parametrize("alpha", [0.05, 0.05 / 3, 2 / 32])
-@pytest.mark.parametrize(("difference", "discordance"), [(0.0, 0.4), (0.2, 0.4), (0.4, 0.4), (0.3, 0.9)])
-def test_power_agrees_with_enumeration(difference, discordance, alpha):
-    expected = power_by_enumeration(difference, discordance, 20, alpha)
-    assert sig.mcnemar_power(difference, discordance, 20, alpha) == pytest.approx(expected)
-
-
-def test_power_agrees_with_simulated_test_sets():
-    n, difference, discordance = 89, 0.15, 0.25
-    shares = [(discordance + difference) / 2, (discordance - difference) / 2, 1 - discordance]
-    counts = np.random.default_rng(0).multinomial(n, shares, size=4000)
-    tests = {tuple(pair): sig.mcnemar(*answers(0, *pair, 0)).p <= 0.05 for pair in np.unique(counts[:, :2], axis=0)}
-    shown = np.mean([tests[tuple(pair)] for pair in counts[:, :2]])
-    assert sig.mcnemar_power(difference, discordance, n, 0.05) == pytest.approx(shown, abs=0.025)
-
-
-def test_the_smallest_detectable_difference_has_just_the_power_asked_for():
-    smallest = sig.smallest_detectable_difference(0.25, 89, 0.05, 0.8)
-    assert 0.1 < smallest < 0.2
-    assert sig.mcnemar_power(smallest, 0.25, 89, 0.05) == pytest.approx(0.8)
-    assert sig.smallest_detectable_difference(0.25, 500, 0.05, 0.8) < smallest
-    assert sig.smallest_detectable_difference(0.25, 89, 0.05 / 3, 0.8) > smallest
-    assert sig.smallest_detectable_difference(0.25, 89, 0.05, 0.9) > smallest
-
-
-def test_too_few_discordant_questions_show_no_difference_at_all():
-    assert sig.smallest_detectable_difference(0.0, 89, 0.05, 0.8) is None
-    assert sig.smallest_detectable_difference(2 / 89, 89, 0.05, 0.8) is None
-
-
-def test_weights_are_resamples_of_the_questions_and_repeat_with_their_seed():
-    weights = sig.bootstrap_weights(89, 500, 42)
-    assert weights.shape == (500, 89)
-    assert (weights.sum(axis=1) == 89).all()
-    assert weights.min() == 0 and (weights == weights.astype(int)).all()
-    assert weights.mean(axis=0) == pytest.approx(np.ones(89), abs=0.25)
-    assert (weights == sig.bootstrap_weights(89, 500, 42)).all()
-    assert (weights != sig.bootstrap_weights(89, 500, 43)).any()
-
-
-def by_scikit_learn(probabilities: np.ndarray, codes: np.ndarray, weights: np.ndarray) -> dict[str, float]:
-    """One resample written out, and its figures."""
-    rows = np.repeat(np.arange(len(codes)), weights.astype(int))
-    probabilities, codes = probabilities[rows], codes[rows]
-    labels, predicted = range(probabilities.shape[1]), probabilities.argmax(axis=1)
-    return {
-        "accuracy": accuracy_score(codes, predicted),
-        "macro_f1": f1_score(codes, predicted, labels=labels, average="macro", zero_division=0),
-        "mcc": matthews_corrcoef(codes, predicted),
-        "log_loss": log_loss(codes, probabilities, labels=labels),
-        "brier": np.mean(
-            [np.sum((p - np.eye(len(labels))[code]) ** 2) for p, code in zip(probabilities, codes, strict=True)]
-        ),
-    }
-
-
-@pytest.mark.filterwarnings("ignore:A single label was found")
-@pytest.mark.parametrize(("labels", "n"), [(2, 60), (3, 60), (2, 3), (3, 4)])
-def test_scores_of_resamples_agree_with_scikit_learn(labels, n):
-    # The small sets have resamples without one of the labels, or with one answer alone.
-    probabilities, codes = example(labels, seeds=2, n=n)
-    weights = sig.bootstrap_weights(n, 20, 1)
-    scores = sig.weighted_scores(probabilities, codes, weights)
-    assert set(scores) == set(sig.BOOTSTRAPPED)
-    for resample, seed in itertools.product(range(20), range(2)):
-        expected = by_scikit_learn(probabilities[seed], codes, weights[resample])
-        assert {name: scores[name][resample, seed] for name in expected} == pytest.approx(expected)
-
-
-@pytest.mark.parametrize("labels", [2, 3])
-def test_scores_of_a_variant_that_always_gives_one_answer(labels):
-    _, codes = example(labels)
-    probabilities = np.tile([0.8] + [0.2 / (labels - 1)] * (labels - 1), (1, len(codes), 1))
-    scores = sig.weighted_scores(probabilities, codes, sig.bootstrap_weights(len(codes), 50, 1))
-    assert (scores["mcc"] == 0).all()
-    assert scores["macro_f1"] == pytest.approx(2 * scores["accuracy"] / (1 + scores["accuracy"]) / labels)
-
-
-def test_intervals_of_a_difference_agree_with_scipys_bootstrap():
-    first, codes = example(2, n=89)
-    second = example(2, n=89, seed=5)[0]
-    weights = sig.bootstrap_weights(89, 10_000, 42)
-    one, other = (sig.bootstrap_scores(variant, codes, weights, [seed]) for seed, variant in enumerate((first, second)))
-    ours = sig.percentile_interval(one["log_loss"] - other["log_loss"], 0.95)
-    loss = -np.log(first[0, np.arange(89), codes]), -np.log(second[0, np.arange(89), codes])
-    theirs = stats.bootstrap(
-        loss,
-        lambda x, y, axis: x.mean(axis=axis) - y.mean(axis=axis),
-        paired=True,
-        n_resamples=10_000,
-        method="percentile",
-        rng=np.random.default_rng(1),
-    ).confidence_interval
-    assert ours == pytest.approx(tuple(theirs), abs=0.03 * (theirs.high - theirs.low))
-
-
-def test_the_spread_of_bootstrapped_accuracy_is_its_standard_error():
-    probabilities, codes = example(2, n=89)
-    scores = sig.bootstrap_scores(probabilities, codes, sig.bootstrap_weights(89, 10_000, 42), [1])
-    accuracy = np.mean(probabilities[0].argmax(axis=1) == codes)
-    assert scores["accuracy"].std() == pytest.approx(np.sqrt(accuracy * (1 - accuracy) / 89), rel=0.05)
-
-
-def test_one_seed_adds_no_spread():
-    probabilities, codes = example(3)
-    weights = sig.bootstrap_weights(len(codes), 100, 1)
-    scores = sig.bootstrap_scores(probabilities, codes, weights, [1])
-    for name, values in sig.weighted_scores(probabilities, codes, weights).items():
-        assert (scores[name] == values[:, 0]).all()
-
-
-def test_seeds_are_resampled_too_and_each_variant_draws_its_own():
-    codes = np.zeros(10, dtype=int)
-    right, wrong = np.tile([0.9, 0.1], (10, 1)), np.tile([0.1, 0.9], (10, 1))
-    probabilities = np.stack([right, wrong])
-    weights = sig.bootstrap_weights(10, 4000, 1)
-    drawn = sig.bootstrap_scores(probabilities, codes, weights, [1])["accuracy"]
-    shares = [np.mean(drawn == value) for value in (0, 0.5, 1)]
-    assert shares == pytest.approx([0.25, 0.5, 0.25], abs=0.03)
-    assert (drawn == sig.bootstrap_scores(probabilities, codes, weights, [1])["accuracy"]).all()
-    assert np.corrcoef(drawn, sig.bootstrap_scores(probabilities, codes, weights, [2])["accuracy"])[0, 1] < 0.1
-
-
-def test_intervals_hold_the_central_share():
-    assert sig.percentile_interval(np.arange(1001.0), 0.9) == pytest.approx((50, 950))
-    assert sig.intervals({"mcc": np.full(10, 0.3)}, 0.95) == {"mcc": (0.3, 0.3)}
+def test_at_its_holm_level_each_p_value_decides_as_holms_procedure_does():
+    rng = np.random.default_rng(0)
+    for _ in range(12):
+        p_values = (rng.random(rng.integers(1, 8)) ** 4).tolist()
+        decisions = [p <= level for p, level in zip(p_values, sig.holm_levels(p_values, 0.05), strict=True)]
+        assert decisions == multipletests(p_values, 0.05, method="holm")[0].tolist()

@@ -5,7 +5,7 @@ import re
 import signal
 import time
 
-from tests.cluster.slurm import NODES, task_processes
+from tests.long.slurm import NODES, task_processes
 
 VICTIM = 2
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.slurm import PACKAGES, Slurm, missing_commands
+from tests.long.slurm import PACKAGES, Slurm, missing_commands
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,117 @@
+"""Planned power against enumeration and simulated test sets."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+from statsmodels.stats.power import TTestPower
+
+from peftqa import power
+from peftqa.significance import mcnemar, primary_test
+
+
+def power_by_enumeration(difference: float, discordance: float, n: int, alpha: float) -> float:
+    """The same power the long way: every count of questions that the one or the other alone gets right."""
+    better, worse = (discordance + difference) / 2, (discordance - difference) / 2
+    total = 0.0
+    for b, c in itertools.product(range(n + 1), repeat=2):
+        if 0 < b + c <= n and stats.binomtest(b, b + c).pvalue <= alpha:
+            ways = math.factorial(n) // math.factorial(b) // math.factorial(c) // math.factorial(n - b - c)
+            total += ways * better**b * worse**c * (1 - discordance) ** (n - b - c)
+    return total
+
+
+@pytest.mark.parametrize("alpha", [0.05, 0.05 / 3, 2 / 32])
+@pytest.mark.parametrize(("difference", "discordance"), [(0.0, 0.4), (0.2, 0.4), (0.4, 0.4), (0.3, 0.9)])
+def test_mcnemars_power_agrees_with_enumeration(difference, discordance, alpha):
+    expected = power_by_enumeration(difference, discordance, 20, alpha)
+    assert power.mcnemar_power(difference, discordance, 20, alpha) == pytest.approx(expected)
+
+
+def test_mcnemars_power_agrees_with_simulated_test_sets():
+    n, difference, discordance = 89, 0.15, 0.25
+    shares = [(discordance + difference) / 2, (discordance - difference) / 2, 1 - discordance]
+    counts = np.random.default_rng(0).multinomial(n, shares, size=4000)
+    right = np.array([[True, False], [False, True], [True, True]])
+    shown = [mcnemar(*np.repeat(right, row, axis=0).T).p <= 0.05 for row in counts]
+    assert power.mcnemar_power(difference, discordance, n, 0.05) == pytest.approx(np.mean(shown), abs=0.025)
+
+
+def test_the_smallest_detectable_difference_has_just_the_power_asked_for():
+    smallest = power.smallest_detectable_difference(0.25, 89, 0.05, 0.8)
+    assert 0.1 < smallest < 0.2
+    assert power.mcnemar_power(smallest, 0.25, 89, 0.05) == pytest.approx(0.8)
+    assert power.smallest_detectable_difference(0.25, 500, 0.05, 0.8) < smallest
+    assert power.smallest_detectable_difference(0.25, 89, 0.05 / 3, 0.8) > smallest
+    assert power.smallest_detectable_difference(0.25, 89, 0.05, 0.9) > smallest
+
+
+def test_too_few_discordant_questions_show_no_difference_at_all():
+    assert power.smallest_detectable_difference(0.0, 89, 0.05, 0.8) is None
+    assert power.smallest_detectable_difference(2 / 89, 89, 0.05, 0.8) is None
+
+
+def test_one_seed_and_ten_folds_have_the_power_of_a_paired_t_test():
+    fold_sd = np.sqrt((0.22 - 0.05**2) / 89 + 2 * 0.05**2)
+    expected = TTestPower().power(0.05 / fold_sd, nobs=10, alpha=0.05)
+    assert power.runs_power(0.05, 0.22, 890, 0.05, run_sd=0.05, seeds=1, folds=10) == pytest.approx(expected)
+
+
+def simulated_power(difference: float, n: int, run_sd: float, seeds: int, folds: int, trained: int) -> float:
+    """Share of rejections; every question is as hard as every other, so two runs differ on 2 p (1 - p) of them."""
+    rng, fold, shown = np.random.default_rng(0), np.repeat(np.arange(folds), n // folds), 0
+    for _ in range(1500):
+        correct = []
+        for method, accuracy in enumerate((0.7 + difference / 2, 0.7 - difference / 2)):
+            count, sd = (seeds, run_sd) if method < trained else (1, 0.0)
+            runs = accuracy + sd * rng.normal(size=(count, folds))
+            correct.append(rng.random((count, n)) < np.repeat(runs, n // folds, axis=1))
+        shown += primary_test(correct[0], correct[1], fold, (True, trained == 2)).p <= 0.05
+    return shown / 1500
+
+
+@pytest.mark.parametrize(
+    ("n", "run_sd", "seeds", "folds", "trained", "difference", "tolerance"),
+    [
+        (500, 0.02, 3, 5, 2, 0.07, 0.06),
+        (500, 0.02, 5, 5, 2, 0.05, 0.06),
+        (500, 0.03, 3, 5, 1, 0.08, 0.06),
+        (400, 0.05, 5, 1, 2, 0.10, 0.06),
+        (400, 0.04, 1, 10, 2, 0.10, 0.06),
+        (400, 0.04, 1, 10, 1, 0.10, 0.06),
+        (500, 0.02, 2, 5, 2, 0.09, 0.12),
+    ],
+)
+def test_the_power_over_runs_agrees_with_simulated_runs(n, run_sd, seeds, folds, trained, difference, tolerance):
+    runs = {"run_sd": run_sd, "seeds": seeds, "folds": folds, "trained": trained}
+    # Where questions are all alike, a method has none that are its own.
+    planned = power.runs_power(difference, 0.42, n, 0.05, method_share=0, **runs)
+    assert 0.3 < planned < 0.95
+    assert planned == pytest.approx(simulated_power(difference, n, **runs), abs=tolerance)
+
+
+@pytest.mark.parametrize(("seeds", "shown"), [(1, 0.26), (3, 0.46), (5, 0.70)])
+def test_the_power_over_runs_agrees_with_the_simulation(seeds, shown):
+    # docs/protocol.md, ten folds, runs independent.
+    planned = power.runs_power(0.04, 0.22, 890, 0.05, run_sd=0.05, seeds=seeds, folds=10)
+    assert planned == pytest.approx(shown, abs=0.04)
+
+
+def test_more_runs_show_smaller_differences():
+    def smallest(**runs) -> float:
+        return power.smallest_detectable_over_runs(0.2, 890, 0.05, 0.8, run_sd=0.05, folds=10, **runs)
+
+    three = smallest(seeds=3)
+    assert power.runs_power(three, 0.2, 890, 0.05, run_sd=0.05, seeds=3, folds=10) == pytest.approx(0.8)
+    assert smallest(seeds=1) > three > smallest(seeds=5)
+    assert smallest(seeds=3, trained=1) < three
+    # Not even a difference on every question where they differ would be found.
+    assert power.smallest_detectable_over_runs(0.1, 89, 0.05, 0.8, run_sd=0.05, seeds=3) is None
+    assert power.smallest_detectable_over_runs(0.0, 890, 0.05, 0.8, run_sd=0.05, seeds=3) is None
+
+
+def test_a_single_run_has_no_power_over_runs():
+    with pytest.raises(ValueError, match="mcnemar_power"):
+        power.runs_power(0.1, 0.2, 89, 0.05, run_sd=0.05, seeds=1)
