@@ -1,28 +1,29 @@
 """`make demo` as a newcomer runs it, and what its adapters learned, judged on 2,000 questions made for that alone."""
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from embedded.demo import EXPERIMENT, MODEL, OVERRIDES, REPORT
-from ruamel.yaml import YAML
 from scipy.stats import binomtest
 
 from embedded.generate import make_judge
-from peftqa.adapters import load_adapters
+from experiments.__main__ import read_overrides
+from peftqa.adapters import load_adapter
 from peftqa.backbone import load_backbone, load_tokenizer
-from peftqa.metrics import predict
 from peftqa.params import read_params
+from peftqa.predictions import predict
 from peftqa.prompts import encode_prompts, first_token_ids
 from peftqa.records import Record, to_table
 from peftqa.scoring import label_probabilities
+from tests.clone import Clone, ran
 from tests.conftest import ROOT
-from tests.pipeline.conftest import Clone
 
 LABELS = ["yes", "no"]
+MODEL = ROOT / "embedded/pico-t5"
 JUDGE_SEED = 20_000
 EXPECTED = json.loads((ROOT / "embedded/expected.json").read_text())
 MAJORITY = 55 / 89
@@ -31,10 +32,11 @@ DEMO = ("make", "demo", "SETUP=")  # the environment that runs this test stands 
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory) -> Clone:
-    clone = Clone(tmp_path_factory.mktemp("demo") / "clone", source=None)
+    clone = Clone(tmp_path_factory.mktemp("demo") / "clone")
     clone.before = (clone.folder / "params.yaml").read_bytes()
     # An address that cannot be reached: the demo must not follow it.
     clone.output = clone(*DEMO, PUBMEDQA_SOURCE="http://localhost:9/ori_pqal.json")
+    clone.results = clone.folder / "experiments/demo"
     return clone
 
 
@@ -44,40 +46,68 @@ def metrics_of(demo: Clone, variant: str) -> dict:
 
 def reference(demo: Clone) -> str:
     refs = demo("git", "for-each-ref", "--format=%(refname)", "refs/exps").split()
-    (found,) = [ref for ref in refs if ref.endswith(f"/{EXPERIMENT}")]
+    (found,) = [ref for ref in refs if ref.endswith("/demo")]
     return found
 
 
-def test_the_demo_prints_the_table_and_where_to_look_next(demo):
-    shown = demo.output[demo.output.rindex("test questions") :]
-    for word in ("majority", "tfidf_logistic_regression", "base", "prompt", "prefix", "against base", "make repro"):
+def test_the_demo_prints_its_table_once_and_where_to_look_next(demo):
+    assert demo.output.count("test questions\n") == 1
+    shown = demo.output[demo.output.rindex("test questions\n") :]
+    for word in ("majority", "tfidf", "base", "prompt", "prefix", "points of accuracy", "report/index.html"):
         assert word in shown
-    assert str(REPORT / "index.html") in shown
+    assert "No file hash info" not in demo.output
 
 
-def test_the_demo_leaves_the_workspace_as_it_was_but_for_the_ignored_report(demo):
+def test_the_demo_leaves_the_workspace_as_it_was_but_for_its_own_ignored_folder(demo):
     assert demo("git", "status", "--porcelain") == ""
     assert (demo.folder / "params.yaml").read_bytes() == demo.before
-    assert "<svg" in (demo.folder / REPORT / "index.html").read_text()
+    assert "<svg" in (demo.results / "report/index.html").read_text()
 
 
 def test_the_demo_is_an_experiment_that_dvc_can_show_and_compare(demo):
-    assert EXPERIMENT in demo("dvc", "exp", "show", "--csv")
-    shown = demo("dvc", "metrics", "diff", "HEAD", EXPERIMENT, "--json")
+    assert "demo" in demo("dvc", "exp", "show", "--csv")
+    shown = demo("dvc", "metrics", "diff", "HEAD", "demo", "--json")
     difference, _ = json.JSONDecoder().raw_decode(shown, shown.index("{"))  # DVC also warns that HEAD has no metrics
     assert {f"metrics/{variant}.json" for variant in ("base", "prompt", "prefix", "selected")} <= difference.keys()
 
 
-def test_a_second_demo_does_not_train_again(demo):
+def test_a_second_demo_runs_nothing_and_without_its_folder_is_restored_by_dvc(demo):
     before = {variant: metrics_of(demo, variant) for variant in ("base", "prompt", "prefix")}
     shown = demo(*DEMO)
-    assert "epoch 1/" not in shown
+    assert ran(shown) == [] and "epoch 1/" not in shown
+    shutil.move(demo.results, demo.folder / "experiments/kept")
+    shown = demo(*DEMO)
+    shutil.rmtree(demo.folder / "experiments/kept")
+    assert ran(shown) == [] and "epoch 1/" not in shown
     assert {variant: metrics_of(demo, variant) for variant in before} == before
 
 
+def test_an_experiment_that_does_not_exist_is_refused(demo):
+    shown = demo("python", "-m", "experiments", "nothing", ok=False)
+    assert shown.startswith("error: there is no experiments/nothing.yaml; there are: demo") and "Traceback" not in shown
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("train.epoch: 3", "train.epoch: unknown key; did you mean epochs?"),
+        ("trian.epochs: 3", "params.yaml has no group 'trian'"),
+        ("train.epochs: three", "train.epochs: 'three' is not allowed"),
+        ("- 3", "must hold lines like `train.epochs: 6`"),
+        ("a: [", "is no valid YAML"),
+        ("include: nothing", "there is no experiments/nothing.yaml"),
+    ],
+)
+def test_a_file_of_overrides_is_checked_before_anything_runs(demo, content, message):
+    (demo.folder / "experiments/mine.yaml").write_text(content)
+    shown = demo("python", "-m", "experiments", "mine", ok=False)
+    (demo.folder / "experiments/mine.yaml").unlink()
+    assert message in shown and "Traceback" not in shown and "Running stage" not in shown
+    shutil.rmtree(demo.folder / "experiments/mine", ignore_errors=True)
+
+
 def test_the_metrics_are_the_expected_ones(demo):
-    """Expected is the mean of a run with one thread and one with two, and the tolerance holds both: rounding differs
-    with the number of threads as with the processor, and training on 712 questions makes much of it."""
+    """Expected is what one processor gave, and the tolerance is what another one's rounding may make of it."""
     for variant, expected in EXPECTED.items():
         metrics = metrics_of(demo, variant)
         for name in ("accuracy", "macro_f1", "log_loss"):
@@ -89,35 +119,27 @@ def judged(demo) -> pd.DataFrame:
     """Whether base, prompt and prefix are right on each of the 2,000 questions."""
     raw = make_judge(JUDGE_SEED, json.loads((ROOT / "embedded/ori_pqal.json").read_text()))
     table = to_table({pmid: Record.model_validate(record) for pmid, record in raw.items()})
-    params = read_params(ROOT / "params.yaml")
-    settings = params.model.model_copy(update={"dtype": "float32"})
-    tokenizer = load_tokenizer(ROOT / MODEL)
-    prompts, label_token_ids = (
-        encode_prompts(tokenizer, table, params.template, LABELS),
-        first_token_ids(tokenizer, LABELS),
-    )
+    params = read_params(demo.results / "params.yaml")
+    tokenizer = load_tokenizer(MODEL)
+    prompts = encode_prompts(tokenizer, table, params.template, LABELS)
+    label_token_ids = first_token_ids(tokenizer, LABELS)
     right = {}
-
-    def judge(variant, model):
+    for variant in ("base", "prompt", "prefix"):
+        model = load_backbone(MODEL, params.model)
+        if variant != "base":
+            model = load_adapter(model, demo.results / f"models/adapters/{variant}/fold-0/seed-42")
         probabilities = label_probabilities(model, prompts, label_token_ids, batch_size=64)
         right[variant] = predict(probabilities, LABELS) == table["label"].to_numpy()
-
-    judge("base", load_backbone(ROOT / MODEL, settings))
-    for adapter in ("prompt", "prefix"):
-        out = demo.folder / "brought" / adapter
-        demo("dvc", "get", "--quiet", ".", f"models/adapters/{adapter}", "--rev", EXPERIMENT, "--out", str(out))
-        (folder,) = out.iterdir()
-        judge(adapter, load_adapters(load_backbone(ROOT / MODEL, settings), {"0": folder}))
     return pd.DataFrame(right)
 
 
-def test_judged_on_2000_questions_both_adapters_learned_and_prefix_learned_more(judged):
+def test_judged_on_2000_questions_both_adapters_learned(judged):
     accuracy = judged.mean()
     print(accuracy.to_string())
     assert len(judged) == 2000
     assert 0.40 <= accuracy["base"] <= 0.70
-    assert accuracy["prompt"] >= accuracy["base"] + 0.12
-    assert accuracy["prefix"] >= 0.80
+    for adapter in ("prompt", "prefix"):
+        assert accuracy[adapter] >= accuracy["base"] + 0.15 and accuracy[adapter] >= 0.75
 
 
 def test_judged_on_2000_questions_neither_gain_is_chance(judged):
@@ -130,27 +152,28 @@ def test_judged_on_2000_questions_neither_gain_is_chance(judged):
 def test_with_shuffled_training_labels_nothing_is_learned(demo, tmp_path):
     """The same training on the same questions with the answers of others."""
     work = tmp_path / "shuffled"
-    (work / "data").mkdir(parents=True)
-    demo("dvc", "get", "--quiet", ".", "data/split", "--rev", EXPERIMENT, "--out", str(work / "data/split"))
-    path = work / "data/split/train.csv"
+    shutil.copytree(demo.results / "data/split", work / "data/split")
+    (work / "models").mkdir()
+    (work / "models/base").symlink_to(MODEL)
+    shutil.copy(demo.results / "params.yaml", work)
+    path = work / "data/split/fold-0/train.csv"
     table = pd.read_csv(path, dtype=str, keep_default_na=False)
     table["label"] = np.random.default_rng(0).permutation(table["label"])
     table.to_csv(path, index=False)
-    (work / "models").mkdir()
-    (work / "models/base").symlink_to(ROOT / MODEL)
-    yaml = YAML()
-    params = yaml.load(ROOT / "params.yaml")
-    for key, value in YAML(typ="safe").load(ROOT / OVERRIDES).items():
-        *groups, last = key.split(".")
-        group = params
-        for name in groups:
-            group = group[name]
-        group[last] = value
-    yaml.dump(params, work / "params.yaml")
-    for stage in ("train", "evaluate"):
-        for adapter in ("prompt", "prefix"):
-            command = [sys.executable, "-m", f"stages.{stage}", adapter]
-            demo("env", "-C", str(work), f"PYTHONPATH={ROOT}", *command)
     for adapter in ("prompt", "prefix"):
-        metrics = json.loads(Path(work / f"metrics/{adapter}.json").read_text())
-        assert metrics["accuracy"] <= MAJORITY + 0.10
+        for stage in ("train", "predict"):
+            command = [sys.executable, "-m", f"stages.{stage}", f"{adapter}-0-42"]
+            demo("env", "-C", str(work), f"PYTHONPATH={ROOT}", *command)
+        answers = pd.read_csv(work / f"predictions/{adapter}/fold-0/seed-42.csv").query("split == 'test'")
+        assert (answers["label"] == answers["prediction"]).mean() <= MAJORITY + 0.10
+
+
+def test_the_files_of_overrides_name_the_embedded_data_and_model_as_they_are():
+    from pooch import file_hash
+
+    from peftqa.fetch.digest import folder_digest
+
+    overrides = read_overrides("embedded")
+    assert overrides["data.sha256"] == file_hash(ROOT / "embedded/ori_pqal.json")
+    assert overrides["data.test_ids_sha256"] == file_hash(ROOT / "embedded/test_ground_truth.json")
+    assert overrides["model.revision"] == folder_digest(Path(MODEL))

@@ -2,25 +2,26 @@
 
 import json
 from itertools import product
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from embedded.demo import DATA, MODEL, OVERRIDES
 from ruamel.yaml import YAML
 from transformers import set_seed
 
 from embedded.generate import make_judge
-from peftqa.adapters import add_adapter, load_adapters, save_adapter
+from experiments.__main__ import read_overrides
+from peftqa.adapters import add_adapter, load_adapter, save_adapter
 from peftqa.backbone import load_backbone, load_tokenizer
 from peftqa.params import check_params
-from peftqa.prompts import encode_prompts, first_token_ids
+from peftqa.prompts import encode_examples, encode_prompts, first_token_ids
 from peftqa.records import Record, clean, read_records, split_random, to_table
 from peftqa.scoring import label_probabilities
 from peftqa.training import train_adapter
-from stages.train import encode_examples
 from tests.conftest import ROOT
 
+DATA, MODEL = Path("embedded/ori_pqal.json"), Path("embedded/pico-t5")
 JUDGE_SEED = 30_000
 # Training makes much of a rounding: at the demonstration's rate, two runs of prompt tuning that differ in nothing else
 # (one thread or two) end 0.1 apart in accuracy. So prompt tuning is compared at a rate at which they stay together,
@@ -38,7 +39,7 @@ ARITHMETIC = {"plain": PLAIN, "fast": FAST}
 @pytest.fixture(scope="module")
 def params():
     values = YAML(typ="safe").load(ROOT / "params.yaml")
-    for key, value in YAML(typ="safe").load(ROOT / OVERRIDES).items():
+    for key, value in (read_overrides("demo") | {"train.epochs": 6, "train.warmup_steps": 0}).items():
         *groups, last = key.split(".")
         group = values
         for name in groups:
@@ -67,18 +68,28 @@ def backbone(params, how: dict):
 def trained(params, tokenizer, parts, tmp_path_factory):
     """For each arithmetic, adapter and seed: the lowest validation log loss and the folder of the adapter."""
     label_token_ids = first_token_ids(tokenizer, params.data.labels)
-    examples = {name: encode_examples(tokenizer, parts[name], params) for name in ("train", "val")}
+    examples = {
+        name: encode_examples(tokenizer, parts[name], params.template, params.data.labels) for name in ("train", "val")
+    }
     results = {}
     for adapter, run in RUNS.items():
         settings = params.train.model_copy(update={"batch_size": run["batch_size"]})
         for seed, (how, changes) in product(run["seeds"], ARITHMETIC.items()):
             folder = tmp_path_factory.mktemp(f"{how}-{adapter}-{seed}")
             set_seed(seed)
-            model = add_adapter(backbone(params, changes), params.adapters[adapter], tokenizer)
+            settings_of = params.adapters[adapter].model_copy(update={"learning_rate": run["learning_rate"]})
+            model = add_adapter(backbone(params, changes), settings_of, tokenizer)
             records = train_adapter(
-                model, examples["train"], examples["val"], params.data.labels, label_token_ids, settings,
-                run["learning_rate"], seed, folder / "checkpoints", lambda record: None,
-            )  # fmt: skip
+                model,
+                settings_of,
+                examples["train"],
+                examples["val"],
+                label_token_ids=label_token_ids,
+                settings=settings,
+                seed=seed,
+                checkpoints=folder / "checkpoints",
+                on_epoch=lambda record: None,
+            )
             save_adapter(model, folder / "adapter", str(MODEL), None)
             results[how, adapter, seed] = min(r["val_log_loss"] for r in records), folder / "adapter"
     return results
@@ -94,7 +105,7 @@ def test_the_same_adapter_gives_the_same_label_on_99_percent_of_questions(params
     prompts = encode_prompts(tokenizer, table, params.template, params.data.labels)
     _, folder = trained["plain", adapter, 42]
     plain, fast = (
-        label_probabilities(load_adapters(backbone(params, how), {"0": folder}), prompts, label_token_ids, 64).argmax(1)
+        label_probabilities(load_adapter(backbone(params, how), folder), prompts, label_token_ids, 64).argmax(1)
         for how in ARITHMETIC.values()
     )
     print(f"{adapter}: the same label on {np.mean(plain == fast):.2%} of {len(table)}")
