@@ -1,10 +1,12 @@
-"""The data stages as processes, from raw files to the three parts."""
+"""The stages that run no model, as processes, from raw files to the answers of the baselines."""
 
 import json
 
+import numpy as np
 import pandas as pd
 import pytest
 
+from peftqa.predictions import read_predictions
 from peftqa.records import read_table
 
 
@@ -35,39 +37,38 @@ def raw(workspace):
 
 
 @pytest.mark.parametrize(
-    ("protocol", "labels", "sizes"),
+    ("protocol", "labels", "folds", "sizes"),
     [
-        ("random", ["yes", "no"], [24, 8, 8]),
-        ("official", ["yes", "no"], [15, 5, 20]),
-        ("official", ["yes", "no", "maybe"], [22, 8, 30]),
+        ("random", ["yes", "no"], 1, [24, 8, 8]),
+        ("official", ["yes", "no"], 10, [18, 2, 20]),
+        ("official", ["yes", "no", "maybe"], 10, [27, 3, 30]),
+        ("cross_validation", ["yes", "no", "maybe"], 10, [48, 6, 6]),
     ],
 )
-def test_raw_files_become_three_parts(workspace, raw, protocol, labels, sizes):
+def test_raw_files_become_three_parts_a_fold(workspace, raw, protocol, labels, folds, sizes):
     workspace.set(data__labels=labels, split__protocol=protocol, split__train=0.6, split__val=0.2, split__test=0.2)
     for stage in ("clean", "split"):
         result = workspace.run(stage)
         assert result.returncode == 0, result.stderr
         assert result.stdout.count("\n") == 1 and result.stderr == ""
-    assert workspace.files(".") == [
-        "data/clean/pubmedqa.csv",
-        "data/raw/ori_pqal.json",
-        "data/raw/test_ground_truth.json",
-        "data/split/test.csv",
-        "data/split/train.csv",
-        "data/split/val.csv",
-        "metrics/dataset.json",
-        "params.yaml",
+    assert workspace.files("data/clean") == ["counts.json", "pubmedqa.csv"]
+    # Every fold of the protocol, not only those that split.folds lists: one more fold must not change the others.
+    assert workspace.files("data/split") == [
+        f"fold-{fold}/{name}.csv" for fold in range(folds) for name in ("test", "train", "val")
     ]
-    parts = {name: read_table(workspace.folder / f"data/split/{name}.csv") for name in ("train", "val", "test")}
-    assert [len(part) for part in parts.values()] == sizes
-    assert all(set(part["label"]) == set(labels) for part in parts.values())
-    rows = pd.concat(parts.values()).set_index("id")
-    assert set(rows.index) == {pmid for pmid, values in raw.items() if values["final_decision"] in labels}
-    assert rows.loc["5000", "question"] == 'Is 0 > 5, "really"?'
-    assert rows.loc["5000", "context"] == "<i>0</i>, measured. NA"
-    assert not any("SECRET" in path.read_text() for path in (workspace.folder / "data/split").iterdir())
-    report = json.loads((workspace.folder / "metrics/dataset.json").read_text())
-    assert report["labels"] == dict.fromkeys(labels, 20)
+    kept = {pmid for pmid, values in raw.items() if values["final_decision"] in labels}
+    for fold in range(folds):
+        folder = workspace.folder / f"data/split/fold-{fold}"
+        parts = {name: read_table(folder / f"{name}.csv") for name in ("train", "val", "test")}
+        assert [len(part) for part in parts.values()] == sizes
+        assert all(set(part["label"]) == set(labels) for part in parts.values())
+        rows = pd.concat(parts.values()).set_index("id", verify_integrity=True)
+        assert set(rows.index) == kept
+        assert rows.loc["5000", "question"] == 'Is 0 > 5, "really"?'
+        assert rows.loc["5000", "context"] == "<i>0</i>, measured. NA"
+        assert not any("SECRET" in path.read_text() for path in folder.iterdir())
+    counts = json.loads((workspace.folder / "data/clean/counts.json").read_text())
+    assert counts["labels"] == dict.fromkeys(labels, 20)
 
 
 def test_a_stage_reports_a_fault_as_one_sentence(workspace, raw, refused):
@@ -77,15 +78,39 @@ def test_a_stage_reports_a_fault_as_one_sentence(workspace, raw, refused):
     assert "4999 (QUESTION: missing field)" in refused(workspace.run("clean"))
 
 
-def test_the_data_stages_and_the_fetch_import_no_torch(workspace, raw):
+def test_stages_that_run_no_model_import_no_torch(workspace, raw):
     script = """
 import runpy, sys
-for stage in ("clean", "split"):
+for stage in ("clean", "split", "baselines"):
     runpy.run_module(f"stages.{stage}", run_name="__main__")
 import huggingface_hub, pooch, stages.download, stages.fetch_model
+import stages.evaluate, stages.select
 print({"torch", "transformers", "peft", "dvc"} & set(sys.modules))
 """
     process = workspace.start("-c", script)
     out, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
     assert out.splitlines()[-1] == "set()"
+
+
+def test_the_baselines_answer_the_questions_of_the_folds_that_run(workspace, raw):
+    workspace.set(split__protocol="cross_validation", split__folds=[3, 8])
+    for stage in ("clean", "split", "baselines"):
+        result = workspace.run(stage)
+        assert result.returncode == 0, result.stderr
+    for name in ("majority", "tfidf"):
+        files = workspace.files(f"predictions/{name}")
+        assert files == ["fold-3/seed-0.csv", "fold-8/seed-0.csv"]
+        table = read_predictions([workspace.folder / "predictions" / name / file for file in files], ["yes", "no"])
+        for fold in (3, 8):
+            for split in ("val", "test"):
+                asked = read_table(workspace.folder / f"data/split/fold-{fold}/{split}.csv")
+                answered = table[(table["fold"] == fold) & (table["split"] == split)]
+                assert answered["id"].tolist() == asked["id"].tolist()
+                assert answered["label"].tolist() == asked["label"].tolist()
+        assert set(table["seed"]) == {0}
+        assert np.allclose(table["p_yes"] + table["p_no"], 1)
+
+
+def test_the_baselines_name_what_is_missing(workspace, refused):
+    assert "data/split/fold-0/train.csv is missing" in refused(workspace.run("baselines"))
