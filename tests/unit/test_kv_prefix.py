@@ -623,6 +623,7 @@ def loss_after_distillation(base, steps=200, **config):
         return before, divergence(256).item(), model.get_nb_trainable_parameters()[0]
 
 
+@pytest.mark.training
 def test_where_the_encoder_must_change_a_prefix_everywhere_beats_one_in_the_decoder_alone():
     base = tiny_t5()
     before, everywhere, parameters = loss_after_distillation(base, num_virtual_tokens=4)
