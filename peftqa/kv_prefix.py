@@ -48,8 +48,10 @@ def with_prefix(attention, module, query, key, value, attention_mask, *, positio
     """Run an attention function of transformers over [prefix; tokens].
 
     query, key, value: (batch, heads, positions, d_kv). kv_prefix: None, or keys and values (heads, prefix, d_kv).
-    The prefix has position bias zero (as in UnifiedSKG, Xie et al. 2022, arXiv 2201.05966), is never masked, and
-    leaves the bias and the mask of the tokens as they are. Without a prefix this is `attention` itself, to the bit.
+    Without a prefix this is `attention` itself, to the bit.
+
+    The rule for a prefix, here and in fast/t5.py: its position bias is zero (as in UnifiedSKG, Xie et al. 2022, arXiv
+    2201.05966), it is never masked, and the bias and the mask of the tokens stay as they are.
     """
     if kv_prefix is not None:
         prefix_key, prefix_value = (p.to(key.dtype).expand(key.shape[0], -1, -1, -1) for p in kv_prefix)
@@ -72,8 +74,8 @@ def support_attention(name, attention, mask):
     """
 
     def causal_mask_spelled_out(*args, **kwargs):
-        # sdpa leaves a causal mask away and builds it later from the lengths of query and key, which are off by the
-        # prefix there.
+        # Where a mask would be causal and nothing else, transformers makes none and lets sdpa derive it from the
+        # numbers of queries and keys. With a prefix there are more keys than positions, and sdpa would mask wrong ones.
         return mask(*args, **kwargs | {"allow_is_causal_skip": False})
 
     AttentionInterface.register(name + SUFFIX, partial(with_prefix, attention))
@@ -82,7 +84,7 @@ def support_attention(name, attention, mask):
 
 
 def eager_attention(module, *args, **kwargs):
-    """Eager attention is the one in the model's own source file."""
+    """Eager attention, which every model's source file in transformers defines for itself."""
     return sys.modules[type(module).__module__].eager_attention_forward(module, *args, **kwargs)
 
 
@@ -94,7 +96,7 @@ support_attention("sdpa", sdpa_attention_forward, sdpa_mask)
 
 
 class PrefixTrunk(nn.Module):
-    """Embedding and hidden layer of Li and Liang's MLP, shared by all modules of one target: () -> (tokens, width)."""
+    """What all modules of one target share of Li and Liang's MLP, embedding and hidden layer: () -> (tokens, width)."""
 
     def __init__(self, num_virtual_tokens, d_model, width):
         super().__init__()
@@ -106,7 +108,10 @@ class PrefixTrunk(nn.Module):
 
 
 class PrefixMLP(nn.Module):
-    """The trunk with one module's rows of the MLP's output layer: () -> keys and values, (heads, tokens, d_kv) each."""
+    """The MLP of one attention module, the shared trunk and an output layer of its own.
+
+    () -> keys and values, (heads, tokens, d_kv) each.
+    """
 
     def __init__(self, trunk, num_heads, d_kv):
         super().__init__()
@@ -128,8 +133,9 @@ class PrefixMLP(nn.Module):
 class KVPrefixAttention(nn.Module, BaseTunerLayer):
     """An attention module with, for each adapter, a learned prefix of keys and values.
 
-    `kv_prefix_key` and `kv_prefix_value` hold (heads, tokens, d_kv) by adapter name; an adapter in training with a
-    reparametrization stands in `kv_prefix_mlp` instead. The prefixes of all active adapters follow one another.
+    `kv_prefix_key` and `kv_prefix_value` hold them by adapter name, (heads, tokens, d_kv) each. While an adapter is
+    trained with a reparametrization, `kv_prefix_mlp` holds the network that makes them instead. Where several adapters
+    are active, their prefixes stand one behind the other.
     """
 
     adapter_layer_names = ("kv_prefix_key", "kv_prefix_value", "kv_prefix_mlp")
@@ -185,7 +191,7 @@ class KVPrefixAttention(nn.Module, BaseTunerLayer):
 
 @contextmanager
 def frozen_model(model):
-    """The model with its prefixes switched off and in evaluation mode, for a moment."""
+    """Within the `with` block, the model is in evaluation mode and its prefixes are switched off."""
     layers = [module for module in model.modules() if isinstance(module, KVPrefixAttention)]
     before = [layer.disable_adapters for layer in layers], [module.training for module in model.modules()]
     for layer in layers:
@@ -202,10 +208,10 @@ def frozen_model(model):
 
 @torch.no_grad()
 def text_prefixes(model, token_ids, num_virtual_tokens):
-    """What a text leaves in a frozen model: {module path: [keys, values]}, (heads, num_virtual_tokens, d_kv) each.
+    """The keys and values that a frozen model computes for a text, by module path, (heads, num_virtual_tokens, d_kv).
 
-    The encoder and the decoder both read the text, which is repeated while shorter than the prefix. Its first
-    `num_virtual_tokens` positions are taken.
+    The encoder and the decoder both read the text, which is repeated until it is as long as the prefix. Of its
+    positions the first `num_virtual_tokens` are taken.
     """
     repeats = max(1, math.ceil(num_virtual_tokens / len(token_ids)))
     text = torch.tensor([list(token_ids) * repeats], device=model.device)
@@ -213,7 +219,8 @@ def text_prefixes(model, token_ids, num_virtual_tokens):
     states = {}
 
     def keep(layer, args, kwargs):
-        read = kwargs.get("key_value_states", kwargs.get("encoder_hidden_states"))  # T5 and UMT5; None: self-attention
+        # Cross-attention reads the encoder's states, whose name differs in T5 and UMT5; self-attention its own input.
+        read = kwargs.get("key_value_states", kwargs.get("encoder_hidden_states"))
         states[layer] = (args[0] if read is None else read)[:, :num_virtual_tokens]
 
     with ExitStack() as stack, frozen_model(model):
@@ -241,7 +248,7 @@ class KVPrefixConfig(PeftConfig):
         token ids `init_token_ids` has in the frozen model, read by the encoder and by the decoder. A shorter text is
         repeated; of a longer one the first `num_virtual_tokens` positions are taken.
     reparametrization: None, or the width of the MLP of Li and Liang that makes the prefix during training, one for each
-        target. It starts at the same prefix as without, and is folded into plain keys and values on saving.
+        target. Training starts from the same prefix as without it. What is saved are the keys and values it makes.
     """
 
     num_virtual_tokens: int = 5

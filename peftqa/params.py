@@ -255,6 +255,8 @@ def _explain(problem: dict, values: object) -> str:
         return f"{where}.method: {f'{tag!r} is not allowed' if tag else 'missing key'}: must be one of {expected}"
     if problem["type"] in ("model_type", "model_attributes_type", "dict_type"):
         return f"{where or 'the file'}: must be a group of keys, not {problem['input']!r}"
+    if problem["type"] == "list_type":
+        return f"{where}: must be a list, not {problem['input']!r}"
     if problem["type"] == "string_pattern_mismatch":
         message = PATTERNS[problem["ctx"]["pattern"]]
     if not where:
@@ -279,4 +281,6 @@ def _allowed_keys(path: list[str], values: dict) -> list[str]:
     if path[0] == "adapters":
         method = values["adapters"][path[1]].get("method")
         return list(METHOD_NAMES[method].model_fields)
+    if path[:2] == ["evaluate", "untrained"]:
+        return list(Untrained.model_fields)
     return list(Params.model_fields[path[0]].annotation.model_fields)

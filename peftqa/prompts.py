@@ -118,7 +118,8 @@ def few_shot_examples(
         wanted = count // len(labels) + (position < count % len(labels))
         if wanted > len(rows):
             raise UserError(
-                f"evaluate.few_shot asks for {wanted} examples labelled {label}; the training split has {len(rows)}."
+                f"evaluate.untrained: few_shot asks for {wanted} examples labelled {label}; the training split has "
+                f"{len(rows)}."
             )
         drawn.extend(random.choice(rows, wanted, replace=False))
     chosen = train.loc[drawn]
@@ -133,6 +134,7 @@ def few_shot_examples(
         ids += example
     if not ids:
         raise UserError(
-            f"evaluate.few_shot_max_tokens is {max_tokens}; the shortest drawn example takes {len(examples[0])} tokens."
+            f"evaluate.untrained: max_tokens is {max_tokens}; the shortest drawn example takes {len(examples[0])} "
+            "tokens."
         )
     return ids

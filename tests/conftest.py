@@ -14,15 +14,28 @@ from ruamel.yaml import YAML
 from tests.servers import FileHost, Hub
 
 ROOT = Path(__file__).resolve().parents[1]
-REAL_FILE = ROOT.parent / "shared" / "data" / "ori_pqal.json"
+
+
+def path_from_environment(variable: str, what: str) -> Path:
+    """The path that an environment variable holds; skips the test where it holds none."""
+    value = os.environ.get(variable, "")
+    if not value or "://" in value:
+        pytest.skip(f"needs {what}: set {variable} to its path")
+    path = Path(value).resolve()
+    assert path.exists(), f"{variable} is {value}, and there is no such path"
+    return path
 
 
 @pytest.fixture(scope="session")
 def real_file() -> Path:
     """PubMedQA's ori_pqal.json, with test_ground_truth.json beside it."""
-    if not REAL_FILE.exists():
-        pytest.skip(f"the real PubMedQA file is not at {REAL_FILE}")
-    return REAL_FILE
+    return path_from_environment("PUBMEDQA_SOURCE", "PubMedQA's ori_pqal.json, with test_ground_truth.json beside it")
+
+
+@pytest.fixture(scope="session")
+def flan_t5_tokenizer() -> Path:
+    """A folder with FLAN-T5's tokenizer."""
+    return path_from_environment("FLAN_T5_TOKENIZER", "a folder with FLAN-T5's tokenizer")
 
 
 class Workspace:
@@ -66,9 +79,9 @@ class Workspace:
             text=True,
         )
 
-    def run(self, stage: str, **environment: str) -> subprocess.CompletedProcess:
-        """Run `python -m stages.STAGE` to its end."""
-        process = self.start("-m", f"stages.{stage}", **environment)
+    def run(self, stage: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
+        """Run `python -m stages.STAGE ARGUMENTS...` to its end."""
+        process = self.start("-m", f"stages.{stage}", *arguments, **environment)
         out, err = process.communicate(timeout=120)
         return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 

@@ -1,6 +1,7 @@
-"""What may be skipped: the same functions of a frozen T5, computed faster. Imported only where `model.fast` is on.
+"""The fast path: a frozen T5 gives the same results in less time. It is imported only where `model.fast` is on.
 
-Read `t5` for what is replaced in the model and `kernels` for the operations that take its place.
+Nothing else needs it, so a first reading may skip it. `t5` says what is replaced in the model, `kernels` has the
+operations that take its place.
 """
 
 from __future__ import annotations
@@ -31,6 +32,6 @@ def choose_attention(name: str, dropout: float, device: torch.device) -> str:
 
 
 def describe(model: PreTrainedModel) -> str:
-    """Who computes, in a few words for the log."""
+    """What the model computes with, in a few words for the log."""
     library, how = (None, "a GPU") if model.device.type != "cpu" else compile_library()
     return f"fast path, kernels {how if library else f'of PyTorch ({how})'}"

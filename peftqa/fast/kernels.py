@@ -1,8 +1,8 @@
 """Fused operations of a frozen T5: RMS norm, gated GELU, attention with a position bias, and linear layers.
 
 Their element-wise parts are compiled from `kernels.cpp` with the machine's C++ compiler, once a process, in about a
-second; where there is none, or on a GPU, PyTorch's own operations take their place (`compiled` says which). Matrix
-products are oneDNN's throughout. Weights are constants here: no operation has a gradient for them.
+second. Without a compiler, and on a GPU, PyTorch's own operations take their place (`compiled` says which). Matrix
+products are oneDNN's throughout. The weights are frozen: no operation computes a gradient for them.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from torch.autograd.function import once_differentiable
 SOURCE = Path(__file__).with_name("kernels.cpp")
 OPTIONS = ("-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fopenmp", "-shared", "-fPIC")
 DTYPES = (torch.float32, torch.bfloat16)
-ROWS = 4096  # what packed weights are laid out for: about a batch's tokens
+ROWS = 4096  # tokens in a batch, roughly: oneDNN lays packed weights out for products with so many rows
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -54,7 +54,7 @@ def compiled(tensor: torch.Tensor) -> bool:
 
 
 def _call(name: str, *arguments) -> None:
-    """Run a kernel on contiguous tensors, the first of which decides the variant, and numbers."""
+    """Run a kernel, in its variant for the first argument's dtype. Arguments: contiguous tensors, None, and numbers."""
     function = getattr(compile_library()[0], f"{name}_{str(arguments[0].dtype).removeprefix('torch.')}")
     converted = [_argument(argument) for argument in arguments]
     function(*converted, ctypes.c_int(torch.get_num_threads()))
@@ -156,17 +156,18 @@ class _BiasedAttention(torch.autograd.Function):
         of_value = torch.bmm(probabilities.transpose(1, 2), gradient)
         of_scores = torch.bmm(gradient, value.transpose(1, 2))
         _call("softmax_backward", probabilities, of_scores, of_scores.shape[0] * of_scores.shape[1], key.shape[1])
-        # In the first layer of an encoder with a prefix, queries are fixed.
+        # The encoder's first layer makes its queries from the prompt's embeddings. Under a prefix those are frozen, so
+        # that nobody asks for this gradient.
         of_query = torch.bmm(of_scores, key).unflatten(0, leading) if ctx.needs_input_grad[0] else None
         of_key = torch.bmm(of_scores.transpose(1, 2), query)
         return of_query, of_key.unflatten(0, leading), of_value.unflatten(0, leading), None, None
 
 
 class PackedLinear:
-    """x weight^T for a constant weight (outputs, inputs), which oneDNN keeps in the layout its products read fastest.
+    """x weight^T for a weight (outputs, inputs) that never changes.
 
-    Usable on x86 CPUs (`available`); elsewhere use `torch.nn.functional.linear`. The layout for the gradient is made
-    when the first gradient is asked for.
+    oneDNN copies the weight once into the memory layout that its products read fastest, and a second time, transposed,
+    when the first gradient is asked for. x86 CPUs only (`available`); elsewhere use `torch.nn.functional.linear`.
     """
 
     def __init__(self, weight: torch.Tensor) -> None:

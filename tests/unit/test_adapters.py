@@ -10,10 +10,22 @@ from peft import PeftModel
 from pydantic import TypeAdapter
 from transformers import AutoTokenizer, T5Config, T5ForConditionalGeneration
 
-from peftqa.adapters import adapter_size, add_adapter, load_adapters, save_adapter
+from peftqa.adapters import (
+    METHODS,
+    Adapter,
+    KVPrefix,
+    LoRA,
+    PEFTPrefixTuning,
+    PromptTuning,
+    adapter_size,
+    add_adapter,
+    encoder_is_constant,
+    load_adapter,
+    save_adapter,
+)
 from peftqa.params import AnyAdapter, read_params
 from tests.conftest import ROOT
-from tests.tiny import SHAPE, save_tiny_checkpoint, tiny_t5
+from tests.tiny import SHAPE, save_tiny_checkpoint, tiny_t5, tiny_tokenizer
 
 ADAPTERS = {
     "prompt_text": {"method": "prompt_tuning", "num_virtual_tokens": 4, "init": "text", "init_text": "yes or no"},
@@ -91,21 +103,18 @@ def test_a_saved_adapter_gives_the_same_logits_and_names_the_hubs_model(name, ne
     assert torch.equal(logits(loaded), expected)
 
 
-def test_several_seeds_share_one_backbone(new_adapter, folder, tmp_path):
-    expected = {}
-    for seed in ("1", "2"):
-        model = new_adapter("prefix_random")
-        for parameter in model.parameters():
-            if parameter.requires_grad:
-                torch.nn.init.constant_(parameter, float(seed))
-        expected[seed] = logits(model)
-        save_adapter(model, tmp_path / seed, "x", None)
-    model = load_adapters(
-        T5ForConditionalGeneration.from_pretrained(folder), {seed: tmp_path / seed for seed in expected}
-    )
-    for seed, wanted in expected.items():
-        model.set_adapter(seed)
-        assert torch.equal(logits(model), wanted)
+@pytest.mark.parametrize("name", ["prompt_random", "prefix_mlp", "lora"])
+def test_a_loaded_adapter_computes_what_the_trained_one_did(name, new_adapter, folder, tmp_path):
+    model = new_adapter(name)
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            torch.nn.init.normal_(parameter)
+    expected = logits(model)
+    save_adapter(model, tmp_path, "x", None)
+    loaded = load_adapter(T5ForConditionalGeneration.from_pretrained(folder), tmp_path)
+    assert not loaded.training
+    with torch.no_grad():
+        assert torch.equal(loaded(**BATCH).logits, expected)
 
 
 def test_the_default_adapters_have_10240_and_92160_parameters_on_flan_t5_smalls_shape(folder, tmp_path):
@@ -148,3 +157,42 @@ def test_loading_a_key_value_prefix_without_its_module_is_pefts_own_error(new_ad
     code = "import sys; from peft import PeftConfig; PeftConfig.from_pretrained(sys.argv[1])"
     result = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True)
     assert result.returncode != 0 and "KV_PREFIX" in result.stderr
+
+
+RATE = {"learning_rate": 1.0}
+DECODER_ONLY = KVPrefix(method="kv_prefix", num_virtual_tokens=3, init="random", target=["decoder", "cross"], **RATE)
+
+
+@pytest.mark.parametrize(
+    ("adapter", "dropout", "constant"),
+    [
+        (PEFTPrefixTuning(method="prefix_tuning", num_virtual_tokens=3, **RATE), 0.0, True),
+        (DECODER_ONLY, 0.0, True),
+        (DECODER_ONLY, 0.1, False),
+        (DECODER_ONLY.model_copy(update={"target": ["encoder"]}), 0.0, False),
+        (PromptTuning(method="prompt_tuning", num_virtual_tokens=2, init="random", **RATE), 0.0, False),
+        (LoRA(method="lora", r=2, alpha=2, **RATE), 0.0, False),
+        (LoRA(method="lora", r=2, alpha=2, target_modules=["EncDecAttention.q"], **RATE), 0.0, True),
+    ],
+)
+def test_which_adapters_leave_the_encoder_as_it_is(adapter, dropout, constant):
+    backbone = tiny_t5(vocab_size=192, dropout_rate=dropout).requires_grad_(False)
+    assert encoder_is_constant(add_adapter(backbone, adapter, tiny_tokenizer()), adapter) == constant
+
+
+def test_of_a_method_that_does_not_say_the_encoder_is_taken_to_change():
+    class Unheard(Adapter):
+        def peft_config(self, backbone, tokenizer):
+            return DECODER_ONLY.peft_config(backbone, tokenizer)
+
+    adapter = Unheard(learning_rate=1.0)
+    backbone = tiny_t5(vocab_size=192, dropout_rate=0.0).requires_grad_(False)
+    assert encoder_is_constant(add_adapter(backbone, adapter, tiny_tokenizer()), adapter) is False
+
+
+def test_every_method_says_what_it_is_in_words_of_its_own():
+    words = {name: parsed(name).describe() for name in ADAPTERS}
+    assert {type(parsed(name)) for name in ADAPTERS} == set(METHODS)
+    assert words["prefix_random"] == "prefix tuning, 3 tokens (encoder, decoder, cross)"
+    assert words["decoder_prefix"] == "prefix tuning, 3 tokens (decoder)"
+    assert len({words[name] for name in ("prompt_random", "prefix_random", "peft_prefix", "lora", "ia3")}) == 5

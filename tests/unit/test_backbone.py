@@ -1,16 +1,29 @@
 """The frozen backbone: its own weights, its own output layer, nothing that a file could smuggle in."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from peftqa.backbone import choose_dtype, load_backbone
+from peftqa.errors import UserError
 from peftqa.params import Model
+from tests.conftest import ROOT
 from tests.tiny import save_tiny_checkpoint
 
 
 def settings(**changes) -> Model:
-    values = {"name": "x", "revision": None, "dtype": "float32", "fast": True, "attention": "auto", "dropout": 0.0}
+    values = {
+        "name": "x",
+        "revision": None,
+        "dtype": "float32",
+        "fast": True,
+        "attention": "auto",
+        "dropout": 0.0,
+        "threads": 2,
+    }
     return Model.model_validate(values | changes)
 
 
@@ -72,3 +85,42 @@ def test_logits_are_float32_also_where_the_weights_are_not(folder):
     assert rounded.dtype == torch.float32
     assert torch.allclose(rounded, exact, atol=0.1)
     assert not torch.equal(rounded, rounded.bfloat16().float()), "these logits were rounded to bfloat16"
+
+
+def test_what_was_chosen_is_logged_in_one_line(folder, caplog):
+    with caplog.at_level("INFO", logger="peftqa"):
+        load_backbone(folder, settings())
+        load_backbone(folder, settings(fast=False, attention="eager", dropout=0.1))
+    first, second = [record.getMessage() for record in caplog.records]
+    assert "float32" in first and "attention, dropout 0, fast path, kernels" in first
+    assert second.endswith("float32, eager attention, dropout 0.1, computed as transformers does")
+
+
+def test_without_the_fast_path_auto_is_sdpa_and_fused_is_refused(folder):
+    assert load_backbone(folder, settings(fast=False)).config._attn_implementation == "sdpa"
+    with pytest.raises(UserError, match=r"model\.attention: fused is part of the fast path, and model\.fast is off"):
+        load_backbone(folder, settings(fast=False, attention="fused"))
+
+
+@pytest.mark.parametrize("fast", [False, True])
+def test_the_fast_path_is_imported_only_where_it_is_on(folder, fast):
+    code = (
+        "import pathlib, sys\n"
+        "from peftqa.backbone import load_backbone\n"
+        "from tests.unit.test_backbone import settings\n"
+        "load_backbone(pathlib.Path(sys.argv[1]), settings(fast=sys.argv[2] == 'True'))\n"
+        "print(any(name.startswith('peftqa.fast') for name in sys.modules))\n"
+    )
+    command = [sys.executable, "-c", code, str(folder), str(fast)]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert result.stdout.splitlines()[-1] == str(fast)
+
+
+def test_a_process_computes_with_as_many_threads_as_params_say(folder):
+    before = torch.get_num_threads()
+    try:
+        for threads in (1, 2):
+            load_backbone(folder, settings(threads=threads))
+            assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)

@@ -1,66 +1,189 @@
-"""dvc.yaml against the code it runs: no result can be stale."""
+"""dvc.yaml against the code it runs: no result can be stale, and no code that does not count makes one so."""
 
 import ast
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from ruamel.yaml import YAML
 
+from peftqa.params import Train
 from tests.conftest import ROOT
 
-STAGES = YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"]
+STAGES = YAML(typ="safe", pure=True).load(ROOT / "dvc.yaml")["stages"]
+# It only checks values that DVC tracks already, so what it imports is no dependency either.
+PARAMS = ROOT / "peftqa/params.py"
+# But the adapters that it makes have methods: who calls one, as in `params.adapters[name].describe()`, runs these.
+ADAPTERS = ROOT / "peftqa/adapters.py"
 
 
-def imported_modules(file: Path) -> set[Path]:
-    """Files of this repository that `file` imports, straight or by way of others, itself included."""
+def imported_names(file: Path) -> Iterator[str]:
+    """Dotted names that a file imports, anywhere in it but where only type checkers look."""
+    waiting: list[ast.AST] = [ast.parse(file.read_text(encoding="utf-8"))]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+            continue
+        waiting += ast.iter_child_nodes(node)
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file} imports relatively"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def calls_an_adapter(file: Path) -> bool:
+    """Whether the file calls a method of one of `params.adapters`."""
+    return any(
+        isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and isinstance(node.func.value, ast.Subscript)
+        and ast.unparse(node.func.value.value).endswith(".adapters")
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+    )
+
+
+def files_of(name: str) -> Iterator[Path]:
+    """Files of this repository that importing `name` runs: the module, and the packages it lies in."""
+    parts = name.split(".")
+    for length in range(1, len(parts) + 1):
+        path = ROOT.joinpath(*parts[:length])
+        yield from (file for file in (path.with_suffix(".py"), path / "__init__.py") if file.is_file())
+
+
+def is_docstring_alone(file: Path) -> bool:
+    return file.name == "__init__.py" and len(ast.parse(file.read_text(encoding="utf-8")).body) == 1
+
+
+def needed_code(file: Path) -> set[str]:
+    """Paths of the code that a file's results depend on: itself and what it imports, straight or by way of others."""
     found, waiting = set(), [file]
     while waiting:
         file = waiting.pop()
-        if file in found:
+        if file in found or file == PARAMS or is_docstring_alone(file):
             continue
         found.add(file)
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Import):
-                names = [alias.name for alias in node.names]
-            elif isinstance(node, ast.ImportFrom):
-                names = [f"{node.module}.{alias.name}" for alias in node.names]
-            else:
-                continue
-            for name in names:
-                parts = name.split(".")
-                for length in range(1, len(parts) + 1):
-                    path = ROOT.joinpath(*parts[:length])
-                    waiting += [f for f in (path.with_suffix(".py"), path / "__init__.py") if f.is_file()]
-    return found
+        waiting += [other for name in imported_names(file) for other in files_of(name)]
+        waiting += [ADAPTERS] if calls_an_adapter(file) else []
+    return {str(path.relative_to(ROOT)) for path in found}
+
+
+def definition(name: str) -> dict:
+    return STAGES[name].get("do", STAGES[name])
+
+
+def code_deps(name: str) -> set[str]:
+    return {dep for dep in definition(name)["deps"] if Path(dep).parts[0] in ("peftqa", "stages")}
+
+
+def covers(dep: str, path: str) -> bool:
+    return Path(path).is_relative_to(dep)
+
+
+def stage_module(name: str) -> Path:
+    return ROOT / (definition(name)["cmd"].split()[2].replace(".", "/") + ".py")
 
 
 @pytest.mark.parametrize("name", STAGES)
-def test_a_stage_depends_on_every_module_it_imports_and_on_no_other(name):
-    stage = STAGES[name].get("do", STAGES[name])
-    module = stage["cmd"].split()[2]
-    assert module.startswith("stages."), "every stage runs as python -m stages.NAME"
-    wanted = {str(path.relative_to(ROOT)) for path in imported_modules(ROOT / (module.replace(".", "/") + ".py"))}
-    assert {dep for dep in stage["deps"] if dep.endswith(".py")} == wanted
+def test_a_stage_depends_on_all_code_that_it_needs_and_on_no_other(name):
+    needed, deps = needed_code(stage_module(name)), code_deps(name)
+    assert {path for path in needed if not any(covers(dep, path) for dep in deps)} == set()
+    assert {dep for dep in deps if not any(covers(dep, path) for path in needed)} == set()
+    assert all((ROOT / dep).exists() for dep in deps)
 
 
 @pytest.mark.parametrize("name", STAGES)
-def test_a_stage_that_uses_the_kernels_depends_on_their_source(name):
-    deps = STAGES[name].get("do", STAGES[name])["deps"]
-    assert ("peftqa/kernels.py" in deps) == ("peftqa/kernels.cpp" in deps)
+def test_a_stage_depends_on_what_lies_beside_code_and_is_no_module(name):
+    """Kernels and templates, which are read and not imported, can only be found by their folder."""
+    folders = {Path(path).parent for path in needed_code(stage_module(name)) if Path(path).parent != Path("peftqa")}
+    beside = {
+        str(path.relative_to(ROOT))
+        for folder in folders
+        for path in (ROOT / folder).rglob("*")
+        if path.is_file() and path.suffix not in (".py", ".pyc")
+    }
+    assert {path for path in beside if not any(covers(dep, path) for dep in code_deps(name))} == set()
 
 
-def test_the_import_search_finds_indirect_imports():
-    found = {path.name for path in imported_modules(ROOT / "stages/train.py")}
-    assert {"train.py", "training.py", "kv_prefix.py", "errors.py", "workspace.py", "__init__.py"} <= found
+@pytest.mark.parametrize("name", STAGES)
+def test_deps_are_in_order_and_name_nothing_twice(name):
+    deps = definition(name)["deps"]
+    assert len(set(deps)) == len(deps)
+    assert not [(dep, other) for dep in deps for other in deps if dep != other and covers(dep, other)]
 
 
-def test_only_the_variants_and_the_selected_one_are_metrics():
-    declared = [next(iter(m)) for s in STAGES.values() for m in s.get("do", s).get("metrics", [])]
-    assert declared == ["metrics/${key}.json", "metrics/selected.json"]
+@pytest.mark.parametrize("name", STAGES)
+def test_params_and_a_docstring_make_nothing_stale(name):
+    assert not {"peftqa/params.py", "peftqa/__init__.py", "peftqa"} & code_deps(name)
 
 
-def test_all_of_metrics_is_tracked_by_git_and_nothing_else():
-    for stage in STAGES.values():
-        for out in stage.get("do", stage).get("outs", []):
-            path, options = next(iter(out.items())) if isinstance(out, dict) else (out, {})
-            assert path.startswith("metrics/") == (options.get("cache") is False), path
+def test_the_import_search_finds_indirect_imports_and_those_inside_functions():
+    found = needed_code(ROOT / "stages/train.py")
+    assert {
+        "stages/train.py",
+        "stages/workspace.py",
+        "peftqa/errors.py",
+        "peftqa/training.py",
+        "peftqa/trainer.py",
+        "peftqa/kv_prefix.py",  # in a function of adapters.py
+        "peftqa/fast/__init__.py",  # in a function of backbone.py
+        "peftqa/fast/kernels.py",
+    } <= found
+    assert not found & {"peftqa/params.py", "peftqa/__init__.py", "peftqa/predictions.py", "peftqa/fetch/files.py"}
+
+
+def test_imports_are_not_followed_through_params():
+    assert "peftqa/adapters.py" not in needed_code(ROOT / "stages/clean.py")
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_a_command_is_a_stage_and_holds_no_parameter(name):
+    """A value of params.yaml in a command would reach a shell."""
+    start, option, module = definition(name)["cmd"].split(" ")
+    assert (start, option) == ("python", "-m")
+    assert module.startswith("stages.") and stage_module(name).is_file()
+    assert "${" not in definition(name)["cmd"]
+
+
+def test_a_stage_runs_the_module_of_its_name():
+    modules = {name: stage_module(name).stem for name in STAGES}
+    assert modules.pop("predict_untrained") == "predict"
+    assert modules == {name: name for name in modules}
+
+
+def outputs(name: str, kind: str) -> dict[str, dict]:
+    """Path and options of a stage's `outs`, `metrics` or `plots`."""
+    entries = definition(name).get(kind, [])
+    return dict(next(iter(entry.items())) if isinstance(entry, dict) else (entry, {}) for entry in entries)
+
+
+def test_what_git_keeps_is_declared_as_a_metric_or_plot_in_the_folder_metrics():
+    """An uncached output that is neither would keep its stage from being restored from DVC's run cache."""
+    for name in STAGES:
+        assert all(options.get("cache", True) for options in outputs(name, "outs").values()), name
+        for path, options in (outputs(name, "metrics") | outputs(name, "plots")).items():
+            assert options["cache"] is False and path.startswith("metrics/"), path
+        assert not [path for path in outputs(name, "outs") if path.startswith("metrics/")]
+
+
+def test_the_metrics_are_the_variants_and_the_selected_one():
+    declared = [path for name in STAGES for path in outputs(name, "metrics")]
+    assert declared == ["metrics/${item.variant}.json", "metrics/selected.json"]
+
+
+def test_a_run_is_one_adapter_one_fold_and_one_seed():
+    """So that one seed more trains that seed alone."""
+    for name in ("train", "predict"):
+        assert list(STAGES[name]["matrix"]) == ["adapter", "fold", "seed"]
+        for path in {**outputs(name, "outs")}:
+            assert "${item.adapter}/fold-${item.fold}/seed-${item.seed}" in path
+    assert list(STAGES["predict_untrained"]["matrix"]) == ["variant", "fold"]
+    for name in ("train", "predict", "predict_untrained"):
+        assert not [dep for dep in definition(name)["deps"] if dep in ("data/split", "predictions")]
+        assert "train" not in definition(name)["params"] and "train.seeds" not in definition(name)["params"]
+        assert not [key for key in definition(name)["params"] if key in ("adapters", "split", "evaluate", "selected")]
+
+
+def test_training_depends_on_all_of_train_but_the_seeds():
+    named = {key.removeprefix("train.") for key in definition("train")["params"] if key.startswith("train.")}
+    assert named == set(Train.model_fields) - {"seeds"}

@@ -3,31 +3,12 @@
 import json
 
 import numpy as np
-import pandas as pd
 import pytest
 from scipy.stats import mannwhitneyu, pearsonr
-from sklearn.metrics import average_precision_score, brier_score_loss, f1_score, log_loss, roc_auc_score
+from sklearn.metrics import brier_score_loss, confusion_matrix, f1_score, log_loss, roc_auc_score
 
 from peftqa import metrics
-from peftqa.errors import UserError
-from peftqa.predictions import leaderboard, on_split, prediction_table, read_predictions
-
-TWO = ["yes", "no"]
-THREE = ["yes", "no", "maybe"]
-BINS = 10
-
-
-def example(labels: list[str], n: int = 89, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Probabilities that know something of the truth, and the truth."""
-    rng = np.random.default_rng(seed)
-    codes = rng.integers(len(labels), size=n)
-    logits = rng.normal(size=(n, len(labels))) + np.eye(len(labels))[codes]
-    probabilities = np.exp(logits)
-    return probabilities / probabilities.sum(axis=1, keepdims=True), np.asarray(labels)[codes]
-
-
-def binary(*p_yes: float) -> np.ndarray:
-    return np.array([[p, 1 - p] for p in p_yes])
+from tests.unit.made_up import BINS, THREE, TWO, binary, example
 
 
 def test_a_case_worked_by_hand():
@@ -106,9 +87,6 @@ def test_a_label_that_is_absent_from_truth_leaves_auc_undefined_and_the_rest_wri
     assert figures["roc_auc"] is None
     assert figures["macro_f1"] == pytest.approx(figures["f1_yes"] / len(labels))
     json.dumps(figures, allow_nan=False)
-    curves = metrics.curves(probabilities, truth, labels, BINS)
-    assert list(curves["roc"].columns) == ["label", "fpr", "tpr"] and curves["roc"].empty
-    assert curves["confusion"]["count"].sum() == len(truth)
 
 
 def test_a_probability_of_zero_gives_a_finite_log_loss():
@@ -126,31 +104,12 @@ def test_a_true_label_outside_the_labels_is_refused():
         metrics.encode_labels(["yes", "maybe"], TWO)
 
 
-def test_of_equal_probabilities_the_first_label_is_predicted_as_at_threshold_a_half():
-    tie = binary(0.5, 0.5)
-    assert list(metrics.predict(tie, TWO)) == list(metrics.predict(tie, TWO, 0.5)) == ["yes", "yes"]
-    assert list(metrics.predict(np.full((1, 3), 1 / 3), THREE)) == ["yes"]
-
-
-def test_means_over_seeds_keep_counts_and_pass_on_what_is_undefined():
-    means = metrics.mean_over_seeds(
+def test_means_over_replicates_keep_counts_and_pass_on_what_is_undefined():
+    means = metrics.mean_over_replicates(
         [{"n": 3, "accuracy": 1.0, "roc_auc": None}, {"n": 3, "accuracy": 0.5, "roc_auc": 1.0}]
     )
     assert means == {"n": 3, "accuracy": 0.75, "roc_auc": None}
     assert isinstance(means["n"], int)
-
-
-@pytest.mark.parametrize("labels", [TWO, THREE])
-def test_curves_enclose_the_areas_that_the_figures_name(labels):
-    probabilities, truth = example(labels)
-    roc = metrics.roc_points(probabilities, truth, labels)
-    areas = [np.trapezoid(curve["tpr"], curve["fpr"]) for _, curve in roc.groupby("label")]
-    assert len(areas) == (1 if labels == TWO else 3)
-    assert np.mean(areas) == pytest.approx(metrics.roc_auc(probabilities, metrics.encode_labels(truth, labels)))
-    for label, curve in metrics.precision_recall_points(probabilities, truth, labels).groupby("label"):
-        steps = np.diff(curve["recall"]) @ curve["precision"][1:]
-        expected = average_precision_score(truth == label, probabilities[:, labels.index(label)])
-        assert steps == pytest.approx(expected)
 
 
 def test_reliability_bins_are_closed_on_the_right():
@@ -170,25 +129,8 @@ def test_one_bin_compares_mean_confidence_with_accuracy():
     assert figures["ece"] == pytest.approx(abs(probabilities.max(axis=1).mean() - figures["accuracy"]))
 
 
-def test_confusion_has_a_row_for_every_cell():
-    points = metrics.confusion_points(binary(0.9, 0.8, 0.7), ["yes", "yes", "no"], TWO)
-    assert points.to_dict("list") == {
-        "actual": ["yes", "yes", "no", "no"],
-        "predicted": ["yes", "no", "yes", "no"],
-        "count": [2, 0, 1, 0],
-        "share": [1.0, 0.0, 1.0, 0.0],
-    }
-
-
-def test_risk_and_coverage_worked_by_hand_with_ties():
+def test_accuracy_at_coverage_worked_by_hand_with_ties():
     probabilities, truth = binary(0.9, 0.8, 0.2, 0.8, 0.5), ["yes", "yes", "yes", "no", "no"]
-    points = metrics.risk_coverage_points(probabilities, truth, TWO)
-    # .9 right; at .8 one right of three; .5 is answered yes, wrong.
-    assert points.round(6).to_dict("list") == {
-        "coverage": [0.2, 0.8, 1.0],
-        "risk": [0.0, 0.5, 0.6],
-        "confidence": [0.9, 0.8, 0.5],
-    }
     assert metrics.accuracy_at_coverage(probabilities, truth, TWO, 0.2) == 1
     # Two answers: .9, and one of the three at .8, which is right one time in three.
     assert metrics.accuracy_at_coverage(probabilities, truth, TWO, 0.4) == pytest.approx((1 + 1 / 3) / 2)
@@ -196,14 +138,32 @@ def test_risk_and_coverage_worked_by_hand_with_ties():
     assert metrics.accuracy_at_coverage(probabilities, truth, TWO, 1.0) == pytest.approx(0.4)
 
 
-def test_the_order_of_questions_changes_neither_risk_nor_coverage():
+def test_the_order_of_questions_does_not_change_accuracy_at_coverage():
     probabilities, truth = example(THREE)
     probabilities = probabilities.round(1)  # many ties
     shuffled = np.random.default_rng(1).permutation(len(truth))
-    points = metrics.risk_coverage_points(probabilities, truth, THREE)
-    pd.testing.assert_frame_equal(points, metrics.risk_coverage_points(probabilities[shuffled], truth[shuffled], THREE))
     accuracy = metrics.accuracy_at_coverage(probabilities, truth, THREE, 0.8)
     assert accuracy == metrics.accuracy_at_coverage(probabilities[shuffled], truth[shuffled], THREE, 0.8)
+
+
+def test_many_confusion_matrices_at_once_give_the_scores_of_each():
+    matrices, scores = [], []
+    for seed in range(3):
+        probabilities, truth = example(THREE, seed=seed)
+        predicted = np.asarray(THREE)[probabilities.argmax(axis=1)]
+        matrices.append(confusion_matrix(truth, predicted, labels=THREE).astype(np.float64))
+        scores.append(metrics.label_metrics(predicted, truth, THREE))
+    found = metrics.confusion_scores(np.stack(matrices))
+    for key in ("accuracy", "macro_f1", "mcc"):
+        assert found[key] == pytest.approx([score[key] for score in scores])
+    never = metrics.confusion_scores(np.array([[3.0, 0.0], [2.0, 0.0]]))
+    assert (never["macro_f1"], never["mcc"]) == (pytest.approx(0.375), 0)
+
+
+def test_rounding_reaches_every_float_but_p_values():
+    values = {"a": [0.12345678, 3], "pairs": [{"p": 1.23456789e-9, "p_holm": 2e-9, "mean": 1e-9}], "text": "x"}
+    expected = {"a": [0.123457, 3], "pairs": [{"p": 1.23456789e-9, "p_holm": 2e-9, "mean": 0.0}], "text": "x"}
+    assert metrics.rounded(values) == expected
 
 
 def test_the_threshold_is_as_good_as_any_on_a_fine_grid():
@@ -232,57 +192,3 @@ def test_of_equally_good_thresholds_the_nearest_to_a_half_is_taken_then_the_lowe
 
 def test_more_than_two_labels_have_no_threshold():
     assert metrics.choose_threshold(*example(THREE), THREE) is None
-
-
-def seeds_table(labels: list[str], n: int = 20) -> pd.DataFrame:
-    parts = []
-    for seed in (7, 11):
-        for split, rows in (("val", 5), ("test", n)):
-            probabilities, _ = example(labels, rows, seed)
-            truth = np.resize(labels, rows)
-            ids = [f"{1000 * (split == 'test') + row:08}" for row in range(rows)]
-            parts.append(prediction_table(split, seed, ids, truth, probabilities, labels))
-    return pd.concat(parts, ignore_index=True)
-
-
-@pytest.mark.parametrize("labels", [TWO, THREE])
-def test_predictions_survive_their_file_to_the_last_bit(tmp_path, labels):
-    table = seeds_table(labels, n=2000)
-    table.to_csv(tmp_path / "prompt.csv", index=False)
-    pd.testing.assert_frame_equal(
-        read_predictions(tmp_path / "prompt.csv", labels), table, check_dtype=False, check_exact=True
-    )
-    test = on_split(read_predictions(tmp_path / "prompt.csv", labels), "test")
-    assert test.ids[:2] == ["00001000", "00001001"]
-    assert test.seeds == [7, 11]
-    assert (test.probabilities[1] == example(labels, 2000, 11)[0]).all()
-    assert (test.averaged == (example(labels, 2000, 7)[0] + example(labels, 2000, 11)[0]) / 2).all()
-
-
-def test_the_submission_has_the_label_of_the_averaged_probability_for_test_questions_alone():
-    yes, no = binary(0.6, 0.9), binary(0.1, 0.4)
-    table = pd.concat(
-        [
-            prediction_table("test", 1, ["11", "12"], ["yes", "no"], yes, TWO),
-            prediction_table("val", 1, ["13", "14"], ["yes", "no"], yes, TWO),
-            prediction_table("test", 2, ["11", "12"], ["yes", "no"], no, TWO),
-            prediction_table("val", 2, ["13", "14"], ["yes", "no"], no, TWO),
-        ]
-    )
-    assert json.loads(json.dumps(leaderboard(table))) == {"11": "no", "12": "yes"}
-
-
-def test_predictions_for_other_labels_are_refused_in_a_sentence(tmp_path):
-    seeds_table(TWO).to_csv(tmp_path / "prompt.csv", index=False)
-    with pytest.raises(UserError, match=r"prompt\.csv was not written for the labels yes, no, maybe .*evaluate@prompt"):
-        read_predictions(tmp_path / "prompt.csv", THREE)
-    with pytest.raises(UserError, match=r"prefix\.csv is missing; run `dvc repro evaluate@prefix`"):
-        read_predictions(tmp_path / "prefix.csv", TWO)
-
-
-def test_seeds_that_differ_in_their_questions_are_refused():
-    table = seeds_table(TWO)
-    with pytest.raises(ValueError, match="seeds differ"):
-        on_split(table.drop(index=table.index[-1]), "test")
-    with pytest.raises(ValueError, match="no predictions on split 'train'"):
-        on_split(table, "train")

@@ -1,6 +1,8 @@
 """params.yaml's schema: what it accepts, and how it refuses the rest."""
 
 import copy
+import difflib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ from peftqa.params import check_params, read_params
 
 FILE = Path(__file__).parents[2] / "params.yaml"
 MISSING = object()
+IA3 = {"method": "ia3", "learning_rate": 0.1}
 
 
 @pytest.fixture
@@ -44,11 +47,13 @@ def test_the_committed_file_holds_the_documented_defaults():
     params = read_params(FILE)
     assert params.data.labels == ["yes", "no"]
     assert (params.split.train, params.split.val, params.split.test, params.split.seed) == (0.8, 0.1, 0.1, 42)
+    assert (params.split.protocol, params.split.folds) == ("random", [0])
     assert params.model.name == "google/flan-t5-small"
     assert params.adapters["prompt"].num_virtual_tokens == 20
     assert params.adapters["prefix"].target == ["encoder", "decoder", "cross"]
     assert (params.train.epochs, params.train.seeds) == (3, [42])
-    assert list(params.evaluate.variants) == ["base", "prompt", "prefix"]
+    assert params.evaluate.variants == ["majority", "tfidf", "base", "prompt", "prefix"]
+    assert list(params.evaluate.untrained) == ["base"]
 
 
 def test_labels_survive_a_rewrite_by_dvc_that_drops_their_quotes(tmp_path):
@@ -58,6 +63,58 @@ def test_labels_survive_a_rewrite_by_dvc_that_drops_their_quotes(tmp_path):
         params["data"]["labels"] = ["yes", "no", "maybe"]
     assert '"yes"' not in path.read_text()
     assert read_params(path).data.labels == ["yes", "no", "maybe"]
+
+
+def entries(group, path: tuple = ()) -> Iterator[tuple[tuple, object]]:
+    """Every key that holds a single value or a list, with its path."""
+    for key, value in group.items():
+        yield from entries(value, (*path, key)) if isinstance(value, dict) else [((*path, key), value)]
+
+
+ENTRIES = dict(entries(YAML(typ="safe", pure=True).load(FILE)))
+SINGLE = [path for path, value in ENTRIES.items() if not isinstance(value, list)]
+LISTS = [path for path, value in ENTRIES.items() if isinstance(value, list)]
+
+
+@pytest.fixture
+def set_by_dvc(tmp_path):
+    """Sets a value in a copy of params.yaml as `dvc exp run -S` does; returns the lines removed and added so far."""
+    path = tmp_path / "params.yaml"
+    path.write_bytes(FILE.read_bytes())
+
+    def set_value(keys: tuple, value: object) -> tuple[list[str], list[str]]:
+        with modify_yaml(path) as params:
+            group = params
+            for key in keys[:-1]:
+                group = group[key]
+            group[keys[-1]] = value
+        lines = list(difflib.ndiff(FILE.read_text().splitlines(), path.read_text().splitlines()))
+        return tuple([line[2:] for line in lines if line.startswith(sign)] for sign in ("- ", "+ "))
+
+    return set_value
+
+
+def test_dvc_writes_the_committed_file_as_it_is(set_by_dvc):
+    for _ in range(2):
+        assert set_by_dvc(("selected",), ENTRIES["selected",]) == ([], [])
+
+
+@pytest.mark.parametrize("path", SINGLE, ids=".".join)
+def test_setting_one_value_changes_one_line(set_by_dvc, path):
+    text = [] if isinstance(ENTRIES[path], int | float) else ["abc", "x y z"]
+    numbers = [] if isinstance(ENTRIES[path], str) else [7, 0.25]
+    for value in (*text, *numbers):
+        removed, added = set_by_dvc(path, value)
+        assert len(removed) == len(added) == 1
+        assert str(value) in added[0]
+
+
+@pytest.mark.parametrize("path", LISTS, ids=".".join)
+def test_setting_a_list_changes_its_items_alone(set_by_dvc, path):
+    for items in (["abc", "xyz"], ["uvw", "abc", "xyz"], [7]):
+        removed, added = set_by_dvc(path, items)
+        assert [line.strip().removeprefix("- ") for line in removed] == [str(item) for item in ENTRIES[path]]
+        assert [line.strip().removeprefix("- ") for line in added] == [str(item) for item in items]
 
 
 def test_numbers_in_the_notations_of_yaml_1_2_are_read(tmp_path):
@@ -73,7 +130,7 @@ def test_numbers_in_the_notations_of_yaml_1_2_are_read(tmp_path):
         ("trian", {}, "trian: unknown key; did you mean train?"),
         ("train.gpu", 1, "train.gpu: unknown key; allowed: epochs, batch_size"),
         ("adapters.prompt.num_tokens", 5, "adapters.prompt.num_tokens: unknown key; did you mean num_virtual_tokens?"),
-        ("adapters.prefix.alpha", 5, "adapters.prefix.alpha: unknown key; allowed: learning_rate, init_text"),
+        ("adapters.prefix.alpha", 5, "adapters.prefix.alpha: unknown key; allowed: learning_rate, method, num_vir"),
         ("split.test", MISSING, "split.test: missing key"),
         ("data", MISSING, "data: missing key"),
         ("data", None, "data: must be a group of keys, not None"),
@@ -97,11 +154,18 @@ def test_numbers_in_the_notations_of_yaml_1_2_are_read(tmp_path):
         (
             "split.protocol",
             "offical",
-            "split.protocol: 'offical' is not allowed: Input should be 'random' or 'official'",
+            "split.protocol: 'offical' is not allowed: Input should be 'random', 'official' or 'cross_validation'",
         ),
+        ("split.folds", [], "split.folds: [] is not allowed"),
+        ("split.folds", [0, 1], "split: folds: there is no fold 1; protocol random has one fold, 0"),
+        ("split.folds", [-1], "split.folds.0: -1 is not allowed"),
+        ("split.folds", [0, 0], "split: folds: each fold may stand here once"),
+        ("split.folds", MISSING, "split.folds: missing key"),
         ("model.revision", "main", "model.revision: 'main' is not allowed: must be a commit of the Hub"),
         ("model.revision", "sha256:12", "model.revision: 'sha256:12' is not allowed: must be a commit of the Hub"),
         ("model.dtype", "float16", "model.dtype: 'float16' is not allowed"),
+        ("model.threads", 0, "model.threads: 0 is not allowed"),
+        ("template.truncation_side", "tail", "template.truncation_side: 'tail' is not allowed"),
         ("template.text", "{question}", "template.text: '{question}' is not allowed: must contain {context}"),
         ("template.instruction", "yes or no?", "template.instruction: 'yes or no?' is not allowed: must contain {lab"),
         ("template.instruction", "{labels} {x}", "is not allowed: may have no other braces than {labels}"),
@@ -119,15 +183,26 @@ def test_numbers_in_the_notations_of_yaml_1_2_are_read(tmp_path):
             {},
             "adapters.my-prompt: 'my-prompt' is not allowed: may have letters, digits and _ only",
         ),
-        ("adapters.base", {"method": "ia3", "learning_rate": 0.1}, "the name 'base' is taken"),
-        ("adapters.dataset", {"method": "ia3", "learning_rate": 0.1}, "the name 'dataset' is taken"),
-        ("evaluate.variants.lora", "models/adapters/lora", "evaluate.variants.lora: no such adapter; known: prompt"),
-        ("evaluate.variants.prompt", "elsewhere", "evaluate.variants.prompt: 'elsewhere' must be 'models/adapters/pro"),
-        ("evaluate.variants.fewshot", "models/base/config.json", "evaluate.few_shot: 0 solved examples"),
-        ("evaluate.variants", {}, "evaluate.variants:"),
+        ("adapters.majority", IA3, "adapters.majority: the name 'majority' is taken"),
+        ("adapters.selected", IA3, "adapters.selected: the name 'selected' is taken"),
+        ("adapters.pairs", IA3, "adapters.pairs: the name 'pairs' is taken"),
+        ("adapters.base", IA3, "evaluate.untrained.base: there is an adapter of this name"),
+        ("evaluate.untrained.tfidf", {"few_shot": 0}, "evaluate.untrained.tfidf: the name 'tfidf' is taken"),
+        ("evaluate.untrained.prefix", {"few_shot": 0}, "evaluate.untrained.prefix: there is an adapter of this name"),
+        ("evaluate.untrained.few-shot", {"few_shot": 0}, "may have letters, digits and _ only"),
+        ("evaluate.untrained.few", {"few_shot": -1}, "evaluate.untrained.few.few_shot: -1 is not allowed"),
+        ("evaluate.untrained.few", {"few_shot": 4}, "evaluate.untrained.few: few_shot examples need a seed"),
+        ("evaluate.untrained.few", {"few_shot": 4, "seed": 1}, "few_shot examples need a seed to draw them and max_to"),
+        ("evaluate.untrained.few", {"few_shot": 4, "max_tokens": 9}, "few_shot examples need a seed to draw them"),
+        ("evaluate.untrained.few", {}, "evaluate.untrained.few.few_shot: missing key"),
+        ("evaluate.untrained.base.fewshot", 3, "evaluate.untrained.base.fewshot: unknown key; did you mean few_shot?"),
+        ("evaluate.variants", ["base", "lora", "prefix"], "evaluate.variants: no variant 'lora'; known: majority, tf"),
+        ("evaluate.variants", ["base", "prefix", "base"], "evaluate.variants: ['base', 'prefix', 'base'] is not all"),
+        ("evaluate.variants", [], "evaluate.variants: [] is not allowed"),
+        ("evaluate.variants", {"prefix": "models"}, "evaluate.variants: must be a list, not {'prefix': 'models'}"),
         ("evaluate.coverage", 1.1, "evaluate.coverage: 1.1 is not allowed"),
         ("compare.confidence", 95, "compare.confidence: 95 is not allowed"),
-        ("selected", "lora", "selected: 'lora' is not in evaluate.variants (base, prompt, prefix)"),
+        ("selected", "lora", "selected: 'lora' is not in evaluate.variants (majority, tfidf, base, "),
     ],
 )
 def test_a_bad_value_is_refused_with_its_path_and_what_is_allowed(values, path, value, message):
@@ -146,13 +221,33 @@ def test_all_faults_are_named_at_once(values):
         ("model.revision", "sha256:" + "0" * 64),
         ("train.patience", 2),
         ("split.protocol", "official"),
+        ("split.protocol", "cross_validation"),
+        ("evaluate.untrained.fewshot", {"few_shot": 4, "seed": 42, "max_tokens": 2048}),
+        ("evaluate.variants", ["prefix"]),
         ("adapters.lora", {"method": "lora", "learning_rate": 1e-3, "r": 8, "alpha": 16}),
-        ("adapters.stock", {"method": "prefix_tuning", "learning_rate": 1, "num_virtual_tokens": 5}),
-        ("adapters.ia3", {"method": "ia3", "learning_rate": 0.01}),
+        ("adapters.peft_prefix", {"method": "prefix_tuning", "learning_rate": 1, "num_virtual_tokens": 5}),
+        ("adapters.ia3", IA3),
     ],
 )
 def test_documented_choices_are_accepted(values, path, value):
     check_params(change(values, path, value))
+
+
+@pytest.mark.parametrize("protocol", ["official", "cross_validation"])
+def test_a_protocol_with_ten_folds_has_the_folds_0_to_9(values, protocol):
+    values = change(values, "split.protocol", protocol)
+    assert check_params(change(values, "split.folds", list(range(10)))).split.folds == list(range(10))
+    assert check_params(change(values, "split.folds", [7, 3])).split.folds == [7, 3]
+    message = refusal(change(values, "split.folds", [3, 10]))
+    assert f"folds: there is no fold 10; protocol {protocol} has the folds 0 to 9" in message
+
+
+def test_an_adapter_runs_once_a_fold_and_seed_and_everything_else_once_a_fold(values):
+    values = change(change(values, "split.protocol", "official"), "split.folds", [2, 5])
+    params = check_params(change(values, "train.seeds", [7, 1]))
+    assert params.runs("prompt") == [(2, 7), (2, 1), (5, 7), (5, 1)]
+    for name in ("base", "majority", "tfidf"):
+        assert params.runs(name) == [(2, 0), (5, 0)]
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ def template(**changes) -> Template:
         "text": "question: {question} abstract: {context} {instruction}",
         "instruction": "answer with {labels}",
         "max_tokens": 512,
-        "keep": "tail",
+        "truncation_side": "left",
     }
     return Template.model_validate(values | changes)
 
@@ -39,11 +39,11 @@ def test_the_prompt_is_question_abstract_and_instruction():
     )
 
 
-@pytest.mark.parametrize(("keep", "left"), [("tail", "results lower"), ("head", "methods study")])
-def test_only_the_abstract_is_cut_and_from_the_end_that_keep_does_not_name(keep, left):
+@pytest.mark.parametrize(("side", "left"), [("left", "results lower"), ("right", "methods study")])
+def test_only_the_abstract_is_cut_and_on_the_side_that_the_template_names(side, left):
     tokenizer = tiny_tokenizer()
     (whole,) = encode_prompts(tokenizer, one_row(), template(), LABELS)
-    (cut,) = encode_prompts(tokenizer, one_row(), template(keep=keep, max_tokens=len(whole) - 2), LABELS)
+    (cut,) = encode_prompts(tokenizer, one_row(), template(truncation_side=side, max_tokens=len(whole) - 2), LABELS)
     assert len(cut) == len(whole) - 2
     assert decoded(cut) == f"question: does treatment reduce risk abstract: {left} answer with yes or no</s>"
 
@@ -88,11 +88,8 @@ def test_an_answer_ends_with_the_end_of_the_sequence():
 
 
 @pytest.fixture(scope="module")
-def flan_tokenizer():
-    folder = ROOT.parent / "shared" / "flan-t5-small"
-    if not folder.exists():
-        pytest.skip(f"FLAN-T5's tokenizer is not at {folder}")
-    return AutoTokenizer.from_pretrained(folder)
+def flan_tokenizer(flan_t5_tokenizer):
+    return AutoTokenizer.from_pretrained(flan_t5_tokenizer)
 
 
 def test_flan_t5s_label_words_are_the_known_ones(flan_tokenizer):
@@ -127,7 +124,7 @@ TRAIN = pd.DataFrame(
 )
 
 
-def test_solved_examples_hold_as_many_of_each_label_and_come_shortest_first():
+def test_few_shot_examples_hold_as_many_of_each_label_and_come_shortest_first():
     tokenizer = tiny_tokenizer()
     text = decoded(few_shot_examples(tokenizer, TRAIN, template(), LABELS, count=4, max_tokens=1000, seed=1))
     examples = text.split("question:")[1:]
@@ -136,16 +133,16 @@ def test_solved_examples_hold_as_many_of_each_label_and_come_shortest_first():
     assert sum(e.strip().endswith("or no no") for e in examples) == 2
 
 
-def test_solved_examples_stop_where_the_next_does_not_fit():
+def test_few_shot_examples_stop_where_the_next_does_not_fit():
     tokenizer = tiny_tokenizer()
     whole = few_shot_examples(tokenizer, TRAIN, template(), LABELS, count=4, max_tokens=1000, seed=1)
     fewer = few_shot_examples(tokenizer, TRAIN, template(), LABELS, count=4, max_tokens=len(whole) - 1, seed=1)
     assert fewer and whole[: len(fewer)] == fewer and decoded(fewer).count("question:") == 3
 
 
-def test_solved_examples_that_cannot_be_had_are_refused():
+def test_few_shot_examples_that_cannot_be_had_are_refused():
     tokenizer = tiny_tokenizer()
-    with pytest.raises(UserError, match="asks for 15 examples labelled yes"):
+    with pytest.raises(UserError, match="few_shot asks for 15 examples labelled yes; the training split has 10"):
         few_shot_examples(tokenizer, TRAIN, template(), LABELS, count=30, max_tokens=1000, seed=1)
-    with pytest.raises(UserError, match="few_shot_max_tokens is 3"):
+    with pytest.raises(UserError, match=r"evaluate\.untrained: max_tokens is 3"):
         few_shot_examples(tokenizer, TRAIN, template(), LABELS, count=2, max_tokens=3, seed=1)

@@ -11,10 +11,12 @@ from sklearn.model_selection import train_test_split
 from peftqa.errors import UserError
 from peftqa.records import (
     COLUMNS,
+    FOLDS,
     clean,
     read_records,
     read_table,
     read_test_ids,
+    split_cross_validation,
     split_official,
     split_random,
     to_table,
@@ -104,19 +106,25 @@ def test_the_real_split_is_the_known_one(real_file, real_table):
 
 
 @pytest.mark.parametrize(
-    ("labels", "expected"),
-    [
-        (YES_NO, {"train": (245, 150), "val": (31, 19), "test": (276, 169)}),
-        (ALL, {"train": (245, 150, 49), "val": (31, 19, 6), "test": (276, 169, 55)}),
-    ],
+    ("labels", "test", "val"),
+    [(YES_NO, (276, 169), (27.6, 16.9)), (ALL, (276, 169, 55), (27.6, 16.9, 5.5))],
 )
-def test_the_official_protocol_tests_on_the_official_records(real_file, labels, expected):
+def test_the_official_protocol_tests_on_the_official_records(real_file, labels, test, val):
     records = read_records(real_file)
     table, _ = clean(to_table(records), labels)
     official = read_test_ids(real_file.with_name("test_ground_truth.json"), records)
-    parts = split_official(table, official, 0.8, 0.1, 42)
-    assert {name: tuple(counts(part)[label] for label in labels) for name, part in parts.items()} == expected
-    assert set(parts["test"]["id"]) == set(official) & set(table["id"])
+    folds = split_official(table, official, 42)
+    for parts in folds:
+        assert tuple(counts(parts["test"])[label] for label in labels) == test
+        assert all(abs(counts(parts["val"])[label] - share) < 1 for label, share in zip(labels, val, strict=True))
+        assert set(parts["test"]["id"]) == set(official) & set(table["id"])
+    assert len(folds) == 10
+
+
+def test_ten_folds_of_the_real_file_ask_every_question_once(real_table):
+    folds = split_cross_validation(real_table, 42)
+    assert sorted(pd.concat(parts["test"] for parts in folds)["id"]) == sorted(real_table["id"])
+    assert all(len(parts["test"]) == 89 and 55 <= counts(parts["test"])["yes"] <= 56 for parts in folds)
 
 
 def test_the_real_table_survives_a_csv_file(real_table, tmp_path):
@@ -313,20 +321,71 @@ def test_a_split_that_leaves_a_part_without_a_label_is_refused(yes, no):
     assert f"yes {yes}" in message and f"no {no}" in message
 
 
-def test_the_rest_of_the_official_test_set_is_divided_as_train_to_val():
+def assert_parts_of_the_table(parts, table):
+    """Each row is in one part, every part has every label and the order of the table."""
+    assert sorted(pd.concat(parts.values()).index) == list(table.index)
+    assert all(part.equals(table.loc[sorted(part.index)]) for part in parts.values())
+    assert all(set(part["label"]) == set(table["label"]) for part in parts.values())
+
+
+# 10 does not divide 63 and 41: sizes and shares can only be nearly equal.
+UNEVEN = {"yes": 63, "no": 41, "maybe": 10}
+
+
+def assert_stratified(parts, of):
+    """The parts have nearly one size, and each nearly a tenth of every label's rows in `of`."""
+    sizes = [len(part) for part in parts]
+    assert max(sizes) - min(sizes) <= 1
+    for label, count in counts(of).items():
+        assert all(abs(counts(part)[label] - count / len(parts)) < 1 for part in parts)
+
+
+def test_in_cross_validation_every_row_is_a_test_row_once():
+    table = table_of(**UNEVEN)
+    folds = split_cross_validation(table, 3)
+    assert len(folds) == FOLDS == 10
+    assert sorted(pd.concat(parts["test"] for parts in folds).index) == list(table.index)
+    assert_stratified([parts["test"] for parts in folds], table)
+
+
+def test_a_cross_validation_fold_validates_on_the_next_folds_test_rows_and_trains_on_the_rest():
+    table = table_of(**UNEVEN)
+    folds = split_cross_validation(table, 3)
+    for fold, parts in enumerate(folds):
+        assert parts["val"].equals(folds[(fold + 1) % 10]["test"])
+        assert_parts_of_the_table(parts, table)
+
+
+def test_official_folds_test_on_the_official_rows_and_validate_on_ten_parts_of_the_others():
+    table = table_of(yes=80, no=60)
+    folds = split_official(table, set(table["id"][:37]) | {"not in the table"}, 42)
+    assert len(folds) == 10
+    for parts in folds:
+        assert parts["test"].equals(table[:37])
+        assert_parts_of_the_table(parts, table)
+    assert sorted(pd.concat(parts["val"] for parts in folds).index) == list(table.index[37:])
+    assert_stratified([parts["val"] for parts in folds], table[37:])
+
+
+def test_the_seed_decides_the_folds():
     table = table_of(yes=60, no=60)
-    parts = split_official(table, set(table["id"][:20]) | {"not in the table"}, 0.6, 0.2, 42)
-    assert [len(part) for part in parts.values()] == [75, 25, 20]
-    assert list(parts["test"]["id"]) == list(table["id"][:20])
+    for split in (split_cross_validation, lambda table, seed: split_official(table, table["id"][:20], seed)):
+        first, again, other = (pd.concat(parts["val"] for parts in split(table, seed)) for seed in (1, 1, 2))
+        assert first.equals(again) and not first.equals(other)
+
+
+def test_folds_that_would_leave_a_part_without_a_label_are_refused():
+    message = refusal(split_cross_validation, table_of(yes=50, no=9), 42)
+    assert "59 rows (yes 50, no 9) cannot be divided into 10 parts with every label in each" in message
+    split_cross_validation(table_of(yes=50, no=10), 42)
 
 
 def test_an_official_protocol_that_leaves_a_part_without_a_label_is_refused():
     table = table_of(yes=20, no=20)
     yes, no = (list(table["id"][table["label"] == label]) for label in YES_NO)
-    assert "no record in the official test set has the label no" in refusal(split_official, table, yes[:5], 0.8, 0.1, 1)
+    assert "no record in the official test set has the label no" in refusal(split_official, table, yes[:5], 1)
     assert "no record outside the official test set has the label yes" in refusal(
-        split_official, table, yes + no[:5], 0.8, 0.1, 1
+        split_official, table, yes + no[:5], 1
     )
-    assert "2 rows outside the official test set (yes 1, no 1) cannot be divided" in refusal(
-        split_official, table, yes[1:] + no[1:], 0.8, 0.1, 1
-    )
+    message = refusal(split_official, table, yes[:5] + no[:11], 1)
+    assert "24 rows (yes 15, no 9) cannot be divided into 10 parts" in message

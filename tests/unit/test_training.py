@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,17 +13,16 @@ import numpy as np
 import pytest
 import torch
 from transformers import set_seed
-from transformers.trainer_utils import EvalPrediction
 
-from peftqa.adapters import add_adapter
-from peftqa.encoder_outputs import encoder_is_constant
+from peftqa.adapters import KVPrefix, PEFTPrefixTuning, add_adapter, encoder_is_constant
 from peftqa.errors import UserError
-from peftqa.params import KVPrefix, LoRA, PEFTPrefixTuning, PromptTuning, Train
-from peftqa.training import collate, epoch_records, last_complete_checkpoint, train_adapter, validation_metrics
+from peftqa.params import Train
+from peftqa.trainer import last_complete_checkpoint
+from peftqa.training import collate, run_seed, train_adapter, validation_metrics
 from tests.conftest import ROOT
 from tests.tiny import tiny_t5, tiny_tokenizer
 
-LABELS, WORDS = ["yes", "no"], [3, 4]
+LABEL_TOKEN_IDS = [3, 4]  # of yes and no
 
 
 def settings(**changes) -> Train:
@@ -48,7 +48,7 @@ def examples(count: int, seed: int) -> list[dict]:
     rows = []
     for i in range(count):
         noise = rng.integers(20, 60, size=rng.integers(3, 12)).tolist()
-        rows.append({"input_ids": [10 + i % 2, *noise, 1], "labels": [WORDS[i % 2], 1]})
+        rows.append({"input_ids": [10 + i % 2, *noise, 1], "labels": [LABEL_TOKEN_IDS[i % 2], 1]})
     return rows
 
 
@@ -65,19 +65,19 @@ def train(checkpoints, learning_rate: float = 0.05, on_epoch=lambda record: None
     model = add_adapter(tiny_t5(vocab_size=192, dropout_rate=0.0).requires_grad_(False), adapter, tiny_tokenizer())
     records = train_adapter(
         model,
+        adapter,
         examples(24, 0),
         examples(12, 1),
-        LABELS,
-        WORDS,
-        settings(**changes),
-        learning_rate,
-        1,
-        checkpoints,
-        on_epoch,
+        label_token_ids=LABEL_TOKEN_IDS,
+        settings=settings(**changes),
+        seed=1,
+        checkpoints=checkpoints,
+        on_epoch=on_epoch,
     )
     return records, {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
 
 
+@pytest.mark.training
 def test_training_lowers_both_losses_and_reports_every_epoch(tmp_path):
     seen = []
     records, _ = train(tmp_path, on_epoch=seen.append)
@@ -89,6 +89,7 @@ def test_training_lowers_both_losses_and_reports_every_epoch(tmp_path):
     assert set(records[0]) == {"epoch", "step", "loss", "val_loss", "val_log_loss", "val_accuracy", "val_macro_f1"}
 
 
+@pytest.mark.training
 def test_the_weights_kept_are_those_of_the_epoch_with_the_lowest_validation_log_loss(tmp_path):
     # So high a rate that later epochs are worse than the first.
     records, kept = train(tmp_path / "long", learning_rate=2.0, epochs=4)
@@ -98,6 +99,7 @@ def test_the_weights_kept_are_those_of_the_epoch_with_the_lowest_validation_log_
     assert all(torch.equal(kept[name], alone[name]) for name in kept)
 
 
+@pytest.mark.training
 def test_patience_ends_training_after_so_many_epochs_without_a_better_one(tmp_path):
     records, _ = train(tmp_path, learning_rate=2.0, epochs=8, patience=1)
     losses = [record["val_log_loss"] for record in records]
@@ -106,6 +108,7 @@ def test_patience_ends_training_after_so_many_epochs_without_a_better_one(tmp_pa
     assert best == len(losses) - 2
 
 
+@pytest.mark.training
 def test_two_runs_give_the_same_bits(tmp_path):
     first, second = train(tmp_path / "1"), train(tmp_path / "2")
     assert first[0] == second[0]
@@ -119,6 +122,7 @@ train(pathlib.Path(sys.argv[1]), on_epoch=lambda record: print(record["epoch"], 
 """
 
 
+@pytest.mark.training
 @pytest.mark.parametrize("reparametrization", [None, 8])
 def test_a_run_killed_in_the_middle_ends_with_the_weights_of_one_that_was_not(tmp_path, reparametrization):
     code = CHILD.replace("epochs=10", f"epochs=10, reparametrization={reparametrization}")
@@ -142,70 +146,57 @@ def test_a_run_killed_in_the_middle_ends_with_the_weights_of_one_that_was_not(tm
     assert all(torch.equal(weights[name], expected[name]) for name in expected)
 
 
+@pytest.mark.training
 def test_a_loss_that_is_no_number_stops_training_with_a_sentence(tmp_path):
     with pytest.raises(UserError, match=r"epoch 1 with learning rate 1e\+30; lower"):
         train(tmp_path, learning_rate=1e30, max_grad_norm=1e30)
 
 
-STOCK = PEFTPrefixTuning(method="prefix_tuning", learning_rate=0.05, num_virtual_tokens=3)
+PEFT_PREFIX = PEFTPrefixTuning(method="prefix_tuning", learning_rate=0.05, num_virtual_tokens=3)
 DECODER_ONLY = KVPrefix(
     method="kv_prefix", learning_rate=0.05, num_virtual_tokens=3, init="random", target=["decoder", "cross"]
 )
 
 
-def encoder_calls(model, batches: list) -> None:
-    """Count the encoder's forward passes over training and validation prompts in `batches`."""
+def train_in_decoder(adapter, checkpoints, encode_once: bool = True) -> tuple[list[dict], int]:
+    """Train an adapter that leaves the encoder as it is; returns its records and how often the encoder ran."""
+    set_seed(1)
+    model = add_adapter(tiny_t5(vocab_size=192, dropout_rate=0.0).requires_grad_(False), adapter, tiny_tokenizer())
+    assert encoder_is_constant(model, adapter)
+    batches = []
     model.get_base_model().get_encoder().register_forward_hook(lambda *_: batches.append(1))
+    records = train_adapter(
+        model,
+        adapter,
+        examples(24, 0),
+        examples(12, 1),
+        label_token_ids=LABEL_TOKEN_IDS,
+        settings=settings(encode_once=encode_once),
+        seed=1,
+        checkpoints=checkpoints,
+        on_epoch=lambda record: None,
+    )
+    return records, len(batches)
 
 
-@pytest.mark.parametrize("adapter", [STOCK, DECODER_ONLY])
+@pytest.mark.training
+@pytest.mark.parametrize("adapter", [PEFT_PREFIX, DECODER_ONLY])
 def test_an_adapter_in_the_decoder_encodes_each_prompt_once_and_learns_the_same(tmp_path, adapter):
-    results, calls = [], []
-    for once in (True, False):
-        set_seed(1)
-        backbone = tiny_t5(vocab_size=192, dropout_rate=0.0).requires_grad_(False)
-        model = add_adapter(backbone, adapter, tiny_tokenizer())
-        assert encoder_is_constant(model)
-        seen = []
-        encoder_calls(model, seen)
-        folder = tmp_path / str(once) / "seed-1"
-        rules = settings(encode_once=once)
-        records = train_adapter(
-            model, examples(24, 0), examples(12, 1), LABELS, WORDS, rules, 0.05, 1, folder, lambda record: None
-        )
-        results.append([value for record in records for value in record.values()])
-        calls.append(len(seen))
-    assert np.allclose(*results, atol=1e-4)
-    assert calls == [6 + 3, 4 * (6 + 3)]  # batches of 4, of 24 and 12 prompts; once, and in each of 4 epochs
+    once, calls = train_in_decoder(adapter, tmp_path / "once")
+    each_epoch, more_calls = train_in_decoder(adapter, tmp_path / "each", encode_once=False)
+    values = [[value for record in records for value in record.values()] for records in (once, each_epoch)]
+    assert np.allclose(*values, atol=1e-4)
+    # batches of 4, of 24 and 12 prompts; once, and in each of 4 epochs
+    assert (calls, more_calls) == (6 + 3, 4 * (6 + 3))
 
 
-def test_a_second_seed_and_a_resumed_run_read_the_encoder_outputs_that_are_there(tmp_path):
-    seen = []
-    for seed in (1, 2):
-        model = add_adapter(tiny_t5(vocab_size=192, dropout_rate=0.0).requires_grad_(False), STOCK, tiny_tokenizer())
-        encoder_calls(model, seen)
-        folder = tmp_path / f"seed-{seed}"
-        train_adapter(
-            model, examples(24, 0), examples(12, 1), LABELS, WORDS, settings(), 0.05, seed, folder, lambda record: None
-        )
-    assert len(seen) == 9
-
-
-@pytest.mark.parametrize(
-    ("adapter", "dropout", "constant"),
-    [
-        (STOCK, 0.0, True),
-        (DECODER_ONLY, 0.0, True),
-        (DECODER_ONLY, 0.1, False),
-        (DECODER_ONLY.model_copy(update={"target": ["encoder"]}), 0.0, False),
-        (PromptTuning(method="prompt_tuning", learning_rate=1.0, num_virtual_tokens=2, init="random"), 0.0, False),
-        (LoRA(method="lora", learning_rate=1.0, r=2, alpha=2), 0.0, False),
-        (LoRA(method="lora", learning_rate=1.0, r=2, alpha=2, target_modules=["EncDecAttention.q"]), 0.0, True),
-    ],
-)
-def test_which_adapters_leave_the_encoder_as_it_is(adapter, dropout, constant):
-    backbone = tiny_t5(vocab_size=192, dropout_rate=dropout).requires_grad_(False)
-    assert encoder_is_constant(add_adapter(backbone, adapter, tiny_tokenizer())) == constant
+@pytest.mark.training
+def test_a_run_that_starts_again_reads_the_encoder_outputs_that_are_there(tmp_path):
+    first, _ = train_in_decoder(PEFT_PREFIX, tmp_path)
+    for checkpoint in tmp_path.glob("checkpoint-*"):
+        shutil.rmtree(checkpoint)
+    again, calls = train_in_decoder(PEFT_PREFIX, tmp_path)
+    assert calls == 0 and again == first
 
 
 def test_padding_of_answers_is_not_counted():
@@ -215,32 +206,31 @@ def test_padding_of_answers_is_not_counted():
 
 
 def test_validation_metrics_by_hand():
-    prediction = EvalPrediction(np.array([[0.8, 0.2], [0.6, 0.4]]), np.array([[3, 1], [4, 1]]))
-    metrics = validation_metrics(prediction, LABELS, WORDS)
+    metrics = validation_metrics(np.array([[0.8, 0.2], [0.6, 0.4]]), np.array([[3, 1], [4, 1]]), LABEL_TOKEN_IDS)
     assert metrics["accuracy"] == 0.5
     assert math.isclose(metrics["log_loss"], -(math.log(0.8) + math.log(0.4)) / 2)
     assert math.isclose(metrics["macro_f1"], (2 / 3 + 0) / 2)
 
 
-def test_epoch_records_join_training_and_validation():
-    log = [
-        {"loss": 1.5, "epoch": 1.0, "step": 6, "grad_norm": 1.0},
-        {"eval_loss": 1.4, "eval_log_loss": 0.6, "eval_accuracy": 0.5, "eval_macro_f1": 0.4, "epoch": 1.0, "step": 6},
-        {"train_runtime": 3.0, "epoch": 1.0, "step": 6},
-    ]
-    assert epoch_records(log) == [
-        {
-            "epoch": 1,
-            "step": 6,
-            "loss": 1.5,
-            "val_loss": 1.4,
-            "val_log_loss": 0.6,
-            "val_accuracy": 0.5,
-            "val_macro_f1": 0.4,
-        }
-    ]
+def test_validation_metrics_of_probabilities_that_are_no_numbers_say_so():
+    probabilities = np.array([[0.8, 0.2], [np.nan, np.nan]])
+    metrics = validation_metrics(probabilities, np.array([[3, 1], [4, 1]]), LABEL_TOKEN_IDS)
+    assert math.isnan(metrics["log_loss"])
 
 
+def test_no_two_runs_of_an_experiment_share_their_random_numbers():
+    names = ["prompt", "prefix", "prefix_2", "pre", "fix", "p", "lora", "ia3", "Prompt"]
+    runs = [(name, fold, seed) for name in names for fold in range(10) for seed in [*range(40), 2**31, 2**32 - 1]]
+    seeds = [run_seed(*run) for run in runs]
+    assert len(set(seeds)) == len(runs)
+    assert all(type(seed) is int and 0 <= seed < 2**32 for seed in seeds)
+
+
+def test_a_run_has_the_same_random_numbers_wherever_it_runs():
+    assert run_seed("prompt", 0, 42) == run_seed("prompt", 0, 42) == 3689507427
+
+
+@pytest.mark.training
 def test_two_processes_measure_the_same_loss_as_one_and_only_one_of_them_reports(tmp_path):
     # At this rate nothing changes but by what is measured.
     still = {"learning_rate": 1e-12, "epochs": 1}

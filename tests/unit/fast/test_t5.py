@@ -6,14 +6,10 @@ import pytest
 import torch
 from transformers import MT5Config, MT5ForConditionalGeneration, UMT5Config, UMT5ForConditionalGeneration
 
-from peftqa.adapters import add_adapter
-from peftqa.backbone import choose_attention, load_backbone, load_tokenizer
-from peftqa.errors import UserError
-from peftqa.fast.kernels import compile_library
+from peftqa.adapters import IA3, KVPrefix, LoRA, PEFTPrefixTuning, PromptTuning, add_adapter
 from peftqa.fast.t5 import patch_t5
-from peftqa.params import IA3, KVPrefix, LoRA, Model, PEFTPrefixTuning, PromptTuning
 from peftqa.scoring import probabilities_and_answers
-from tests.tiny import SHAPE, save_tiny_checkpoint, tiny_t5, tiny_tokenizer, untie
+from tests.tiny import SHAPE, tiny_t5, tiny_tokenizer, untie
 
 RATE = {"learning_rate": 0.1}
 ADAPTERS = {
@@ -112,39 +108,3 @@ def test_scores_and_free_answers_are_those_of_transformers_generate(name):
             start = torch.zeros(1, 1, dtype=torch.long)
             logits = theirs(input_ids=ids, attention_mask=mask, decoder_input_ids=start).logits[0, 0, [3, 4]]
         assert scores == pytest.approx(logits.softmax(-1).tolist(), abs=1e-5)
-
-
-def settings(**changes) -> Model:
-    values = {"name": "x", "revision": None, "dtype": "float32", "attention": "auto", "dropout": 0.0, "fast": True}
-    return Model.model_validate(values | changes)
-
-
-def test_auto_is_fused_where_the_kernels_run_and_sdpa_elsewhere():
-    here = "fused" if compile_library()[0] and not torch.cuda.is_available() else "sdpa"
-    assert choose_attention(settings()) == here
-    assert choose_attention(settings(fast=False)) == "sdpa"
-    assert choose_attention(settings(dropout=0.1)) == "sdpa"
-    assert choose_attention(settings(attention="eager")) == "eager"
-
-
-def test_fused_attention_that_cannot_run_is_refused_with_the_reason(monkeypatch):
-    with pytest.raises(UserError, match=r"model.attention: fused cannot run here \(model.fast is off\)"):
-        choose_attention(settings(attention="fused", fast=False))
-    compile_library.cache_clear()
-    monkeypatch.setenv("CXX", "/nonexistent/c++")
-    try:
-        with pytest.raises(UserError, match=r"no C\+\+ compiler|on a GPU"):
-            choose_attention(settings(attention="fused"))
-    finally:
-        compile_library.cache_clear()
-
-
-def test_what_was_chosen_is_logged_in_one_line(tmp_path, caplog):
-    save_tiny_checkpoint(tmp_path)
-    load_tokenizer(tmp_path)
-    with caplog.at_level("INFO", logger="peftqa"):
-        load_backbone(tmp_path, settings())
-        load_backbone(tmp_path, settings(fast=False, attention="eager", dropout=0.1))
-    first, second = [record.getMessage() for record in caplog.records]
-    assert "float32" in first and "attention, dropout 0, fast path, kernels" in first
-    assert second.endswith("float32, eager attention, dropout 0.1, computed as transformers does")

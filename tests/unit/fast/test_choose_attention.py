@@ -1,0 +1,43 @@
+"""Which attention computes, by what the machine has and what params.yaml asks for."""
+
+import pytest
+import torch
+
+from peftqa import fast
+from peftqa.errors import UserError
+from peftqa.fast.kernels import compile_library
+
+CPU, GPU = torch.device("cpu"), torch.device("cuda")
+
+
+@pytest.fixture
+def no_compiler(monkeypatch):
+    compile_library.cache_clear()
+    monkeypatch.setenv("CXX", "/nonexistent/c++")
+    yield
+    compile_library.cache_clear()
+
+
+def test_auto_is_fused_where_the_kernels_run_and_sdpa_elsewhere():
+    assert fast.choose_attention("auto", 0.0, CPU) == ("fused" if compile_library()[0] else "sdpa")
+    assert fast.choose_attention("auto", 0.1, CPU) == "sdpa"
+    assert fast.choose_attention("auto", 0.0, GPU) == "sdpa"
+
+
+def test_auto_is_sdpa_without_a_compiler(no_compiler):
+    assert fast.choose_attention("auto", 0.0, CPU) == "sdpa"
+
+
+@pytest.mark.parametrize("name", ["sdpa", "eager"])
+def test_an_attention_that_is_named_is_taken(name):
+    assert fast.choose_attention(name, 0.0, CPU) == name
+
+
+def test_fused_attention_on_a_gpu_is_refused():
+    with pytest.raises(UserError, match=r"model\.attention: fused cannot run here \(on a GPU\)"):
+        fast.choose_attention("fused", 0.0, GPU)
+
+
+def test_fused_attention_without_a_compiler_is_refused(no_compiler):
+    with pytest.raises(UserError, match=r"model\.attention: fused cannot run here \(no C\+\+ compiler\)"):
+        fast.choose_attention("fused", 0.0, CPU)

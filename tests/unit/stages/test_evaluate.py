@@ -1,0 +1,108 @@
+"""Evaluating a variant: its row of the metrics, everything else beside it, and nothing of dropped runs."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from peftqa.predictions import prediction_table
+
+LABELS = ["yes", "no"]
+
+
+def questions(first: int) -> pd.DataFrame:
+    return pd.DataFrame({"id": [str(first + i) for i in range(4)], "label": ["yes", "yes", "no", "no"]})
+
+
+def write_run(workspace, name: str, fold: int, seed: int, right: int, same_test: bool = False) -> None:
+    """A run that answers the first `right` of four test questions right, and all of validation."""
+    rows = []
+    for split, first in (("val", 100), ("test", 200)):
+        asked = questions(first if split == "test" and same_test else first + 10 * fold)
+        hit = np.arange(4) < (right if split == "test" else 4)
+        p_yes = np.where((asked["label"] == "yes") == hit, 0.75, 0.25)
+        rows.append(prediction_table(split, fold, seed, asked, np.stack([p_yes, 1 - p_yes], axis=1), LABELS))
+    path = workspace.folder / f"predictions/{name}/fold-{fold}/seed-{seed}.csv"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pd.concat(rows).to_csv(path, index=False)
+    about = {"valid_answer_rate": right / 4} | ({"trainable_params": 10} if name == "prompt" else {})
+    path.with_suffix(".json").write_text(json.dumps(about))
+
+
+def evaluate(workspace, name: str) -> tuple[dict, dict]:
+    """The row in metrics/, and what stands in evaluation/."""
+    result = workspace.run("evaluate", name)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count("\n") == 1 and result.stderr == ""
+    paths = (f"metrics/{name}.json", f"evaluation/{name}/metrics.json")
+    return tuple(json.loads((workspace.folder / path).read_text()) for path in paths)
+
+
+def test_a_variants_row_is_the_mean_over_seeds(workspace):
+    workspace.set(train__seeds=[42, 7])
+    write_run(workspace, "prompt", 0, 42, right=4)
+    write_run(workspace, "prompt", 0, 7, right=1)
+    row, rest = evaluate(workspace, "prompt")
+    assert list(row) == ["n", "accuracy", "accuracy_sd", "macro_f1", "log_loss", "val_log_loss", "trainable_params"]
+    assert (row["n"], row["accuracy"], row["trainable_params"]) == (4, 0.625, 10)
+    assert row["accuracy_sd"] == pytest.approx(np.std([1, 0.25], ddof=1), abs=1e-6)
+    assert row["val_log_loss"] == pytest.approx(-np.log(0.75), abs=1e-6)
+    assert row["log_loss"] == pytest.approx(-(5 * np.log(0.75) + 3 * np.log(0.25)) / 8, abs=1e-6)
+    assert {seed: run["accuracy"] for seed, run in rest["replicates"].items()} == {"7": 0.25, "42": 1.0}
+    assert rest["mean"]["valid_answer_rate"] == 0.625
+
+
+def test_a_variant_without_training_has_no_spread_and_no_parameters(workspace):
+    workspace.set(train__seeds=[42, 7])
+    write_run(workspace, "base", 0, 0, right=3)
+    row, _ = evaluate(workspace, "base")
+    assert list(row) == ["n", "accuracy", "macro_f1", "log_loss", "val_log_loss"]
+    assert row["accuracy"] == 0.75
+
+
+def test_in_cross_validation_the_questions_of_all_folds_count_together(workspace):
+    workspace.set(split__protocol="cross_validation", split__folds=[2, 5])
+    write_run(workspace, "prompt", 2, 42, right=4)
+    write_run(workspace, "prompt", 5, 42, right=1)
+    row, rest = evaluate(workspace, "prompt")
+    assert (row["n"], row["accuracy"]) == (8, 0.625)
+    assert "accuracy_sd" not in row and list(rest["replicates"]) == ["42"]
+    submission = json.loads((workspace.folder / "evaluation/prompt/leaderboard.json").read_text())
+    assert list(submission) == [*questions(220)["id"], *questions(250)["id"]]
+
+
+def test_under_the_official_protocol_each_fold_is_a_replicate(workspace):
+    workspace.set(split__protocol="official", split__folds=[2, 5])
+    write_run(workspace, "prompt", 2, 42, right=4, same_test=True)
+    write_run(workspace, "prompt", 5, 42, right=1, same_test=True)
+    row, rest = evaluate(workspace, "prompt")
+    assert (row["n"], row["accuracy"]) == (4, 0.625) and row["accuracy_sd"] > 0
+    assert list(rest["replicates"]) == ["fold 2, seed 42", "fold 5, seed 42"]
+
+
+def test_what_dropped_runs_left_is_removed_and_other_variants_stay(workspace):
+    workspace.set(train__seeds=[42, 7])
+    for name in ("prompt", "prefix"):
+        for seed in (42, 7):
+            write_run(workspace, name, 0, seed, right=2)
+    workspace.set(train__seeds=[7])
+    evaluate(workspace, "prompt")
+    assert workspace.files("predictions/prompt") == ["fold-0/seed-7.csv", "fold-0/seed-7.json"]
+    assert len(workspace.files("predictions/prefix")) == 4
+
+
+def test_what_cannot_be_evaluated_is_refused_in_a_sentence(workspace, refused):
+    assert "no variant 'lora' under evaluate.variants" in refused(workspace.run("evaluate", "lora"))
+    assert "predictions/prompt/fold-0/seed-42.csv is missing" in refused(workspace.run("evaluate", "prompt"))
+    write_run(workspace, "prompt", 0, 42, right=2)
+    workspace.set(data__labels=["no", "yes"])
+    assert "was not written for the labels no, yes" in refused(workspace.run("evaluate", "prompt"))
+
+
+def test_the_selected_variants_row_is_copied(workspace):
+    write_run(workspace, "prefix", 0, 42, right=3)
+    row, _ = evaluate(workspace, "prefix")
+    result = workspace.run("select")
+    assert (result.returncode, result.stdout) == (0, "selected: prefix\n")
+    assert json.loads((workspace.folder / "metrics/selected.json").read_text()) == row

@@ -1,0 +1,56 @@
+"""Predicting: the names of its runs, and what the frozen model's answers leave behind."""
+
+import json
+
+import pytest
+
+from peftqa.errors import UserError
+from peftqa.predictions import read_predictions, replicates
+from peftqa.records import write_table
+from stages.predict import parse_run
+from tests.tiny import save_tiny_checkpoint
+from tests.unit.stages.test_train import params_with
+from tests.unit.test_records import table_of
+
+FEW_SHOT = {"base": {"few_shot": 0}, "fewshot": {"few_shot": 2, "seed": 1, "max_tokens": 200}}
+CROSSED = params_with(
+    split__protocol="official", split__folds=[0, 3], train__seeds=[42, 7], evaluate__untrained=FEW_SHOT
+)
+
+
+def test_a_run_is_an_adapter_with_fold_and_seed_or_an_untrained_variant_with_a_fold():
+    assert parse_run("prompt-3-7", CROSSED) == ("prompt", 3, 7)
+    assert parse_run("base-3", CROSSED) == ("base", 3, 0)
+    assert parse_run("fewshot-0", CROSSED) == ("fewshot", 0, 0)
+
+
+@pytest.mark.parametrize("key", ["base", "base-1", "base-0-0", "prompt-0", "prompt-0-1", "majority-0", "lora-0-42"])
+def test_a_run_that_params_do_not_list_is_refused_with_what_they_do(key):
+    with pytest.raises(UserError, match=r"prompt, prefix.* base, fewshot; .*\[0, 3\].*\[42, 7\]") as error:
+        parse_run(key, CROSSED)
+    assert f"no run {key!r}" in str(error.value)
+
+
+def test_the_frozen_model_answers_every_question_of_its_fold(workspace):
+    workspace.set(split__protocol="cross_validation", split__folds=[4], evaluate__untrained=FEW_SHOT)
+    table = table_of(yes=8, no=8)
+    parts = {"train": table[:6], "val": table[6:9], "test": table[9:]}
+    for name, part in parts.items():
+        write_table(part, workspace.folder / f"data/split/fold-4/{name}.csv")
+    save_tiny_checkpoint(workspace.folder / "models/base")
+    for name in ("base", "fewshot"):
+        result = workspace.run("predict", DVC_STAGE=f"predict_untrained@{name}-4")
+        assert result.returncode == 0, result.stderr
+        assert workspace.files(f"predictions/{name}") == ["fold-4/seed-0.csv", "fold-4/seed-0.json"]
+        path = workspace.folder / f"predictions/{name}/fold-4/seed-0.csv"
+        predictions = read_predictions([path], ["yes", "no"])
+        for split in ("val", "test"):
+            found = replicates(predictions, split, same_questions=False)
+            assert (found.ids, found.truth) == (list(parts[split]["id"]), list(parts[split]["label"]))
+            assert set(found.folds) == {4} and found.probabilities.sum(axis=2) == pytest.approx(1)
+        about = json.loads(path.with_suffix(".json").read_text())
+        assert list(about) == ["valid_answer_rate"] and 0 <= about["valid_answer_rate"] <= 1
+        runtime = json.loads((workspace.folder / f"runtime/predict/{name}/fold-4/seed-0.json").read_text())
+        assert runtime["questions"] == 10 and runtime["seconds"] > 0
+    base, few = (workspace.folder / f"predictions/{name}/fold-4/seed-0.csv" for name in ("base", "fewshot"))
+    assert base.read_bytes() != few.read_bytes()

@@ -1,0 +1,139 @@
+"""A run of training: its name, what its checkpoints depend on, and what it leaves behind."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from peftqa.errors import UserError
+from peftqa.params import Params, check_params, read_params
+from peftqa.records import write_table
+from stages.train import parse_run, run_digest
+from tests.conftest import ROOT
+from tests.unit.test_records import table_of
+
+
+def params_with(**changes: object) -> Params:
+    """The committed parameters, `train__epochs=9` for train.epochs."""
+    values = read_params(ROOT / "params.yaml").model_dump()
+    for key, value in changes.items():
+        *groups, last = key.split("__")
+        group = values
+        for name in groups:
+            group = group[name]
+        group[last] = value
+    return check_params(values)
+
+
+CROSSED = params_with(split__protocol="official", split__folds=[0, 3], train__seeds=[42, 7])
+
+
+def test_a_run_is_named_by_adapter_fold_and_seed():
+    assert parse_run("prompt-0-42", CROSSED) == ("prompt", 0, 42)
+    assert parse_run("prefix-3-7", CROSSED) == ("prefix", 3, 7)
+
+
+@pytest.mark.parametrize(
+    "key",
+    ["prompt", "prompt-0", "prompt-1-42", "prompt-0-1", "lora-0-42", "base-0", "prompt-00-42", "prompt-0-42-1", ""],
+)
+def test_a_run_that_params_do_not_list_is_refused_with_what_they_do(key):
+    with pytest.raises(UserError, match=r"prompt, prefix, .*\[0, 3\].*\[42, 7\]") as error:
+        parse_run(key, CROSSED)
+    assert f"no run {key!r}" in str(error.value)
+
+
+@pytest.fixture
+def inputs(tmp_path, monkeypatch) -> Path:
+    """A repository's folder with what two folds train on."""
+    monkeypatch.chdir(tmp_path)
+    for fold in (0, 3):
+        for split in ("train", "val"):
+            write_table(table_of(yes=3, no=2), tmp_path / f"data/split/fold-{fold}/{split}.csv")
+    (tmp_path / "models/base").mkdir(parents=True)
+    (tmp_path / "models/base/config.json").write_text("{}")
+    return tmp_path
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_one_changed_row_of_a_folds_tables_makes_another_run(inputs, split):
+    before, other_fold = run_digest("prompt", 0, CROSSED), run_digest("prompt", 3, CROSSED)
+    path = inputs / f"data/split/fold-0/{split}.csv"
+    path.write_text(path.read_text().replace("1002,1002,1002,", "1002,1002,1003,"))
+    assert run_digest("prompt", 0, CROSSED) != before
+    assert run_digest("prompt", 3, CROSSED) == other_fold
+
+
+def test_another_model_makes_another_run(inputs):
+    before = run_digest("prompt", 0, CROSSED)
+    (inputs / "models/base/config.json").write_text("{ }")
+    assert run_digest("prompt", 0, CROSSED) != before
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"adapters__prompt__num_virtual_tokens": 21},
+        {"adapters__prompt__learning_rate": 0.31},
+        {"train__epochs": 9},
+        {"template__max_tokens": 100},
+        {"model__dropout": 0.1},
+        {"model__threads": 1},
+        {"data__labels": ["no", "yes"]},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_changed_settings_make_another_run(inputs, change):
+    assert run_digest("prompt", 0, params_with(**change)) != run_digest("prompt", 0, params_with())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"train__seeds": [1, 2, 42]},
+        {"adapters__prefix__num_virtual_tokens": 9},
+        {"evaluate__batch_size": 3},
+        {"compare__resamples": 10},
+        {"data__name": "another name"},
+        {"selected": "base"},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_what_training_does_not_read_makes_no_other_run(inputs, change):
+    assert run_digest("prompt", 0, params_with(**change)) == run_digest("prompt", 0, params_with())
+
+
+def test_adapters_have_runs_of_their_own(inputs):
+    assert run_digest("prompt", 0, CROSSED) != run_digest("prefix", 0, CROSSED)
+
+
+IMPORTED = """
+import sys
+from pathlib import Path
+from peftqa.adapters import KVPrefix, add_adapter
+from peftqa.backbone import load_backbone, load_tokenizer
+from stages.train import imported_code
+from tests.tiny import save_tiny_checkpoint
+from tests.unit.test_backbone import settings
+
+folder = save_tiny_checkpoint(Path(sys.argv[1]))
+model = load_backbone(folder, settings(fast=sys.argv[2] == "True"))
+adapter = KVPrefix(method="kv_prefix", num_virtual_tokens=2, init="random", learning_rate=1.0)
+add_adapter(model, adapter, load_tokenizer(folder))
+root = Path.cwd()
+print(*(path.relative_to(root) for path in imported_code()))
+"""
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_the_code_that_counts_is_what_a_run_imports(tmp_path, fast):
+    command = [sys.executable, "-c", IMPORTED, str(tmp_path), str(fast)]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    files = set(result.stdout.splitlines()[-1].split())
+    assert {"stages/train.py", "peftqa/training.py", "peftqa/trainer.py", "peftqa/kv_prefix.py"} <= files
+    assert {"peftqa/adapters.py", "peftqa/backbone.py", "peftqa/prompts.py", "peftqa/errors.py"} <= files
+    on_fast_path = {"peftqa/fast/kernels.cpp", "peftqa/fast/kernels.py", "peftqa/fast/t5.py"}
+    assert on_fast_path <= files if fast else not on_fast_path & files
+    assert "peftqa/params.py" not in files
+    assert not [file for file in files if file.startswith("peftqa/report") or file == "peftqa/metrics.py"]

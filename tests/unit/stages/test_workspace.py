@@ -1,0 +1,161 @@
+"""How a stage knows what to run, what it deletes, and how it ends."""
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from peftqa.errors import UserError
+from stages import workspace as stage_workspace
+from stages.workspace import check_inside, read_json, remove_stale, run_path, stage_key, write_json
+from tests.conftest import ROOT
+
+
+@pytest.fixture
+def called(monkeypatch):
+    """Makes it look as if stages/train.py had been called in this way."""
+
+    def call(*arguments: str, dvc_stage: str | None = None) -> None:
+        monkeypatch.setattr(sys, "argv", ["/somewhere/stages/train.py", *arguments])
+        monkeypatch.delenv("DVC_STAGE", raising=False)
+        if dvc_stage is not None:
+            monkeypatch.setenv("DVC_STAGE", dvc_stage)
+
+    return call
+
+
+def test_dvc_says_by_the_stages_name_what_to_run(called):
+    called(dvc_stage="train@prompt-0-42")
+    assert stage_key() == "prompt-0-42"
+
+
+def test_a_person_says_by_an_argument_what_to_run(called):
+    called("prefix-3-1")
+    assert stage_key() == "prefix-3-1"
+    called("prefix-3-1", dvc_stage="train@prompt-0-42")
+    assert stage_key() == "prefix-3-1"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "dvc_stage"),
+    [((), None), ((), "train"), (("prompt-0-42", "prefix-0-42"), None), (("--help",), "train@prompt-0-42")],
+)
+def test_without_either_the_answer_is_one_sentence_that_says_how(called, arguments, dvc_stage):
+    called(*arguments, dvc_stage=dvc_stage)
+    with pytest.raises(UserError, match=r"python -m stages\.train NAME$") as error:
+        stage_key()
+    assert "\n" not in str(error.value)
+
+
+def test_a_stage_without_a_name_ends_with_that_sentence(workspace, refused):
+    assert "python -m stages.evaluate NAME" in refused(workspace.run("evaluate"))
+
+
+def test_only_what_is_not_expected_is_removed(tmp_path):
+    kept = [
+        "prompt/fold-0/seed-42.csv",
+        "prompt/fold-0/seed-42.json",
+        "majority/fold-0/seed-0.csv",
+        "majority/more.txt",
+    ]
+    stale = [
+        "prompt/fold-0/seed-7.csv",
+        "prompt/fold-1/seed-42.csv",
+        "lora/fold-0/seed-42.csv",
+        "lora/a/b/c",
+        ".hidden",
+    ]
+    for name in [*kept, *stale]:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(name)
+    (tmp_path / "empty/deep").mkdir(parents=True)
+    remove_stale(tmp_path, [tmp_path / name for name in (*kept[:2], "majority", "prompt/fold-0/never-written.csv")])
+    assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()) == sorted(kept)
+    assert {path.name for path in tmp_path.iterdir()} == {"prompt", "majority"}  # no empty folder is left
+    assert {path.name for path in (tmp_path / "prompt").iterdir()} == {"fold-0"}
+
+
+def test_a_name_that_begins_like_an_expected_one_is_stale(tmp_path):
+    for name in ("prompt", "prompt_2"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").touch()
+    remove_stale(tmp_path, [tmp_path / "prompt"])
+    assert [path.name for path in tmp_path.iterdir()] == ["prompt"]
+
+
+def test_links_of_dvcs_cache_are_removed_and_what_they_lead_to_stays(tmp_path):
+    cache, folder = tmp_path / "cache", tmp_path / "predictions"
+    (cache / "folder").mkdir(parents=True)
+    (cache / "file").touch()
+    (cache / "folder/file").touch()
+    folder.mkdir()
+    (folder / "file").symlink_to(cache / "file")
+    (folder / "folder").symlink_to(cache / "folder")
+    remove_stale(folder, [])
+    assert list(folder.iterdir()) == []
+    assert (cache / "file").exists() and (cache / "folder/file").exists()
+
+
+def test_a_folder_that_is_not_there_has_nothing_stale(tmp_path):
+    remove_stale(tmp_path / "none", [])
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_runs_files_lie_by_fold_and_seed():
+    assert run_path(3, 42) == Path("fold-3/seed-42")
+    assert stage_workspace.fold_table(3, "val") == Path("data/split/fold-3/val.csv")
+
+
+def test_paths_out_of_the_repository_are_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for inside in ("embedded/pico-t5", "a/../b", "/anywhere/else"):
+        check_inside("model.name", inside)
+    for outside in ("../model", "a/../../b"):
+        with pytest.raises(UserError, match=r"model\.name: .* leads out of the repository"):
+            check_inside("model.name", outside)
+
+
+def test_json_keeps_floats_and_text_and_refuses_what_is_no_number(tmp_path):
+    values = {"x": 0.1 + 0.2, "name": "β", "list": [1, None]}
+    write_json(tmp_path / "new" / "file.json", values)
+    assert read_json(tmp_path / "new" / "file.json") == values
+    assert "β" in (tmp_path / "new" / "file.json").read_text(encoding="utf-8")
+    with pytest.raises(ValueError):
+        write_json(tmp_path / "nan.json", {"x": float("nan")})
+    with pytest.raises(UserError, match=r"none\.json is missing; run `dvc repro`"):
+        read_json(tmp_path / "none.json")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel's request is Linux's")
+def test_a_stage_ends_with_the_dvc_that_started_it(tmp_path):
+    child = f"""
+import os, pathlib, time
+from stages import workspace
+workspace.run(lambda: (pathlib.Path({str(tmp_path / "pid")!r}).write_text(str(os.getpid())), time.sleep(60)))
+"""
+    parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"
+    process = subprocess.Popen(
+        [sys.executable, "-c", parent], cwd=ROOT, env={"DVC_STAGE": "train@x-0-1", "PYTHONPATH": str(ROOT)}
+    )
+    deadline = time.monotonic() + 30
+    pid = tmp_path / "pid"
+    while not (pid.exists() and pid.read_text()) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    stage = Path("/proc", pid.read_text())
+    assert stage.exists()
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    while running(stage) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert not running(stage)
+
+
+def running(process: Path) -> bool:
+    """Whether a process is there and no zombie: one waits for its parent, which the test does not choose."""
+    try:
+        return (process / "stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False

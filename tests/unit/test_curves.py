@@ -1,0 +1,97 @@
+"""Curves: their areas are the metrics' figures, and their points those of cases worked by hand."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import average_precision_score
+
+from peftqa import curves, metrics
+from peftqa.errors import UserError
+from peftqa.palette import variant_color
+from tests.unit.made_up import BINS, THREE, TWO, binary, example
+
+
+@pytest.mark.parametrize("labels", [TWO, THREE])
+def test_curves_enclose_the_areas_that_the_figures_name(labels):
+    probabilities, truth = example(labels)
+    roc = curves.roc_points(probabilities, truth, labels)
+    areas = [np.trapezoid(curve["tpr"], curve["fpr"]) for _, curve in roc.groupby("label")]
+    assert len(areas) == (1 if labels == TWO else 3)
+    assert np.mean(areas) == pytest.approx(metrics.roc_auc(probabilities, metrics.encode_labels(truth, labels)))
+    for label, curve in curves.precision_recall_points(probabilities, truth, labels).groupby("label"):
+        steps = np.diff(curve["recall"]) @ curve["precision"][1:]
+        expected = average_precision_score(truth == label, probabilities[:, labels.index(label)])
+        assert steps == pytest.approx(expected)
+
+
+def test_confusion_has_a_row_for_every_cell():
+    points = curves.confusion_points(binary(0.9, 0.8, 0.7), ["yes", "yes", "no"], TWO)
+    assert points.to_dict("list") == {
+        "actual": ["yes", "yes", "no", "no"],
+        "predicted": ["yes", "no", "yes", "no"],
+        "count": [2, 0, 1, 0],
+        "share": [1.0, 0.0, 1.0, 0.0],
+    }
+
+
+def test_risk_and_coverage_worked_by_hand_with_ties():
+    probabilities, truth = binary(0.9, 0.8, 0.2, 0.8, 0.5), ["yes", "yes", "yes", "no", "no"]
+    points = curves.risk_coverage_points(probabilities, truth, TWO)
+    # .9 right; at .8 one right of three; .5 is answered yes, wrong.
+    assert points.round(6).to_dict("list") == {
+        "coverage": [0.2, 0.8, 1.0],
+        "risk": [0.0, 0.5, 0.6],
+        "confidence": [0.9, 0.8, 0.5],
+    }
+
+
+def test_the_order_of_questions_does_not_change_risk_and_coverage():
+    probabilities, truth = example(THREE)
+    probabilities = probabilities.round(1)  # many ties
+    shuffled = np.random.default_rng(1).permutation(len(truth))
+    points = curves.risk_coverage_points(probabilities, truth, THREE)
+    pd.testing.assert_frame_equal(points, curves.risk_coverage_points(probabilities[shuffled], truth[shuffled], THREE))
+
+
+@pytest.mark.parametrize("labels", [TWO, THREE])
+def test_a_label_that_is_absent_from_truth_has_no_roc_curve_and_its_row_of_the_confusion_matrix(labels):
+    probabilities, _ = example(labels)
+    truth = ["yes"] * len(probabilities)
+    found = curves.curves(probabilities, truth, labels, BINS)
+    assert list(found["roc"].columns) == ["label", "fpr", "tpr"] and found["roc"].empty
+    assert list(found["precision_recall"].columns) == ["label", "recall", "precision"]
+    confusion = found["confusion"]
+    assert confusion["count"].sum() == len(truth) and len(confusion) == len(labels) ** 2
+    assert (confusion.loc[confusion["actual"] == "no", "share"] == 0).all()
+
+
+def write_training(folder, rows):
+    """What DVCLive writes of a run, with numbers as text."""
+    for path, values in rows.items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        name = path.split("/")[-1]
+        lines = [f"step\t{name}", *(f"{5 * (i + 1)}\t{value}" for i, value in enumerate(values))]
+        (folder / f"{path}.tsv").write_text("\n".join(lines) + "\n")
+
+
+def test_a_training_curve_has_each_split_by_epoch_with_its_digits(tmp_path):
+    write_training(
+        tmp_path,
+        {"epoch": ["1", "2"], "train/loss": ["1.50", "0.1234567890123456789"], "val/loss": ["1.2", "1.1"]},
+    )
+    table = curves.training_curve(tmp_path, "loss", {"training": "train/loss", "validation": "val/loss"})
+    assert table.to_dict("list") == {
+        "split": ["training", "training", "validation", "validation"],
+        "epoch": ["1", "2", "1", "2"],
+        "loss": ["1.50", "0.1234567890123456789", "1.2", "1.1"],
+    }
+    with pytest.raises(UserError, match=r"log_loss\.tsv is missing; run `dvc repro`"):
+        curves.training_curve(tmp_path, "log_loss", {"validation": "val/log_loss"})
+
+
+def test_joined_curves_name_the_variant_and_its_colour():
+    joined = curves.join_curves({"prompt": pd.DataFrame({"x": [1, 2]}), "mine": pd.DataFrame({"x": [3]})})
+    assert joined["x"].tolist() == [1, 2, 3]
+    assert joined["variant"].tolist() == ["prompt", "prompt", "mine"]
+    assert joined["color"].tolist() == [variant_color(name) for name in ("prompt", "prompt", "mine")]
+    assert curves.join_curves({}).empty
