@@ -246,8 +246,10 @@ def verdict(variant: str, reference: str, difference: float, p_holm: float, alph
 
 
 def p_text(p: float) -> str:
-    """`p = 0.012`, or `p < 0.001`."""
-    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+    """`p = 0.012`, or `p < 0.001`; beside a usual level one digit more, which says on what side of it p lies."""
+    if p < 0.001:
+        return "p < 0.001"
+    return f"p = {p:.{4 if p < 0.2 and round(p, 3) == round(p, 2) != p else 3}f}"
 
 
 def pair_table(comparison: Mapping) -> pd.DataFrame:

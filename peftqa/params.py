@@ -52,11 +52,6 @@ class Data(Settings):
             raise ValueError("each label may stand here once")
         return labels
 
-    @property
-    def synthetic(self) -> bool:
-        """Whether the data are made up, as their name then says."""
-        return "synthetic" in self.name.lower()
-
 
 class Split(Settings):
     protocol: Literal["random", "official", "cross_validation"]

@@ -54,8 +54,8 @@ def training_figure(
 ) -> str:
     """A value over epochs or, without n_train, over seconds: each run a thin line, the mean over runs a thick one.
 
-    `table` has columns variant, color, marker, fold, seed, split, epoch, kept, the value and, where they are drawn,
-    seconds; the epochs kept are ringed. n_train: training examples of an epoch, for a second axis.
+    `table` has columns variant, color, marker, fold, seed, split, epoch and the value; `seconds` where these are drawn;
+    a bool `kept` where epochs are to be ringed. n_train: training examples of an epoch, for a second axis.
     """
     x = "epoch" if n_train else "seconds"
 
@@ -67,9 +67,10 @@ def training_figure(
                     axes.plot(run[x], run[value], **style, **look(run, marker=""), lw=0.5, alpha=0.55)
             epochs = rows.assign(at=rows["epoch"]).groupby("at")[[x, value]]
             mean = epochs.mean()[epochs.size() == len(runs)]  # as far as all runs came
-            axes.plot(mean[x], mean[value], **style, **look(rows), lw=2)
-            kept = rows[rows["kept"] & (split == "validation")]
-            axes.plot(kept[x], kept[value], **look(rows, marker="o"), ls="", ms=9, mfc="none", mew=0.9, alpha=0.8)
+            axes.plot(mean[x], mean[value], **style, **look(rows), lw=2, zorder=3)
+            if "kept" in rows:
+                kept, size = rows[rows["kept"]], 9 if len(runs) < 10 else 5
+                axes.plot(kept[x], kept[value], **look(rows, marker="o"), ls="", ms=size, mfc="none", mew=0.8)
         axes.set(xlabel="epoch" if n_train else "seconds of training", ylabel=axis)
         if n_train:
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))

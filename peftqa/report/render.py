@@ -33,7 +33,7 @@ HUMANS = {
     "human_aided": ("human, aided", "annotator who had read the conclusion"),
 }
 PACKAGES = ("torch", "transformers", "peft")
-LINES = "Of several runs each is a thin line, their mean the thick one; rings mark the epochs kept."
+LINES, RINGS = "Of several runs each is a thin line, their mean the thick one", "rings mark the epochs kept"
 
 
 class Results(NamedTuple):
@@ -264,15 +264,14 @@ def training_figures(results: Results) -> list[dict]:
     if not len(results.curves["log_loss"]):
         return []
     n_train = statistics.mean(len(tables["train"]) for tables in results.splits.values())
-    drawn = []
-    for curve, title, text in (
-        ("log_loss", "Validation log loss against epochs and compute", "By this the epoch kept is chosen."),
-        ("loss", "Loss", "Cross-entropy of the answer's tokens in nats, on training (dashed) and validation."),
-    ):
-        table, axis = with_kept_epochs(results.curves[curve], results), curve.replace("_", " ")
-        text = f"{text} {LINES}"
-        drawn.append(entry(title, text, figures.training_figure(table, curve, axis, title, text, n_train)))
-    return drawn
+    title = "Validation log loss against epochs and compute"
+    text = f"By this the epoch kept is chosen. {LINES}; {RINGS}."
+    table = with_kept_epochs(results.curves["log_loss"], results)
+    log_loss = entry(title, text, figures.training_figure(table, "log_loss", "log loss", title, text, n_train))
+    title = "Loss"
+    text = f"Cross-entropy of the answer's tokens in nats, on training (dashed) and validation. {LINES}."
+    loss = figures.training_figure(results.curves["loss"], "loss", "loss", title, text, n_train)
+    return [log_loss, entry(title, text, loss)]
 
 
 def cost_figure(results: Results) -> list[dict]:
@@ -287,7 +286,7 @@ def cost_figure(results: Results) -> list[dict]:
     table = with_kept_epochs(results.curves["log_loss"], results)
     table["seconds"] = table["epoch"] * [seconds[run] for run in runs_of(table)]
     title = "Validation log loss against time"
-    text = f"A run's seconds are taken as spread evenly over its epochs. {LINES}"
+    text = f"A run's seconds are taken as spread evenly over its epochs. {LINES}; {RINGS}."
     return [entry(title, text, figures.training_figure(table, "log_loss", "log loss", title, text))]
 
 

@@ -182,7 +182,7 @@ def test_findings_flags_table_and_pairs_are_those_of_the_comparison(reported, op
         assert f"{variant['metrics']['roc_auc']:.3f}" in text
     people = [row.inner_text().split("\n")[0].strip() for row in results.all()[5:]]
     assert people == ["human, unaided", "human, aided"]
-    assert "counts as wrong: 20.0% of human, unaided, 0.0% of human, aided" in page.locator("#results").inner_text()
+    assert "(share of such answers: human, unaided 20.0%; human, aided 0.0%)" in page.locator("#results").inner_text()
     assert pairs.count() == 7
     for row, pair in zip(pairs.all(), comparison["pairs"], strict=True):
         assert pair["verdict"] in row.inner_text().replace("\u00a0", " ") and pair["verdict"] in markdown
@@ -201,7 +201,8 @@ def test_folds_and_seeds_have_their_curves_and_spread(reported, opened):
     assert spread.first.locator("td").last.inner_text() == ", ".join(each)
     assert "no single threshold" in page.locator("#calibration").inner_text()
     assert "one training" not in page.locator("header").inner_text()
-    assert "Sceptic's p" in page.locator("#pairs thead").first.inner_text()
+    headings = page.locator("#pairs thead").first.inner_text()
+    assert "Sceptic's p" in headings and "Only one right" not in headings
     assert page.locator(".matrix").first.locator("td").count() == 9
     assert "folds 0, 1 and 2" in page.locator("#method").inner_text()
 

@@ -11,7 +11,7 @@ from scipy.stats import binomtest, ttest_1samp
 
 import stages.compare
 from peftqa.bootstrap import BOOTSTRAPPED
-from peftqa.comparison import as_text, compare, describe_humans, family, pair_table
+from peftqa.comparison import as_text, compare, describe_humans, family, p_text, pair_table
 from peftqa.errors import UserError
 from peftqa.palette import variant_color
 from peftqa.predictions import Replicates
@@ -165,6 +165,13 @@ def test_the_text_has_verdicts_with_corrected_intervals_and_the_flags():
     table = pair_table(comparison)
     assert list(table["pair"]) == ["prompt - base", "prefix - base", "prefix - prompt"]
     assert list(table.columns) == ["pair", "difference", "low", "high", "p", "p_holm"]
+
+
+def test_p_values_in_words_stay_on_their_side_of_a_level():
+    values = (0.0004, 0.0123, 0.0496, 0.0504, 0.05, 0.3501, 1.0)
+    assert [p_text(p).removeprefix("p ") for p in values] == [
+        *("< 0.001", "= 0.012", "= 0.0496", "= 0.0504", "= 0.050", "= 0.350", "= 1.000")
+    ]
 
 
 def test_a_person_who_says_maybe_is_wrong_and_counted():
