@@ -70,7 +70,7 @@ def findings(comparison: Mapping) -> list[Finding]:
     """The comparison in a line each; the corrected p-values alone say which differences are named as such.
 
     Adapters against untrained models and against each other; the baselines stand in a line where they take from it what
-    it seems to say, and in lines of their own where there is nothing else.
+    it seems to say, and in lines of their own where there is no untrained model.
     """
     variants = comparison["variants"]
     if not comparison["pairs"]:
@@ -82,13 +82,15 @@ def findings(comparison: Mapping) -> list[Finding]:
                 f"({level(comparison)} interval {between}); no other variant was evaluated to compare it with.",
             )
         ]
-    pairs = [pair for pair in comparison["pairs"] if variants[pair["reference"]]["kind"] != "baseline"]
-    pairs = pairs or comparison["pairs"]
+    pairs = comparison["pairs"]
+    if any(variants[pair["reference"]]["kind"] == "untrained" for pair in pairs):
+        pairs = [pair for pair in pairs if variants[pair["reference"]]["kind"] != "baseline"]
     first = sorted(pairs, key=lambda pair: not pair["difference_shown"])[:MOST_FINDINGS]
     lines = [finding(pair, comparison) for pair in pairs if pair in first]
     if len(pairs) > len(first):
         shown = sum(pair["difference_shown"] for pair in pairs if pair not in first)
-        lines.append(Finding(f"Of {len(pairs) - len(first)} more pairs {shown or 'none'} differ", "(table of pairs)."))
+        more = f"Of {len(pairs) - len(first)} more pairs {shown or 'none'} are shown to differ"
+        lines.append(Finding(more, "(table of pairs)."))
     return lines
 
 

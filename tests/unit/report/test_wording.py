@@ -166,11 +166,15 @@ def test_one_variant_alone():
     assert opening(compared(base=[1] * 60), "X") == "On 60 test questions of X:"
 
 
-def test_baselines_are_findings_where_there_is_nothing_else():
+def test_baselines_are_findings_where_there_is_no_untrained_model():
     truth = ["yes"] * 30 + ["no"] * 30
     right = [1] * 10 + [0] * 20 + [1] * 10 + [0] * 20
-    comparison = crafted_comparison(truth, {"majority": [["yes"] * 60], "prefix": [right_where(truth, right)]})
-    assert sentences(comparison)[0].startswith("No difference in accuracy was shown between prefix and majority: ")
+    answers = {"majority": [["yes"] * 60]} | {name: [right_where(truth, right)] for name in ("prompt", "prefix")}
+    found = [sentence.split(":")[0] for sentence in sentences(crafted_comparison(truth, answers))]
+    assert found == [
+        f"No difference in accuracy was shown between {pair}"
+        for pair in ("prompt and majority", "prefix and majority", "prefix and prompt")
+    ]
 
 
 def test_many_pairs_leave_a_line_that_counts_the_rest():
@@ -178,7 +182,7 @@ def test_many_pairs_leave_a_line_that_counts_the_rest():
     found = sentences(compared(base=bad, prompt=bad, prefix=good, lora=good, ia3=bad))
     # Of 10 pairs 2 * 3 differ.
     assert sum("beats" in line or "falls behind" in line for line in found) == 6
-    assert found[6:] == ["Of 4 more pairs none differ (table of pairs)."]
+    assert found[6:] == ["Of 4 more pairs none are shown to differ (table of pairs)."]
 
 
 @pytest.mark.parametrize(("seeds", "folds"), [(1, 1), (3, 1), (1, 3), (3, 3)])
