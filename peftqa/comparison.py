@@ -9,6 +9,7 @@ docs/protocol.md declares the tests. `compare` returns, and comparison/compariso
         metrics         metric -> mean over replicates (accuracy, macro_f1, ..., recall_no)
         intervals       metric of BOOTSTRAPPED -> [low, high], or null
         replicates      name -> metrics of that replicate
+        epochs          null unless it is an adapter: a list, for each run its fold, seed, `kept` and `last` epoch
         threshold       null unless there are two labels; of the probabilities averaged over replicates:
             label           the label whose probability is compared with the threshold
             value           the threshold with the highest macro-F1 on validation
@@ -22,20 +23,26 @@ docs/protocol.md declares the tests. `compare` returns, and comparison/compariso
                         interval at `confidence`, interval_holm at the level of the pair's step in Holm's procedure
         only_variant_right, only_reference_right    where the test is McNemar's
         corrected_t     the sceptic's test: p and interval, neither corrected for the family; null for a single run
+        scope           what a test of single trainings is about, in words; null for a test over runs
         difference_shown    is p_holm at most alpha
         verdict         that in words
+    flags       what would mislead a reader (peftqa/flags.py)
     detectable  per discordance of a grid: the smallest difference in accuracy shown with probability `power`
+
+stages/compare.py adds `humans`: name -> n, accuracy, interval, other_answers (the share of answers that are no label).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import combinations
 
 import numpy as np
 import pandas as pd
+from statsmodels.stats.proportion import proportion_confint
 
 from peftqa.bootstrap import BOOTSTRAPPED, bootstrap_scores, bootstrap_weights, percentile_interval
+from peftqa.flags import find_flags
 from peftqa.metrics import (
     accuracy_at_coverage,
     choose_threshold,
@@ -54,11 +61,17 @@ PRINTED = ("accuracy", "macro_f1", "mcc", "log_loss")
 DISCORDANCES = (0.1, 0.2, 0.3)
 
 
-def compare(test: Mapping[str, Replicates], val: Mapping[str, Replicates], n_train: int, params: Params) -> dict:
+def compare(
+    test: Mapping[str, Replicates],
+    val: Mapping[str, Replicates],
+    epochs: Mapping[str, Sequence[Mapping]],
+    n_train: int,
+    params: Params,
+) -> dict:
     """The comparison of the module's docstring, floats unrounded.
 
     `test` and `val` map each variant to its predictions: the same questions in the same order for all of them.
-    n_train: training questions of a run.
+    epochs: of each adapter, `epochs` of the docstring; n_train: training questions of a run.
     """
     labels, settings = params.data.labels, params.compare
     first = next(iter(test.values()))
@@ -73,7 +86,10 @@ def compare(test: Mapping[str, Replicates], val: Mapping[str, Replicates], n_tra
         )
         for name in test
     }  # fmt: skip
-    variants = {name: describe_variant(name, test[name], val[name], scores[name], params) for name in test}
+    variants = {
+        name: describe_variant(name, test[name], val[name], scores[name], params) | {"epochs": epochs.get(name)}
+        for name in test
+    }
     pairs = compare_pairs(test, scores, variants, n_train, params)
     alpha = 1 - settings.confidence
     return {
@@ -95,6 +111,7 @@ def compare(test: Mapping[str, Replicates], val: Mapping[str, Replicates], n_tra
             )
             for discordance in DISCORDANCES
         },
+        "flags": find_flags(test, val, variants, pairs, labels),
     }
 
 
@@ -171,6 +188,7 @@ def compare_pairs(
     ):
         sceptic = corrected_t(correct[variant], correct[reference], folds, ratio)
         exact = isinstance(result, McNemar)
+        about = scope(variant, reference, params) if exact else None
         row = {
             "variant": variant,
             "reference": reference,
@@ -188,8 +206,9 @@ def compare_pairs(
                 "interval_holm": result.interval(level),
             },
             "corrected_t": sceptic and {"p": sceptic.p, "interval": sceptic.interval(alpha)},
+            "scope": about,
             "difference_shown": p_holm <= alpha,
-            "verdict": verdict(variant, reference, result.difference, p_holm, alpha),
+            "verdict": verdict(variant, reference, result.difference, p_holm, alpha, about),
         }
         if exact:
             row |= {"only_variant_right": result.only_first, "only_reference_right": result.only_second}
@@ -206,17 +225,31 @@ def differences(variant: dict, reference: dict) -> dict[str, float | None]:
     }
 
 
-def verdict(variant: str, reference: str, difference: float, p_holm: float, alpha: float) -> str:
-    """What was shown of a pair, in words: the corrected p-value decides."""
-    value = f"{p_text(p_holm)} after Holm's correction"
+def scope(variant: str, reference: str, params: Params) -> str | None:
+    """What McNemar's test of the two is about; None where neither is trained, and there is nothing to add."""
+    trained = [name for name in (variant, reference) if name in params.adapters]
+    if not trained:
+        return None
+    if len(params.runs(trained[0])) > 1:
+        return "about one run each, since the runs show no spread"
+    if len(trained) == 2:
+        return "about these two trained adapters, one training each"
+    return "about this one trained adapter, one training"
+
+
+def verdict(variant: str, reference: str, difference: float, p_holm: float, alpha: float, about: str | None) -> str:
+    """What was shown of a pair, in words: the corrected p-value decides. about: its `scope`."""
+    value = f"{p_text(p_holm)} after Holm's correction{f', {about}' if about else ''}"
     if p_holm > alpha:
         return f"no difference was shown between {variant} and {reference} ({value})"
     return f"{variant} is {'more' if difference > 0 else 'less'} accurate than {reference} ({value})"
 
 
 def p_text(p: float) -> str:
-    """`p = 0.012`, or `p < 0.001`."""
-    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+    """`p = 0.012`, or `p < 0.001`; beside a usual level one digit more, which says on what side of it p lies."""
+    if p < 0.001:
+        return "p < 0.001"
+    return f"p = {p:.{4 if p < 0.2 and round(p, 3) == round(p, 2) != p else 3}f}"
 
 
 def pair_table(comparison: Mapping) -> pd.DataFrame:
@@ -235,16 +268,30 @@ def pair_table(comparison: Mapping) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["pair", "difference", "low", "high", "p", "p_holm"])
 
 
+def describe_humans(answers: Sequence[str], truth: Sequence[str], labels: Sequence[str], confidence: float) -> dict:
+    """A person's answers beside the variants'; the interval is Wilson's.
+
+    Accuracy alone: what an answer that is no label, such as "maybe", counts in other metrics is open to dispute.
+    """
+    right = sum(answer == label for answer, label in zip(answers, truth, strict=True))
+    return {
+        "n": len(truth),
+        "accuracy": right / len(truth),
+        "interval": [float(end) for end in proportion_confint(right, len(truth), 1 - confidence, "wilson")],
+        "other_answers": sum(answer not in labels for answer in answers) / len(truth),
+    }
+
+
 def as_text(comparison: Mapping) -> str:
-    """The comparison for a terminal: the variants, then the pairs."""
+    """The comparison for a terminal: the variants, the pairs, and what to keep in mind."""
     metrics = {name: variant["metrics"] for name, variant in comparison["variants"].items()}
     table = pd.DataFrame.from_dict(metrics | comparison["humans"], orient="index").reindex(columns=list(PRINTED))
     text = [f"{comparison['n']} test questions", table.to_string(float_format="{:.3f}".format, na_rep="-"), ""]
     percent = f"{100 * comparison['confidence']:g}%"
     for pair in comparison["pairs"]:
-        low, high = pair["test"]["interval"]
+        low, high = pair["test"]["interval_holm"]
         text.append(
             f"{pair['verdict']}: {100 * pair['test']['difference']:+.1f} points of accuracy, "
-            f"{percent} interval {100 * low:+.1f} to {100 * high:+.1f}"
+            f"corrected {percent} interval {100 * low:+.1f} to {100 * high:+.1f}"
         )
-    return "\n".join(text)
+    return "\n".join([*text, *(f"note: {flag['text']}" for flag in comparison["flags"])])

@@ -7,10 +7,10 @@ Writes comparison/comparison.json (its structure: peftqa/comparison.py), the tab
 import pandas as pd
 
 from peftqa.baselines import human_answers
-from peftqa.comparison import as_text, compare, pair_table
+from peftqa.comparison import as_text, compare, describe_humans, pair_table
 from peftqa.curves import join_curves, read_text_table, training_curve
 from peftqa.errors import UserError
-from peftqa.metrics import label_metrics, rounded
+from peftqa.metrics import rounded
 from peftqa.params import Params, read_params
 from peftqa.predictions import Replicates, read_predictions, replicates
 from peftqa.records import read_records, read_table
@@ -25,17 +25,14 @@ TRAINING_CURVES = {
 
 def main() -> None:
     params = read_params(workspace.PARAMS)
-    labels, names = params.data.labels, params.evaluate.variants
+    names = params.evaluate.variants
     remove_stale(params)
     tables = {name: read_variant(name, params) for name in names}
     test = read_split(tables, "test", params)
-    first = test[names[0]]
     n_train = len(read_table(workspace.fold_table(params.split.folds[0], "train")))
-    comparison = compare(test, read_split(tables, "val", params), n_train, params)
-    comparison["humans"] = {
-        name: {"n": len(first.ids), **label_metrics(answers, first.truth, labels)}
-        for name, answers in human_answers(read_records(workspace.RAW_RECORDS), first.ids).items()
-    }
+    epochs = {name: kept_epochs(name, params) for name in names if name in params.adapters}
+    comparison = compare(test, read_split(tables, "val", params), epochs, n_train, params)
+    comparison["humans"] = humans(test[names[0]], params)
     comparison = rounded(comparison)
     workspace.write_json(workspace.COMPARISON / "comparison.json", comparison)
     workspace.METRICS.mkdir(exist_ok=True)
@@ -80,6 +77,31 @@ def read_split(tables: dict[str, pd.DataFrame], split: str, params: Params) -> d
     return variants
 
 
+def humans(test: Replicates, params: Params) -> dict[str, dict]:
+    """How the file's annotators answer the test questions; nobody has answered those of synthetic data."""
+    if "synthetic" in params.data.name.lower():
+        return {}
+    answers = human_answers(read_records(workspace.RAW_RECORDS), test.ids)
+    labels, confidence = params.data.labels, params.compare.confidence
+    return {name: describe_humans(given, test.truth, labels, confidence) for name, given in answers.items()}
+
+
+def kept_epochs(name: str, params: Params) -> list[dict]:
+    """Of each run of an adapter, the epoch whose weights were kept, the first of lowest log loss, and its last one."""
+    runs = []
+    for fold, seed in params.runs(name):
+        curve = read_training_curve(name, (fold, seed), "log_loss")
+        best = curve["log_loss"].astype(float).argmin()
+        kept, last = (int(curve["epoch"].iloc[row]) for row in (best, -1))
+        runs.append({"fold": fold, "seed": seed, "kept": kept, "last": last})
+    return runs
+
+
+def read_training_curve(name: str, run: tuple[int, int], curve: str) -> pd.DataFrame:
+    folder = workspace.PLOTS / "training" / name / workspace.run_path(*run) / "plots/metrics"
+    return training_curve(folder, curve, TRAINING_CURVES[curve])
+
+
 def write_curves(params: Params) -> None:
     """Put the variants' curves together, one table a curve."""
     for curve in CURVES:
@@ -88,15 +110,10 @@ def write_curves(params: Params) -> None:
         }
         join_curves(parts).to_csv(workspace.COMPARISON / f"{curve}.csv", index=False)
     trained = [name for name in params.evaluate.variants if name in params.adapters]
-    for curve, series in TRAINING_CURVES.items():
+    for curve in TRAINING_CURVES:
         parts = {
             name: pd.concat(
-                [
-                    training_curve(
-                        workspace.PLOTS / "training" / name / workspace.run_path(*run) / "plots/metrics", curve, series
-                    ).assign(fold=run[0], seed=run[1])
-                    for run in params.runs(name)
-                ]
+                read_training_curve(name, run, curve).assign(fold=run[0], seed=run[1]) for run in params.runs(name)
             )
             for name in trained
         }

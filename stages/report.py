@@ -1,30 +1,25 @@
-"""Write the report, report/index.html and report/report.md, of the variants under `evaluate.variants`.
+"""Write the report, report/index.html and report/report.md, of `evaluate.variants`: python -m stages.report"""
 
-Usage: python -m stages.report
-"""
-
-import argparse
-import json
-import statistics
-from pathlib import Path
+import subprocess
 
 import pandas as pd
 from pandas.errors import EmptyDataError
 
 from peftqa.errors import UserError
-from peftqa.params import read_params
-from peftqa.predictions import on_split, read_predictions
+from peftqa.params import Params, read_params
+from peftqa.predictions import Replicates, read_predictions, replicates
 from peftqa.records import read_table
 from peftqa.report.render import Results, render
 from stages import workspace
 
-CURVES = ("loss", "macro_f1", "roc", "precision_recall", "reliability", "confusion", "risk_coverage")
+CURVES = ("loss", "log_loss", "roc", "precision_recall", "reliability", "confusion", "risk_coverage")
 SPLITS = ("train", "val", "test")
 
 
 def main() -> None:
-    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
-    results = read_results()
+    params = read_params(workspace.PARAMS)
+    remove_stale(params)
+    results = read_results(params)
     check_agreement(results)
     html, markdown = render(results)
     workspace.REPORT.mkdir(exist_ok=True)
@@ -34,62 +29,89 @@ def main() -> None:
     print(page)
 
 
-def read_results() -> Results:
+def remove_stale(params: Params) -> None:
+    """Of runtime/, on which this stage alone depends."""
+    stages = {"train": params.adapters, "predict": [*params.adapters, *params.evaluate.untrained]}
+    written = [
+        (workspace.RUNTIME / stage / name / workspace.run_path(*run)).with_suffix(".json")
+        for stage, names in stages.items()
+        for name in names
+        for run in params.runs(name)
+    ]
+    workspace.remove_stale(workspace.RUNTIME, written)
+
+
+def read_results(params: Params) -> Results:
     """Of the variants listed, and of no others. Raises UserError where a file is missing."""
-    params = read_params(workspace.PARAMS)
-    names = list(params.evaluate.variants)
+    names = params.evaluate.variants
     trained = [name for name in names if name in params.adapters]
-    labels = params.data.labels
-    per_seed = {name: read_json(workspace.METRICS / "per_seed" / f"{name}.json") for name in names}
+    answering = [*trained, *(name for name in names if name in params.evaluate.untrained)]
+    evaluation = {name: workspace.read_json(workspace.EVALUATION / name / "metrics.json")["mean"] for name in names}
     return Results(
         params=params,
-        dataset=read_json(workspace.METRICS / "dataset.json"),
-        splits={split: read_table(workspace.SPLIT_FOLDER / f"{split}.csv") for split in SPLITS},
-        baselines=read_json(workspace.METRICS / "baselines.json"),
-        comparison=read_json(workspace.METRICS / "comparison.json"),
-        predictions={
-            name: on_split(read_predictions(workspace.PREDICTIONS / f"{name}.csv", labels), "test") for name in names
+        counts=workspace.read_json(workspace.CLEAN_COUNTS),
+        splits={
+            fold: {split: read_table(workspace.fold_table(fold, split)) for split in SPLITS}
+            for fold in params.split.folds
         },
-        valid_answer_rate={
-            name: statistics.mean(seed["valid_answer_rate"] for seed in seeds.values())
-            for name, seeds in per_seed.items()
-        },
-        curves={curve: read_curve(workspace.PLOTS / "comparison" / f"{curve}.csv") for curve in CURVES},
-        training_cost={name: read_json(workspace.RUNTIME / f"train-{name}.json") for name in trained},
-        evaluation_cost={name: read_json(workspace.RUNTIME / f"evaluate-{name}.json") for name in names},
+        comparison=workspace.read_json(workspace.COMPARISON / "comparison.json"),
+        evaluation=evaluation,
+        predictions={name: read_test(name, params) for name in names},
+        curves={curve: read_curve(curve) for curve in CURVES},
+        training_cost={name: read_runtime("train", name, params) for name in trained},
+        answering_cost={name: read_runtime("predict", name, params) for name in answering},
+        commit=commit(),
     )
 
 
-def check_agreement(results: Results) -> None:
-    """Raises UserError where the files read are not of one run."""
-    if list(results.comparison["variants"]) != list(results.predictions):
-        raise UserError(
-            f"{workspace.METRICS / 'comparison.json'} compares {', '.join(results.comparison['variants'])}, but "
-            f"evaluate.variants lists {', '.join(results.predictions)}; run `dvc repro`."
-        )
-    for name, predictions in results.predictions.items():
-        if predictions.ids != list(results.splits["test"]["id"]):
-            raise UserError(
-                f"{workspace.PREDICTIONS / name}.csv has other questions than {workspace.SPLIT_FOLDER / 'test.csv'}; "
-                "run `dvc repro`."
-            )
+def read_test(name: str, params: Params) -> Replicates:
+    paths = [workspace.PREDICTIONS / name / workspace.run_path(*run) for run in params.runs(name)]
+    table = read_predictions([path.with_suffix(".csv") for path in paths], params.data.labels)
+    return replicates(table, "test", same_questions=params.split.protocol == "official")
 
 
-def read_json(path: Path) -> dict:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path} is missing; run `dvc repro`.") from None
+def read_runtime(stage: str, name: str, params: Params) -> list[dict]:
+    """What each run of a variant took in a stage, with its fold and seed."""
+    return [
+        {"fold": fold, "seed": seed}
+        | workspace.read_json((workspace.RUNTIME / stage / name / workspace.run_path(fold, seed)).with_suffix(".json"))
+        for fold, seed in params.runs(name)
+    ]
 
 
-def read_curve(path: Path) -> pd.DataFrame:
-    """A table of plots/comparison, empty where no variant listed has such a curve."""
+def read_curve(name: str) -> pd.DataFrame:
+    """A table of comparison/, empty where no variant listed has such a curve."""
+    path = workspace.COMPARISON / f"{name}.csv"
     try:
         return pd.read_csv(path, keep_default_na=False)
     except FileNotFoundError:
         raise UserError(f"{path} is missing; run `dvc repro compare`.") from None
     except EmptyDataError:
         return pd.DataFrame()
+
+
+def commit() -> str | None:
+    """The commit of the code, None where git is not there or has none."""
+    try:
+        result = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True)
+    except FileNotFoundError:
+        return None
+    return result.stdout.strip() if result.returncode == 0 else None
+
+
+def check_agreement(results: Results) -> None:
+    """Raises UserError where the files read are not of one run."""
+    if list(results.comparison["variants"]) != list(results.predictions):
+        raise UserError(
+            f"{workspace.COMPARISON / 'comparison.json'} compares {', '.join(results.comparison['variants'])}, but "
+            f"evaluate.variants lists {', '.join(results.predictions)}; run `dvc repro`."
+        )
+    asked = {question for tables in results.splits.values() for question in tables["test"]["id"]}
+    for name, predictions in results.predictions.items():
+        if set(predictions.ids) != asked:
+            raise UserError(
+                f"{workspace.PREDICTIONS / name} has other questions than {workspace.SPLIT}; run `dvc repro`."
+            )
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from matplotlib.ticker import MaxNLocator
 INK, AXIS, GRID = "#010101", "#010102", "#010103"
 PAGE_COLORS = {INK: "currentColor", AXIS: "var(--grid)", GRID: "var(--line)"}
 MARKERS = "osD^vPX*"  # a variant is told by its marker too, for readers who do not see the colour
-INCHES = (4.2, 3.3)
+INCHES, SMALL = (4.2, 3.3), (2.9, 2.6)
 STYLE = {
     "svg.fonttype": "none",  # text stays text
     "font.family": "DejaVu Sans",
@@ -49,17 +49,36 @@ def with_markers(table: pd.DataFrame, variants: Sequence[str]) -> pd.DataFrame:
     return table.assign(marker=[MARKERS[variants.index(name) % len(MARKERS)] for name in table["variant"]])
 
 
-def training_figure(table: pd.DataFrame, value: str, axis: str, title: str, description: str) -> str:
-    """A value over epochs, one line a seed; `table` has columns variant, color, seed, split, epoch and the value."""
+def training_figure(
+    table: pd.DataFrame, value: str, axis: str, title: str, description: str, n_train: float | None = None
+) -> str:
+    """A value over epochs or, without n_train, over seconds: each run a thin line, the mean over runs a thick one.
+
+    `table` has columns variant, color, marker, fold, seed, split, epoch and the value; `seconds` where these are drawn;
+    a bool `kept` where epochs are to be ringed. n_train: training examples of an epoch, for a second axis.
+    """
+    x = "epoch" if n_train else "seconds"
 
     def draw(axes: Axes) -> None:
-        for (_, split, _), rows in table.groupby(["variant", "split", "seed"], sort=False):
-            axes.plot(rows["epoch"], rows[value], ls="-" if split == "validation" else "--", **look(rows))
-        axes.set(xlabel="epoch", ylabel=axis)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        for (_, split), rows in table.groupby(["variant", "split"], sort=False):
+            style, runs = {"ls": "-" if split == "validation" else "--"}, rows.groupby(["fold", "seed"])
+            if len(runs) > 1:
+                for _, run in runs:
+                    axes.plot(run[x], run[value], **style, **look(run, marker=""), lw=0.5, alpha=0.55)
+            epochs = rows.assign(at=rows["epoch"]).groupby("at")[[x, value]]
+            mean = epochs.mean()[epochs.size() == len(runs)]  # as far as all runs came
+            axes.plot(mean[x], mean[value], **style, **look(rows), lw=2, zorder=3)
+            if "kept" in rows:
+                kept, size = rows[rows["kept"]], 9 if len(runs) < 10 else 5
+                axes.plot(kept[x], kept[value], **look(rows, marker="o"), ls="", ms=size, mfc="none", mew=0.8)
+        axes.set(xlabel="epoch" if n_train else "seconds of training", ylabel=axis)
+        if n_train:
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+            seen = axes.secondary_xaxis(-0.22, functions=(lambda at: at * n_train, lambda at: at / n_train))
+            seen.set_xlabel("training examples seen")
         legend(axes, table)
 
-    return draw_svg(draw, f"training-{value}", title, description)
+    return draw_svg(draw, f"training-{value}-{x}", title, description)
 
 
 def roc_figure(table: pd.DataFrame, title: str, description: str) -> str:
@@ -85,14 +104,23 @@ def precision_recall_figure(table: pd.DataFrame, share: float, title: str, descr
 
 
 def reliability_figure(table: pd.DataFrame, title: str, description: str) -> str:
-    """Accuracy by confidence, a point a bin; `table` has columns variant, color, confidence, accuracy."""
+    """Accuracy by confidence of one variant, a point a bin with its interval and the number of its answers.
+
+    `table` has columns variant, color, marker, confidence, accuracy, low, high, count.
+    """
 
     def draw(axes: Axes) -> None:
         axes.plot([0, 1], [0, 1], color=AXIS, ls=":")
-        plot_variants(axes, table, "confidence", "accuracy", every=1)
+        confidence, accuracy = table["confidence"], table["accuracy"]
+        axes.vlines(confidence, table["low"], table["high"], color=table["color"].iloc[0], lw=1.2)
+        axes.plot(confidence, accuracy, **look(table), ls="")
+        for row in table.itertuples():
+            at = row.confidence, max(row.high, row.accuracy)
+            axes.annotate(f"{row.count:,}", at, (0, 4), textcoords="offset points", ha="center", fontsize=8)
         unit_square(axes, "confidence", "accuracy")
+        axes.set_ylim(-0.02, 1.15)
 
-    return draw_svg(draw, "reliability", title, description)
+    return draw_svg(draw, f"reliability-{table['variant'].iloc[0]}", title, description, SMALL)
 
 
 def risk_coverage_figure(table: pd.DataFrame, coverage: float, title: str, description: str) -> str:
@@ -112,9 +140,9 @@ def plot_variants(axes: Axes, table: pd.DataFrame, x: str, y: str, every: int | 
     legend(axes, table)
 
 
-def look(rows: pd.DataFrame) -> dict:
+def look(rows: pd.DataFrame, marker: str | None = None) -> dict:
     """Colour and marker of the variant whose rows these are."""
-    return {"color": rows["color"].iloc[0], "marker": rows["marker"].iloc[0]}
+    return {"color": rows["color"].iloc[0], "marker": rows["marker"].iloc[0] if marker is None else marker}
 
 
 def legend(axes: Axes, table: pd.DataFrame) -> None:
@@ -136,13 +164,15 @@ def unit_square(axes: Axes, x: str, y: str) -> None:
     axes.set(xlabel=x, ylabel=y, xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), xticks=ticks, yticks=ticks)
 
 
-def draw_svg(draw: Callable[[Axes], None], name: str, title: str, description: str) -> str:
+def draw_svg(
+    draw: Callable[[Axes], None], name: str, title: str, description: str, inches: tuple[float, float] = INCHES
+) -> str:
     """`<svg>` with title and description for those who hear it; the same bytes for the same data.
 
     `name` must be the only one of its kind on the page: ids are made from it.
     """
     with matplotlib.rc_context(STYLE | {"svg.hashsalt": name}):
-        figure = Figure(INCHES, layout="constrained")
+        figure = Figure(inches, layout="constrained")
         draw(figure.add_subplot())
         buffer = io.StringIO()
         nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))

@@ -4,44 +4,51 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import statistics
+from collections.abc import Iterable
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
+from statsmodels.stats.proportion import proportion_confint
 
-from peftqa import figures
+from peftqa.bootstrap import BOOTSTRAPPED
 from peftqa.comparison import p_text
-from peftqa.metrics import predict
 from peftqa.params import Params
-from peftqa.predictions import SplitPredictions
+from peftqa.predictions import Replicates, predict
 from peftqa.prompts import name_labels
-from peftqa.report.wording import FIGURES, LOWER_IS_BETTER, figure, finding, interval, listed, percent, points
-from peftqa.significance import BOOTSTRAPPED
+from peftqa.report import figures, wording
+from peftqa.report.wording import METRICS, interval, level, listed, points, significant, value
 
 TEMPLATES = Path(__file__).parent / "templates"
-REFERENCE_ROWS = {
-    "majority": ("majority", "one answer to every question"),
-    "tfidf_logistic_regression": ("TF-IDF", "logistic regression"),
-    "human_reasoning_required": ("human, unaided", "annotator without the conclusion"),
-    "human_reasoning_free": ("human, aided", "annotator with the conclusion"),
+BASELINES = {
+    "majority": "always the label most frequent in training",
+    "tfidf": "logistic regression on word counts (TF-IDF)",
 }
+HUMANS = {
+    "human_unaided": ("human, unaided", "annotator without the abstract's conclusion"),
+    "human_aided": ("human, aided", "annotator who had read the conclusion"),
+}
+PACKAGES = ("torch", "transformers", "peft")
+LINES, RINGS = "Of several runs each is a thin line, their mean the thick one", "rings mark the epochs kept"
 
 
 class Results(NamedTuple):
     """What a finished run left behind; every mapping by variant has the variants listed, in their order."""
 
     params: Params
-    dataset: dict  # metrics/dataset.json
-    splits: dict[str, pd.DataFrame]  # train, val, test: columns id, question, context, label
-    baselines: dict[str, dict]  # metrics/baselines.json
-    comparison: dict  # metrics/comparison.json
-    predictions: dict[str, SplitPredictions]  # on test
-    valid_answer_rate: dict[str, float]
-    curves: dict[str, pd.DataFrame]  # plots/comparison/NAME.csv; empty where nothing was trained
-    training_cost: dict[str, dict]  # runtime/train-NAME.json of the adapters
-    evaluation_cost: dict[str, dict]  # runtime/evaluate-NAME.json
+    counts: dict  # data/clean/counts.json
+    splits: dict[int, dict[str, pd.DataFrame]]  # by fold: train, val, test; columns id, question, context, label
+    comparison: dict  # comparison/comparison.json
+    evaluation: dict[str, dict]  # the means of evaluation/VARIANT/metrics.json
+    predictions: dict[str, Replicates]  # on test
+    curves: dict[str, pd.DataFrame]  # comparison/NAME.csv; empty where nothing was trained
+    training_cost: dict[str, list[dict]]  # of the adapters, by run: runtime/train/..., with its fold and seed
+    answering_cost: dict[str, list[dict]]  # runtime/predict/..., by run; none of the baselines
+    commit: str | None  # of the code, where git knows it
 
 
 def render(results: Results) -> tuple[str, str]:
@@ -54,7 +61,16 @@ def render(results: Results) -> tuple[str, str]:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {"figure": figure, "interval": interval, "points": points, "p": p_text, "listed": listed}
+    environment.filters |= {
+        "value": value,
+        "interval": interval,
+        "points": points,
+        "p": p_text,
+        "listed": listed,
+        "significant": significant,
+        # No line may end within `p = 0.012`.
+        "unbroken": lambda text: text.replace("p = ", "p\u00a0=\u00a0").replace("p < ", "p\u00a0<\u00a0"),
+    }
     script = (TEMPLATES / "report.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     values = contents(results) | {
@@ -73,55 +89,100 @@ def contents(results: Results) -> dict:
     results = results._replace(
         curves={name: figures.with_markers(table, names) for name, table in results.curves.items()}
     )
-    trained = [name for name in names if name in params.adapters]
+    adapters = [name for name in names if name in params.adapters]
+    pairs = comparison["pairs"]
     return {
         **results._asdict(),
-        "confidence": percent(comparison),
-        "finding": finding(comparison),
+        "confidence": level(comparison),
+        "opening": wording.opening(comparison, params.data.name),
+        "findings": wording.findings(comparison),
+        "few_epochs": wording.few_epochs(params.train.epochs),
+        "subjects": listed(adapters or names),
         "described": {name: describe(name, params) for name in names},
-        "columns": FIGURES,
-        "compared": BOOTSTRAPPED,
-        "lower_is_better": LOWER_IS_BETTER,
-        "reference_rows": REFERENCE_ROWS,
-        "trained": trained,
-        "several_seeds": any(len(variant["seeds"]) > 1 for variant in comparison["variants"].values()),
-        "widest": max((abs(end) for pair in comparison["pairs"] for end in pair["intervals"]["accuracy"]), default=0),
+        "humans": HUMANS,
+        "metrics": METRICS,
+        "explained": wording.EXPLAINED,
+        "compared": [metric for metric in BOOTSTRAPPED if metric != "accuracy"],
+        "headings": METRICS | {"ece": "calibration error"},
+        "lower_is_better": wording.LOWER_IS_BETTER,
+        "tests": [text for name, text in wording.TESTS.items() if name in {pair["test"]["name"] for pair in pairs}],
+        "adapters": adapters,
+        "spread": spread(adapters, comparison),
+        # A replicate is a seed with all its folds; where every fold asks the same questions, a run.
+        "replicate": "run" if params.split.protocol == "official" else "seed",
+        "widest": max((abs(end) for pair in pairs for end in pair["test"]["interval_holm"]), default=0),
         "prompt": params.template.text.replace(
             "{instruction}", params.template.instruction.format(labels=name_labels(params.data.labels))
         ),
-        "counts": {
-            split: {label: int((table["label"] == label).sum()) for label in params.data.labels}
-            for split, table in results.splits.items()
-        },
+        "sizes": {split: sizes(split, results) for split in ("train", "val", "test")},
+        "kept_epochs": {name: kept_epochs(comparison["variants"][name]["epochs"]) for name in adapters},
         "curve_figures": curve_figures(results),
-        "calibration_figures": calibration_figures(results),
+        "reliability_figures": reliability_figures(results),
+        "risk_figure": risk_figure(results),
         "training_figures": training_figures(results),
+        "cost_figure": cost_figure(results),
         "confusion": confusion(results),
         "questions": questions(results),
         "cost": {name: cost(name, results) for name in names},
+        "versions": versions(),
     }
 
 
 def describe(name: str, params: Params) -> str:
     """What a variant is, in a few words."""
-    if name == "base":
-        return "the frozen model as it is"
-    if name == "fewshot":
-        return f"the frozen model after {params.evaluate.few_shot} solved examples"
-    adapter = params.adapters[name]
+    if name in BASELINES:
+        return BASELINES[name]
+    if name in params.adapters:
+        return params.adapters[name].describe()
+    examples = params.evaluate.untrained[name].few_shot
+    return f"the frozen model after {examples} training examples" if examples else "the frozen model as it is"
+
+
+def spread(adapters: Iterable[str], comparison: dict) -> dict[str, dict]:
+    """How far an adapter's replicates differ in accuracy; empty where there is one of each."""
+    accuracies = {
+        name: [row["accuracy"] for row in comparison["variants"][name]["replicates"].values()] for name in adapters
+    }
     return {
-        "prompt_tuning": lambda: f"prompt tuning, {adapter.num_virtual_tokens} tokens",
-        "kv_prefix": lambda: f"prefix tuning, {adapter.num_virtual_tokens} tokens ({listed(adapter.target)})",
-        "prefix_tuning": lambda: f"PEFT's prefix tuning, {adapter.num_virtual_tokens} tokens",
-        "lora": lambda: f"LoRA of rank {adapter.r}",
-        "ia3": lambda: "IA3",
-    }[adapter.method]()
+        name: {"sd": statistics.stdev(values), "ends": (min(values), max(values)), "each": values}
+        for name, values in accuracies.items()
+        if len(values) > 1
+    }
+
+
+def sizes(split: str, results: Results) -> str:
+    """How many questions a fold's split has, and of one fold how many of each label."""
+    tables = [tables[split] for tables in results.splits.values()]
+    fewest, most = (end(map(len, tables)) for end in (min, max))
+    if len(tables) > 1:
+        return f"{split} {fewest}" + (f" to {most}" if most > fewest else "")
+    counts = (f"{label} {(tables[0]['label'] == label).sum()}" for label in results.params.data.labels)
+    return f"{split} {most} ({', '.join(counts)})"
+
+
+def kept_epochs(runs: list[dict]) -> str:
+    """`3 of 3`, or of several runs `1 to 3 of 3, median 2`."""
+    kept, last = [run["kept"] for run in runs], max(run["last"] for run in runs)
+    if min(kept) == max(kept):
+        return f"{kept[0]} of {last}"
+    return f"{min(kept)} to {max(kept)} of {last}, median {statistics.median(kept):g}"
+
+
+def versions() -> str:
+    """Versions of the packages that compute, as they are installed where the report is written."""
+    found = []
+    for name in PACKAGES:
+        try:
+            found.append(f"{name} {version(name)}")
+        except PackageNotFoundError:
+            continue
+    return ", ".join(found)
 
 
 def questions(results: Results) -> list[dict]:
     """Every test question with each variant's answer, and the `tags` that the report's filters look for."""
     labels = results.params.data.labels
-    texts = results.splits["test"].set_index("id")
+    texts = pd.concat([tables["test"] for tables in results.splits.values()]).drop_duplicates("id").set_index("id")
     averaged = {name: predictions.averaged for name, predictions in results.predictions.items()}
     given = {name: predict(probabilities, labels) for name, probabilities in averaged.items()}
     first = next(iter(results.predictions.values()))
@@ -160,7 +221,7 @@ def confusion(results: Results) -> dict[str, dict[str, dict[str, dict]]]:
 
 def curve_figures(results: Results) -> list[dict]:
     """ROC and precision-recall, one figure a label that has them."""
-    truth = pd.Series(results.splits["test"]["label"])
+    truth = pd.Series(next(iter(results.predictions.values())).truth)
     drawn = []
     for label, table in figures.by_label(results.curves["roc"]):
         title = f"ROC curve: {label}"
@@ -168,42 +229,86 @@ def curve_figures(results: Results) -> list[dict]:
         drawn.append(entry(title, text, figures.roc_figure(table, title, f"{text} {areas(results)}")))
     for label, table in figures.by_label(results.curves["precision_recall"]):
         title, share = f"Precision and recall: {label}", float((truth == label).mean())
-        text = f"The dotted line is the precision of always answering {label}, {figure(share, 'accuracy')}."
+        text = f"The dotted line is the precision of always answering {label}, {value(share, 'accuracy')}."
         drawn.append(entry(title, text, figures.precision_recall_figure(table, share, title, text)))
     return drawn
 
 
-def calibration_figures(results: Results) -> list[dict]:
-    reliability, risk = results.curves["reliability"], results.curves["risk_coverage"]
-    coverage = results.params.evaluate.coverage
-    title = "Reliability"
-    text = "Accuracy of the answers given with a certain confidence; on the dotted line the two agree."
-    drawn = [entry(title, text, figures.reliability_figure(reliability, title, text))]
-    title = "Risk and coverage"
+def reliability_figures(results: Results) -> list[dict]:
+    """One figure a variant."""
+    alpha = results.comparison["alpha"]
+    drawn = []
+    for name, table in results.curves["reliability"].groupby("variant", sort=False):
+        # Replicates answer the same questions, so their answers in a bin are no more questions than those of one.
+        questions = table["count"] / len(results.comparison["variants"][name]["replicates"])
+        low, high = proportion_confint(table["accuracy"] * questions, questions, alpha, "wilson")
+        table = table.assign(low=low, high=high)
+        points = (
+            f"{row.lower:.1f} to {row.upper:.1f}: {row.count} answers, confidence {row.confidence:.3f}, "
+            f"accuracy {row.accuracy:.3f} ({row.low:.3f} to {row.high:.3f})"
+            for row in table.itertuples(index=False)
+        )
+        drawn.append(entry(name, "", figures.reliability_figure(table, f"Reliability: {name}", "; ".join(points))))
+    return drawn
+
+
+def risk_figure(results: Results) -> list[dict]:
+    coverage, title = results.params.evaluate.coverage, "Risk and coverage"
     text = f"Errors among the most confident answers; the dotted line leaves {100 - 100 * coverage:g}% to a person."
-    return [*drawn, entry(title, text, figures.risk_coverage_figure(risk, coverage, title, text))]
+    risk = figures.risk_coverage_figure(results.curves["risk_coverage"], coverage, title, text)
+    return [entry(title, text, risk)]
 
 
 def training_figures(results: Results) -> list[dict]:
-    """Loss and macro-F1 by epoch; none where nothing was trained."""
-    if not len(results.curves["loss"]):
+    """Validation log loss and loss by epoch and examples seen; none where nothing was trained."""
+    if not len(results.curves["log_loss"]):
         return []
-    each = "; one line a seed" if len(results.params.train.seeds) > 1 else ""
-    title, text = (
-        "Loss by epoch",
-        f"Cross-entropy of the answer's tokens in nats, on training (dashed) and validation{each}.",
-    )
-    loss = figures.training_figure(results.curves["loss"], "loss", "loss", title, text)
-    drawn = [entry(title, text, loss)]
-    title, text = "Macro-F1 by epoch", f"On the validation split{each}."
-    macro_f1 = figures.training_figure(results.curves["macro_f1"], "macro_f1", "macro-F1", title, text)
-    return [*drawn, entry(title, text, macro_f1)]
+    n_train = statistics.mean(len(tables["train"]) for tables in results.splits.values())
+    title = "Validation log loss against epochs and compute"
+    text = f"By this the epoch kept is chosen. {LINES}; {RINGS}."
+    table = with_kept_epochs(results.curves["log_loss"], results)
+    log_loss = entry(title, text, figures.training_figure(table, "log_loss", "log loss", title, text, n_train))
+    title = "Loss"
+    text = f"Cross-entropy of the answer's tokens in nats, on training (dashed) and validation. {LINES}."
+    loss = figures.training_figure(results.curves["loss"], "loss", "loss", title, text, n_train)
+    return [log_loss, entry(title, text, loss)]
+
+
+def cost_figure(results: Results) -> list[dict]:
+    """Validation log loss by time: a training example is more work for one method than for another."""
+    if not len(results.curves["log_loss"]):
+        return []
+    seconds = {
+        (name, run["fold"], run["seed"]): run["seconds"] / run["epochs"]
+        for name, runs in results.training_cost.items()
+        for run in runs
+    }
+    table = with_kept_epochs(results.curves["log_loss"], results)
+    table["seconds"] = table["epoch"] * [seconds[run] for run in runs_of(table)]
+    title = "Validation log loss against time"
+    text = f"A run's seconds are taken as spread evenly over its epochs. {LINES}; {RINGS}."
+    return [entry(title, text, figures.training_figure(table, "log_loss", "log loss", title, text))]
+
+
+def with_kept_epochs(table: pd.DataFrame, results: Results) -> pd.DataFrame:
+    """A training curve with a column `kept`: is this the epoch whose weights were kept."""
+    kept = {
+        (name, run["fold"], run["seed"]): run["kept"]
+        for name, variant in results.comparison["variants"].items()
+        for run in variant["epochs"] or ()
+    }
+    return table.assign(kept=table["epoch"] == [kept[run] for run in runs_of(table)])
+
+
+def runs_of(table: pd.DataFrame) -> list[tuple]:
+    """Variant, fold and seed of each row of a training curve."""
+    return list(table[["variant", "fold", "seed"]].itertuples(index=False, name=None))
 
 
 def areas(results: Results) -> str:
     """The areas under the curves, for who cannot see them."""
     variants = results.comparison["variants"].items()
-    values = [f"{name} {figure(variant['metrics']['roc_auc'], 'roc_auc')}" for name, variant in variants]
+    values = [f"{name} {value(variant['metrics']['roc_auc'], 'roc_auc')}" for name, variant in variants]
     return f"Area under the curve: {', '.join(values)}."
 
 
@@ -212,14 +317,17 @@ def entry(title: str, text: str, svg: str) -> dict:
 
 
 def cost(name: str, results: Results) -> dict[str, float | int | None]:
-    """What a variant took to train and takes to answer; None where there is nothing to train."""
-    training, evaluation = results.training_cost.get(name), results.evaluation_cost[name]
-    seconds = [seed["seconds"] for seed in training["seeds"].values()] if training else []
+    """What a run of a variant takes to train and to answer; None where nothing is trained, or no model answers."""
+    training, answering = results.training_cost.get(name, []), results.answering_cost.get(name, [])
+
+    def typical(numbers: list[float]) -> float | None:
+        return statistics.median(numbers) if numbers else None
+
+    milliseconds = [run["milliseconds_per_question"] for run in answering]
     return {
-        "trainable_params": evaluation.get("trainable_params"),
-        "adapter_bytes": evaluation.get("adapter_bytes"),
-        "training_seconds": sum(seconds) / len(seconds) if seconds else None,
-        "training_memory": training["peak_memory_mb"] if training else None,
-        "memory": evaluation["peak_memory_mb"],
-        **evaluation["milliseconds_per_question"],
+        "training_seconds": typical([run["seconds"] for run in training]),
+        "training_memory": typical([run["peak_memory_mb"] for run in training]),
+        "median": typical([run["median"] for run in milliseconds]),
+        "percentile_95": typical([run["percentile_95"] for run in milliseconds]),
+        "memory": typical([run["peak_memory_mb"] for run in answering]),
     }

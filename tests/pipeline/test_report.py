@@ -9,8 +9,9 @@ import pandas as pd
 import pytest
 from playwright.sync_api import Page, expect, sync_playwright
 
+from peftqa.errors import UserError
 from tests.conftest import ROOT, Workspace
-from tests.finished_run import QUESTIONS, write_run
+from tests.finished_run import QUESTIONS, run_stages, write_run
 
 FLAGS = [
     "--no-sandbox",
@@ -21,17 +22,31 @@ FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
-WIDE, PHONE = {"width": 1280, "height": 900}, {"width": 360, "height": 740}
+WIDE, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
+ALL = ["majority", "tfidf", "base", "prompt", "prefix"]
+TWO_LABELS = ["yes", "no"]
 RUNS = {
-    "two labels, one seed": {"labels": ["yes", "no"], "seeds": [42], "variants": ["base", "prompt", "prefix"]},
-    "three labels, three seeds": {
+    "one training": {"labels": TWO_LABELS, "seeds": [42], "variants": ALL},
+    "folds and seeds": {
         "labels": ["yes", "no", "maybe"],
+        "protocol": "cross_validation",
+        "folds": [0, 1, 2],
         "seeds": [1, 2, 3],
-        "variants": ["base", "prompt", "prefix"],
+        "questions": 14,
+        "variants": ALL,
+        "data_name": "synthetic abstracts",
     },
-    "base alone, one label in truth": {"labels": ["yes", "no"], "seeds": [42], "variants": ["base"], "truth": "yes"},
-    "adapters alone": {"labels": ["no", "yes"], "seeds": [1, 2], "variants": ["prefix", "prompt"]},
+    "base alone, one label in truth": {"labels": TWO_LABELS, "seeds": [42], "variants": ["base"], "truth": "yes"},
+    "adapters alone": {
+        "labels": ["no", "yes"],
+        "protocol": "official",
+        "folds": [0, 1],
+        "seeds": [1, 2],
+        "variants": ["prefix", "prompt"],
+        "same_test": True,
+    },
 }
+COUNT = {"folds and seeds": 42}
 
 
 @pytest.fixture(scope="module")
@@ -47,17 +62,26 @@ def reported(tmp_path_factory):
     return report
 
 
-def run_to_report(folder: Path, labels: list[str], seeds: list[int], variants: list[str], **more) -> Workspace:
+def run_to_report(
+    folder: Path,
+    labels: list[str],
+    seeds: list[int],
+    variants: list[str],
+    protocol: str = "random",
+    folds: tuple = (0,),
+    data_name: str = "PubMedQA (PQA-L)",
+    **more,
+) -> Workspace:
     workspace = Workspace(folder)
-    paths = {name: "models/base/config.json" if name == "base" else f"models/adapters/{name}" for name in variants}
-    workspace.set(data__labels=labels, train__seeds=seeds, evaluate__variants=paths, selected=variants[0])
-    workspace.set(compare__resamples=500)
-    write_run(folder, labels, seeds, variants, **more)
-    for stage in ("compare", "report"):
-        result = workspace.run(stage)
-        assert result.returncode == 0, result.stderr
-    assert result.stdout == "report/index.html\n"
+    workspace.set(data__labels=labels, data__name=data_name, split__protocol=protocol, split__folds=list(folds))
+    workspace.set(train__seeds=seeds, evaluate__variants=variants, selected=variants[0], compare__resamples=200)
+    write_run(folder, labels, seeds, variants, folds, **more)
+    run_stages(folder, variants)
     return workspace
+
+
+def comparison_of(workspace: Workspace) -> dict:
+    return json.loads((workspace.folder / "comparison/comparison.json").read_text())
 
 
 @pytest.fixture(scope="module")
@@ -103,13 +127,13 @@ def listed_ids(page: Page) -> list[str]:
 
 
 def answers(workspace: Workspace) -> pd.DataFrame:
-    """Label and every variant's answer (of the mean over seeds), by PMID, as the prediction files have them."""
+    """Label and every variant's answer (of the mean over runs), by PMID, as the prediction files have them."""
     columns = {}
-    for path in sorted((workspace.folder / "predictions").glob("*.csv")):
-        table = pd.read_csv(path, dtype={"id": str})
+    for folder in sorted((workspace.folder / "predictions").iterdir()):
+        table = pd.concat([pd.read_csv(path, dtype={"id": str}) for path in folder.rglob("*.csv")])
         table = table[table["split"] == "test"]
-        mean = table.groupby("id").mean(numeric_only=True).drop(columns="seed")
-        columns[path.stem] = mean.idxmax(axis=1).str.removeprefix("p_")
+        mean = table.groupby("id").mean(numeric_only=True).drop(columns=["seed", "fold"])
+        columns[folder.name] = mean.idxmax(axis=1).str.removeprefix("p_")
         columns["label"] = table.drop_duplicates("id").set_index("id")["label"]
     return pd.DataFrame(columns)
 
@@ -124,43 +148,99 @@ def test_the_page_stands_alone_and_fits_its_window(reported, opened, name, viewp
         !element.closest(".scroll") && element.getBoundingClientRect().right > innerWidth + 1)
         .map((element) => element.outerHTML.slice(0, 80))"""
     assert page.evaluate(beyond) == []
-    assert len(listed_ids(page)) == 40
+    # And here all of it does fit: no column is out of sight.
+    wide = "() => [...document.querySelectorAll('.scroll')].filter((frame) => frame.scrollWidth > frame.clientWidth)"
+    assert page.evaluate(f"({wide})().length") == 0
+    assert len(listed_ids(page)) == COUNT.get(name, 40)
 
 
-def test_the_finding_table_and_pairs_are_those_of_the_comparison(reported, opened):
-    workspace = reported("two labels, one seed")
-    page = opened(workspace)
-    comparison = json.loads((workspace.folder / "metrics/comparison.json").read_text())
+def test_findings_flags_table_and_pairs_are_those_of_the_comparison(reported, opened):
+    workspace = reported("one training")
+    page, comparison = opened(workspace), comparison_of(workspace)
     markdown = (workspace.folder / "report/report.md").read_text(encoding="utf-8")
-    finding = page.locator(".finding").inner_text().replace("\u00a0", " ")
-    assert f"**{finding}**" in markdown
-    shown = {pair["variant"] for pair in comparison["pairs"] if pair["difference_shown"]}
-    assert shown == {"prefix"} and "prefix beats base by " in finding and "prompt beats" not in finding
+    opening = "On 40 test questions of PubMedQA (PQA-L), one training an adapter:"
+    assert page.locator(".finding p").inner_text() == opening and f"**{opening}**" in markdown
+    found = page.locator(".finding li").all()
+    assert len(found) == 3  # each adapter against base, and against each other
+    for item in found:
+        claim = item.locator("b").inner_text()
+        evidence = item.evaluate("item => item.lastChild.textContent.trim()").replace("\u00a0", " ")
+        assert f"- **{claim}** {evidence}\n" in markdown
+    assert found[1].locator("b").inner_text().startswith("prefix beats base by ")
+    assert "about these two trained adapters, one training each." in found[2].inner_text()
+    flags = [flag["text"] for flag in comparison["flags"]]
+    assert page.locator(".note li").all_inner_texts() == flags and len(flags) >= 3
+    assert all(f"- {flag}\n" in markdown for flag in flags)
+    # All of that on the first screen.
+    assert page.locator(".note").bounding_box()["y"] + page.locator(".note").bounding_box()["height"] < 900
     results, pairs = page.locator("#results tbody tr"), page.locator("#pairs table").first.locator("tbody tr")
-    for row, (name, variant) in zip(results.all()[:3], comparison["variants"].items(), strict=True):
+    for row, (name, variant) in zip(results.all()[:5], comparison["variants"].items(), strict=True):
         text = row.inner_text()
         low, high = (f"{100 * end:.1f}" for end in variant["intervals"]["accuracy"])
         assert text.startswith(name)
         assert f"{100 * variant['metrics']['accuracy']:.1f}%" in text and f"{low} to {high}" in text
         assert f"{variant['metrics']['roc_auc']:.3f}" in text
-    references = [row.inner_text().split("\n")[0].strip() for row in results.all()[3:]]
-    assert references == ["majority", "TF-IDF", "human, unaided", "human, aided"]
+    people = [row.inner_text().split("\n")[0].strip() for row in results.all()[5:]]
+    assert people == ["human, unaided", "human, aided"]
+    assert "(share of such answers: human, unaided 20.0%; human, aided 0.0%)" in page.locator("#results").inner_text()
+    assert pairs.count() == 7
     for row, pair in zip(pairs.all(), comparison["pairs"], strict=True):
-        assert pair["verdict"] in row.inner_text() and pair["verdict"] in markdown
-    assert "One seed: says nothing about training variance." in page.locator("header").inner_text()
-    assert "One seed: says nothing about training variance." in markdown
+        assert pair["verdict"] in row.inner_text().replace("\u00a0", " ") and pair["verdict"] in markdown
 
 
-def test_three_labels_and_seeds_have_their_curves_and_figures(reported, opened):
-    page = opened(reported("three labels, three seeds"))
+def test_folds_and_seeds_have_their_curves_and_spread(reported, opened):
+    workspace = reported("folds and seeds")
+    page, comparison = opened(workspace), comparison_of(workspace)
+    assert page.locator(".finding p").inner_text().endswith("means over 9 trainings an adapter:")
     captions = page.locator("#curves figcaption").all_inner_texts()
     for label in ("yes", "no", "maybe"):
         assert any(caption.startswith(f"ROC curve: {label}") for caption in captions)
-    per_seed = page.get_by_role("table", name="Each seed by itself.")
-    assert per_seed.locator("tbody tr").count() == 6
+    spread = page.get_by_role("table", name="Accuracy of each seed by itself").locator("tbody tr")
+    assert spread.count() == 2
+    each = [f"{100 * row['accuracy']:.1f}" for row in comparison["variants"]["prompt"]["replicates"].values()]
+    assert spread.first.locator("td").last.inner_text() == ", ".join(each)
     assert "no single threshold" in page.locator("#calibration").inner_text()
-    assert "says nothing about training variance" not in page.locator("body").inner_text()
+    assert "one training" not in page.locator("header").inner_text()
+    headings = page.locator("#pairs thead").first.inner_text()
+    assert "Sceptic's p" in headings and "Only one right" not in headings
     assert page.locator(".matrix").first.locator("td").count() == 9
+    assert "folds 0, 1 and 2" in page.locator("#method").inner_text()
+
+
+def test_synthetic_data_are_called_so_and_nobody_has_answered_them(reported, opened):
+    page = opened(reported("folds and seeds"))
+    assert "synthetic abstracts" in page.title()
+    assert "synthetic abstracts" in page.locator("h1").inner_text()
+    assert "synthetic abstracts" in page.locator(".finding p").inner_text()
+    assert "synthetic abstracts" in page.locator("#results .caption").first.inner_text()
+    assert "human" not in page.locator("body").inner_text()
+
+
+def test_official_folds_ask_the_same_questions(reported, opened):
+    page = opened(reported("adapters alone"))
+    assert page.locator(".finding p").inner_text().startswith("On 40 test questions of ")
+    spread = page.get_by_role("table", name="Accuracy of each run by itself").locator("tbody tr").first
+    assert len(spread.locator("td").last.inner_text().split(", ")) == 4
+
+
+def test_the_method_says_all_that_was_set(reported, opened):
+    text = opened(reported("one training")).locator("#method").inner_text()
+    for part in (
+        *("learning_rate 0.3", "init vocabulary", "num_virtual_tokens 20", "constant learning rate", "dropout 0.0"),
+        *("clipped at norm 1.0", "dtype auto", "2 threads", "torch ", "transformers ", "peft ", "epoch kept 2 of 3"),
+        *(
+            "92,160 trained parameters",
+            "FLAN's instruction data",
+            "exact McNemar test",
+            "Holm's correction for 7 pairs",
+        ),
+    ):
+        assert part in text
+
+
+def test_costs_have_two_digits(reported, opened):
+    text = opened(reported("one training")).locator("#cost table").inner_text()
+    assert text.split("prefix")[-1].split() == ["100", "1,500", "17", "26", "750"]
 
 
 def test_what_one_variant_and_one_label_leave_out_is_said(reported, opened):
@@ -170,14 +250,15 @@ def test_what_one_variant_and_one_label_leave_out_is_said(reported, opened):
         "there is no pair to compare",
         "there is no ROC or precision-recall curve",
         "None of the variants listed was trained",
+        "All test questions have one label, yes",
     ):
         assert sentence in text
     assert "undefined" in text and "None\n" not in text and "nan" not in text.lower().split()
 
 
 def test_text_of_the_data_file_stays_text(reported, opened):
-    page = opened(reported("two labels, one seed"))
-    assert page.title() == "base, prompt and prefix on google/flan-t5-small"
+    page = opened(reported("one training"))
+    assert page.title() == "prompt and prefix on PubMedQA (PQA-L)"
     shown = page.locator(".question").evaluate_all("all => all.map((element) => element.textContent)")
     assert shown[:2] == QUESTIONS[:2]
     assert shown[2] == QUESTIONS[2]
@@ -186,7 +267,7 @@ def test_text_of_the_data_file_stays_text(reported, opened):
     assert page.locator("script").count() == 1
 
 
-@pytest.mark.parametrize("name", ["two labels, one seed", "three labels, three seeds"])
+@pytest.mark.parametrize("name", ["one training", "folds and seeds"])
 def test_filters_leave_the_questions_they_name(reported, opened, name):
     workspace = reported(name)
     page, given = opened(workspace), answers(workspace)
@@ -204,23 +285,23 @@ def test_filters_leave_the_questions_they_name(reported, opened, name):
     for value, mask in masks.items():
         show.select_option(value)
         assert listed_ids(page) == sorted(given.index[mask]), value
-        expect(page.locator("#filters output")).to_have_text(f"{mask.sum()} of 40 questions")
-    assert 0 < masks["all-wrong"].sum() < masks["some-wrong"].sum() < 40
+        expect(page.locator("#filters output")).to_have_text(f"{mask.sum()} of {len(given)} questions")
+    assert 0 < masks["all-wrong"].sum() < masks["some-wrong"].sum() <= len(given)
 
     label.select_option("label-no")
     assert listed_ids(page) == sorted(given.index[masks["wrong-base"] & (given["label"] == "no")])
     show.select_option("")
     label.select_option("")
-    text.fill("  TREATMENT 17 ")
-    assert listed_ids(page) == ["3017"]
-    text.fill("3021")
-    assert listed_ids(page) == ["3021"]
+    text.fill("  TREATMENT 11 ")
+    assert {pmid[-2:] for pmid in listed_ids(page)} == {"11"}
+    text.fill("3011")
+    assert listed_ids(page) == ["3011"]
     text.fill("no such words")
     assert listed_ids(page) == []
 
 
 def test_the_keyboard_alone_filters_and_opens_an_abstract(reported, opened):
-    page = opened(reported("two labels, one seed"))
+    page = opened(reported("one training"))
     order = []
     for _ in range(40):
         page.keyboard.press("Tab")
@@ -235,7 +316,7 @@ def test_the_keyboard_alone_filters_and_opens_an_abstract(reported, opened):
         if element[0] == "SUMMARY":
             page.keyboard.press("Enter")
             break
-    assert order[:7] == ["A"] * 7  # the sections
+    assert order[:8] == ["A"] * 8  # the sections
     assert order[-4:] == ["answers", "label", "text", "SUMMARY"]
     assert page.get_by_label("Show").input_value() == "disagree"
     assert 0 < len(listed_ids(page)) < 40
@@ -243,7 +324,7 @@ def test_the_keyboard_alone_filters_and_opens_an_abstract(reported, opened):
 
 
 def test_without_javascript_the_questions_are_a_plain_list(reported, opened):
-    page = opened(reported("two labels, one seed"), java_script_enabled=False)
+    page = opened(reported("one training"), java_script_enabled=False)
     assert page.locator("#filters").is_hidden()
     assert page.locator("#questions-list > li:visible").count() == 40
     page.locator("summary").first.click()
@@ -252,7 +333,7 @@ def test_without_javascript_the_questions_are_a_plain_list(reported, opened):
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_all_text_has_the_contrast_that_wcag_aa_asks_for(reported, opened, scheme):
-    page = opened(reported("three labels, three seeds"), color_scheme=scheme)
+    page = opened(reported("folds and seeds"), color_scheme=scheme)
     background = page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert background == {"light": "rgb(255, 255, 255)", "dark": "rgb(20, 23, 27)"}[scheme]
     page.emulate_media(media="print", color_scheme=scheme)
@@ -288,9 +369,10 @@ def test_all_text_has_the_contrast_that_wcag_aa_asks_for(reported, opened, schem
 
 
 def test_figures_have_names_and_ids_are_used_once(reported, opened):
-    page = opened(reported("three labels, three seeds"))
+    page = opened(reported("folds and seeds"))
     figures = page.get_by_role("img")
-    assert figures.count() == 2 + 3 + 3 + 2  # calibration, ROC and precision-recall of each label, training
+    # Reliability of each variant, risk, ROC and precision-recall of each label, training, time.
+    assert figures.count() == 5 + 1 + 3 + 3 + 2 + 1
     named = "all => all.map((svg) => svg.querySelector('title').textContent + svg.querySelector('desc').textContent)"
     assert all(len(text) > 20 for text in figures.evaluate_all(named))
     ids = page.locator("[id]").evaluate_all("all => all.map((element) => element.id)")
@@ -303,41 +385,65 @@ def test_a_second_run_differs_in_the_cost_section_alone(reported):
     workspace = reported("adapters alone")
     report = workspace.folder / "report"
     first = {path.name: path.read_bytes() for path in report.iterdir()}
-    assert workspace.run("report").returncode == 0
+    run_stages(workspace.folder, [], ["report"])
     assert {path.name: path.read_bytes() for path in report.iterdir()} == first
 
-    path = workspace.folder / "runtime/evaluate-prefix.json"
-    path.write_text(path.read_text().replace("26.4", "77.7"))
-    assert workspace.run("report").returncode == 0
+    for path in (workspace.folder / "runtime/predict/prefix").rglob("*.json"):
+        path.write_text(path.read_text().replace("26.4", "77.7"))
+    run_stages(workspace.folder, [], ["report"])
     assert (report / "report.md").read_bytes() == first["report.md"]
     page, cost = (report / "index.html").read_text(), r'<section id="cost">.*?</section>'
-    assert "77.7" in re.search(cost, page, re.DOTALL).group()
+    assert '<td data-column="slow question, ms">78</td>' in re.search(cost, page, re.DOTALL).group()
     assert re.sub(cost, "", page, flags=re.DOTALL) == re.sub(cost, "", first["index.html"].decode(), flags=re.DOTALL)
 
 
-def test_a_missing_file_is_named(tmp_path, refused):
-    workspace = Workspace(tmp_path / "workspace")
-    workspace.set(evaluate__variants={"base": "models/base/config.json"}, selected="base")
-    write_run(workspace.folder, ["yes", "no"], [42], ["base"])
-    assert "metrics/comparison.json is missing; run `dvc repro`" in refused(workspace.run("report"))
+@pytest.fixture
+def copied(reported, workspace):
+    """A copy of a finished run that a test may break."""
+    shutil.copytree(reported("one training").folder, workspace.folder, dirs_exist_ok=True)
+    return workspace
 
 
-def test_files_of_different_runs_are_refused(reported, tmp_path, refused):
-    workspace = Workspace(tmp_path / "workspace")
-    shutil.copytree(reported("two labels, one seed").folder, workspace.folder, dirs_exist_ok=True)
-    workspace.set(evaluate__variants={"base": "models/base/config.json"}, selected="base")
-    sentence = refused(workspace.run("report"))
-    assert "compares base, prompt, prefix, but evaluate.variants lists base" in sentence
-    shutil.copy(reported("two labels, one seed").folder / "params.yaml", workspace.folder)
-    (workspace.folder / "data/split/test.csv").write_bytes((workspace.folder / "data/split/val.csv").read_bytes())
-    assert "predictions/base.csv has other questions than data/split/test.csv" in refused(workspace.run("report"))
+def test_runtimes_of_dropped_seeds_are_deleted(copied):
+    stale = copied.folder / "runtime/train/prompt/fold-0/seed-7.json"
+    stale.write_text("{}")
+    run_stages(copied.folder, [], ["report"])
+    assert copied.files("runtime") == [
+        *(f"predict/{name}.json" for name in ("base/fold-0/seed-0", "prefix/fold-0/seed-42", "prompt/fold-0/seed-42")),
+        *(f"train/{name}/fold-0/seed-42.json" for name in ("prefix", "prompt")),
+    ]
+
+
+@pytest.mark.parametrize(
+    "path", ["comparison/comparison.json", "comparison/roc.csv", "runtime/train/prefix/fold-0/seed-42.json"]
+)
+def test_a_missing_file_is_named(copied, path):
+    (copied.folder / path).unlink()
+    with pytest.raises(UserError, match=rf"^{re.escape(path)} is missing; run `dvc repro"):
+        run_stages(copied.folder, [], ["report"])
+
+
+def test_a_missing_file_is_one_sentence_on_standard_error(copied, refused):
+    (copied.folder / "comparison/comparison.json").unlink()
+    assert "comparison/comparison.json is missing; run `dvc repro`" in refused(copied.run("report"))
+
+
+def test_files_of_different_runs_are_refused(copied):
+    copied.set(evaluate__variants=["base"], selected="base")
+    with pytest.raises(UserError, match=r"compares majority, .*prefix, but evaluate\.variants lists base; run"):
+        run_stages(copied.folder, [], ["report"])
+    copied.set(evaluate__variants=ALL)
+    fold = copied.folder / "data/split/fold-0"
+    (fold / "test.csv").write_bytes((fold / "val.csv").read_bytes())
+    with pytest.raises(UserError, match="predictions/majority has other questions than data/split; run `dvc repro`"):
+        run_stages(copied.folder, [], ["report"])
 
 
 def test_screenshots_are_kept(reported, opened):
     """For people to look at; CI keeps what lies under report/."""
     folder = ROOT / "report"
     folder.mkdir(exist_ok=True)
-    workspace = reported("two labels, one seed")
+    workspace = reported("one training")
     for name, viewport, scheme in (("wide", WIDE, "light"), ("narrow", PHONE, "light"), ("dark", WIDE, "dark")):
         path = folder / f"screenshot-{name}.png"
         path.unlink(missing_ok=True)

@@ -1,224 +1,206 @@
-"""The stage compare on prediction files whose outcome is known."""
+"""The comparison of answers whose outcome is known, and the stage on the files of a made-up run."""
 
 import json
+import shutil
 import sys
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import binomtest, ttest_1samp
 
 import stages.compare
-from peftqa import metrics
-from peftqa.comparison import ONE_SEED, compare
+from peftqa.bootstrap import BOOTSTRAPPED
+from peftqa.comparison import as_text, compare, describe_humans, family, p_text, pair_table
 from peftqa.errors import UserError
 from peftqa.palette import variant_color
-from peftqa.params import Params, read_params
-from peftqa.predictions import SplitPredictions, prediction_table
-from peftqa.significance import smallest_detectable_difference
+from peftqa.predictions import Replicates
+from tests.conftest import Workspace
+from tests.finished_run import crafted_comparison, crafted_params, right_where, run_stages, write_run
 
-LABELS = ["yes", "no"]
-N = 89
-TRUTH = np.resize(["yes", "no", "yes"], N)
-BOOTSTRAPPED = {"accuracy", "macro_f1", "mcc", "log_loss", "brier"}
-
-
-def with_errors(*wrong: int, n: int = N) -> np.ndarray:
-    """Probabilities (n, 2) that are right but for the questions named."""
-    p_true = np.where(np.isin(np.arange(n), wrong), 0.3, 0.9)
-    p_yes = np.where(TRUTH[:n] == "yes", p_true, 1 - p_true)
-    return np.stack([p_yes, 1 - p_yes], axis=1)
+N = 90
+TRUTH = ["yes", "no", "yes"] * 30
+VARIANTS = ["majority", "tfidf", "base", "prompt"]
 
 
-def predictions(*seeds: np.ndarray) -> SplitPredictions:
-    n = len(seeds[0])
-    return SplitPredictions(
-        [str(i) for i in range(n)], list(TRUTH[:n]), list(range(1, len(seeds) + 1)), np.stack(seeds)
-    )
+def with_errors(*wrong: int) -> list[str]:
+    return right_where(TRUTH, ~np.isin(np.arange(N), wrong))
 
 
-@pytest.fixture
-def params_of(workspace):
-    """Parameters with the variants named, adapters but for base; written to the workspace too."""
-
-    def params_of(*variants: str, **values: object) -> Params:
-        adapters = {name: {"method": "ia3", "learning_rate": 0.1} for name in variants if name != "base"}
-        paths = {name: "models/base/config.json" if name == "base" else f"models/adapters/{name}" for name in variants}
-        workspace.set(adapters=adapters, evaluate__variants=paths, selected=variants[0], **values)
-        return read_params(workspace.folder / "params.yaml")
-
-    return params_of
+def compare_errors(**wrong: range) -> dict:
+    """One training of variants that err on the questions given."""
+    return crafted_comparison(TRUTH, {name: [with_errors(*errors)] for name, errors in wrong.items()})
 
 
-def compare_errors(params: Params, **wrong: range) -> dict:
-    """The comparison of variants that err on the questions given, validation equal for all."""
-    test = {name: predictions(with_errors(*errors)) for name, errors in wrong.items()}
-    return compare(test, dict.fromkeys(test, predictions(with_errors(0, 1))), params)
-
-
-def test_a_difference_is_shown_where_the_corrected_p_is_small(params_of):
-    result = compare_errors(params_of("base", "prompt"), base=range(20), prompt=range(4))
-    (pair,) = result["pairs"]
+def test_a_difference_is_shown_where_the_corrected_p_is_small():
+    (pair,) = compare_errors(base=range(20), prompt=range(4))["pairs"]
     assert (pair["variant"], pair["reference"]) == ("prompt", "base")
-    assert pair["differences"]["accuracy"] == pytest.approx(16 / N)
-    low, high = pair["intervals"]["accuracy"]
-    assert low < 16 / N < high
-    assert pair["mcnemar"] == pytest.approx(
-        {"only_variant_right": 16, "only_reference_right": 0, "p": 2**-15, "p_holm": 2**-15}
-    )
+    assert pair["test"]["name"] == "mcnemar"
+    assert pair["test"]["p"] == pair["test"]["p_holm"] == pytest.approx(2**-15)
+    assert [pair["test"]["difference"], pair["differences"]["accuracy"]] == pytest.approx([16 / N] * 2)
+    low, high = pair["test"]["interval"]
+    assert 0 < low < 16 / N < high and pair["test"]["interval_holm"] == pair["test"]["interval"]
+    assert (pair["only_variant_right"], pair["only_reference_right"]) == (16, 0)
     assert pair["difference_shown"] is True
-    assert pair["verdict"] == "prompt answers more questions correctly than base (p < 0.001 after Holm's correction)"
+    assert pair["verdict"] == (
+        "prompt is more accurate than base (p < 0.001 after Holm's correction, about this one trained adapter, one "
+        "training)"
+    )
 
 
-def test_fewer_right_answers_are_called_fewer(params_of):
-    (pair,) = compare_errors(params_of("base", "prompt"), base=range(4), prompt=range(20))["pairs"]
-    assert pair["differences"]["accuracy"] == pytest.approx(-16 / N)
-    assert pair["verdict"].startswith("prompt answers fewer questions correctly than base")
-
-
-def test_the_verdict_follows_the_corrected_p_and_nothing_else(params_of):
-    # Six questions of six: p is 1/32 and the interval leaves zero out, which is enough alone but not as one of three.
-    alone = compare_errors(params_of("base", "prompt"), base=range(6), prompt=())
-    assert alone["pairs"][0]["difference_shown"] is True
-    result = compare_errors(params_of("base", "prompt", "prefix"), base=range(6), prompt=(), prefix=(0, 7, 8))
-    pair = result["pairs"][0]
-    assert pair["mcnemar"]["p"] == pytest.approx(2 / 2**6)
-    assert pair["mcnemar"]["p_holm"] == pytest.approx(3 * 2 / 2**6)
-    assert pair["intervals"]["accuracy"][0] > 0
+def test_the_verdict_follows_the_corrected_p_and_nothing_else():
+    # Six questions of six: p is 1/32, which is enough alone but not as one of three.
+    assert compare_errors(base=range(6), prompt=())["pairs"][0]["difference_shown"] is True
+    pair = compare_errors(base=range(6), prompt=(), prefix=(0, 7, 8))["pairs"][0]
+    assert pair["test"]["p"] == pytest.approx(2 / 2**6)
+    assert pair["test"]["p_holm"] == pytest.approx(3 * 2 / 2**6)
+    assert pair["test"]["interval"][0] > 0 >= pair["test"]["interval_holm"][0]
     assert pair["difference_shown"] is False
-    assert pair["verdict"] == "no difference was shown between prompt and base (p = 0.094 after Holm's correction)"
+    assert pair["verdict"].startswith("no difference was shown between prompt and base (p = 0.094 after Holm's")
 
 
-def test_every_two_variants_are_compared_once_with_base_as_the_reference(params_of):
-    variants = {"prompt": range(9), "base": range(20), "prefix": range(3)}
-    result = compare_errors(params_of(*variants), **variants)
-    names = [(pair["variant"], pair["reference"]) for pair in result["pairs"]]
-    assert names == [("prompt", "base"), ("prefix", "base"), ("prefix", "prompt")]
-    assert list(result["variants"]) == ["prompt", "base", "prefix"]
-    p = {pair: row["mcnemar"] for pair, row in zip(names, result["pairs"], strict=True)}
-    smallest, middle, largest = (2**-16, 2**-10, 2**-5)  # 17, 11 and 6 discordant questions, all one way
-    assert p["prefix", "base"]["p_holm"] == pytest.approx(3 * smallest)
-    assert p["prompt", "base"]["p_holm"] == pytest.approx(2 * middle)
-    assert p["prefix", "prompt"]["p_holm"] == pytest.approx(largest)
+def test_the_family_is_every_adapter_against_every_other_variant():
+    names = ["prompt", "majority", "base", "prefix"]
+    params = crafted_params(names, ["yes", "no"], 1, 1)
+    assert family(names, params) == [
+        *(("prompt", "majority"), ("prompt", "base"), ("prefix", "majority"), ("prefix", "base")),
+        ("prefix", "prompt"),
+    ]
+    assert family(["majority", "base"], params) == [("base", "majority")]
+    assert family(["base"], params) == []
 
 
-def test_equal_answers_show_no_difference_and_no_detectable_one(params_of):
-    (pair,) = compare_errors(params_of("base", "prompt"), base=range(5), prompt=range(5))["pairs"]
-    assert pair["mcnemar"] == {"only_variant_right": 0, "only_reference_right": 0, "p": 1.0, "p_holm": 1.0}
-    assert pair["verdict"] == "no difference was shown between prompt and base (p = 1.000 after Holm's correction)"
-    assert pair["intervals"]["accuracy"] == (0, 0)
-    assert pair["smallest_detectable_difference"]["accuracy"] is None
+def test_a_pair_without_training_says_nothing_of_training():
+    (pair,) = crafted_comparison(TRUTH, {"majority": [["yes"] * N], "base": [with_errors(1)]})["pairs"]
+    assert pair["scope"] is None
+    assert pair["verdict"] == "base is more accurate than majority (p < 0.001 after Holm's correction)"
 
 
-def test_the_detectable_difference_is_that_of_holms_first_step(params_of):
-    variants = {"base": range(20), "prompt": range(10, 25), "prefix": range(3)}
-    detectable = compare_errors(params_of(*variants), **variants)["pairs"][0]["smallest_detectable_difference"]
-    assert detectable["discordance"] == pytest.approx(15 / N)
-    assert detectable["alpha"] == pytest.approx(0.05 / 3)
-    assert detectable["accuracy"] == smallest_detectable_difference(15 / N, N, 0.05 / 3, 0.8)
+def test_several_folds_are_compared_by_their_differences():
+    folds = np.repeat(range(5), N // 5)
+    prompt, base = with_errors(0, 20, 21, 40), with_errors(*range(0, N, 7))
+    (pair,) = crafted_comparison(TRUTH, {"base": [base], "prompt": [prompt]}, folds=folds)["pairs"]
+    right = [
+        np.array([given == label for given, label in zip(answers, TRUTH, strict=True)]) for answers in (prompt, base)
+    ]
+    expected = ttest_1samp([right[0][folds == k].mean() - right[1][folds == k].mean() for k in range(5)], 0)
+    assert pair["test"]["name"] == "folds_t" and pair["scope"] is None
+    assert pair["test"]["p"] == pytest.approx(expected.pvalue)
+    assert pair["corrected_t"]["p"] > pair["test"]["p"]
+    assert "only_variant_right" not in pair
 
 
-def test_several_seeds_are_compared_by_means_and_tested_by_averaged_probabilities(params_of):
-    params = params_of("base", "prompt")
-    # Question 0 is right in one seed of two, with more confidence than it is wrong: right on average.
-    seeds = with_errors(0, 1, 2), with_errors(1)
-    test = {"base": predictions(with_errors(1, 2)), "prompt": predictions(*seeds)}
-    result = compare(test, test, params)
-    prompt, (pair,) = result["variants"]["prompt"], result["pairs"]
-    assert prompt["per_seed"][1]["accuracy"] == pytest.approx(1 - 3 / N)
-    assert prompt["per_seed"][2]["accuracy"] == pytest.approx(1 - 1 / N)
+def test_several_seeds_are_compared_by_means_over_seeds():
+    # Question 0 is right in one seed of two; the average of both would be right.
+    comparison = crafted_comparison(
+        TRUTH, {"base": [with_errors(1, 2)], "prompt": [with_errors(0, 1, 2), with_errors(1)]}
+    )
+    prompt, (pair,) = comparison["variants"]["prompt"], comparison["pairs"]
+    assert [row["accuracy"] for row in prompt["replicates"].values()] == pytest.approx([1 - 3 / N, 1 - 1 / N])
     assert prompt["metrics"]["accuracy"] == pytest.approx(1 - 2 / N)
-    assert prompt["seed_averaged"]["accuracy"] == pytest.approx(1 - 1 / N)
-    assert pair["differences"]["accuracy"] == pytest.approx(0)
-    assert pair["mcnemar"]["only_variant_right"] == 1
-    assert result["note"] is None
+    assert pair["test"]["name"] == "seeds_t"
+    assert pair["test"]["difference"] == pytest.approx(0)
+    assert pair["test"]["p"] == 1
 
 
-def test_one_seed_is_said_to_say_nothing_about_training(params_of):
-    result = compare_errors(params_of("base", "prompt"), base=range(3), prompt=range(4))
-    assert result["note"] == ONE_SEED == "one seed: says nothing about training variance"
-    assert compare_errors(params_of("base"), base=range(3))["note"] is None
+def test_runs_without_any_spread_are_said_to_have_none():
+    answers = with_errors(1, 2)
+    (pair,) = crafted_comparison(TRUTH, {"base": [answers], "prompt": [answers] * 3})["pairs"]
+    assert pair["test"]["name"] == "mcnemar"
+    assert pair["verdict"] == (
+        "no difference was shown between prompt and base (p = 1.000 after Holm's correction, about one run each, since "
+        "the runs show no spread)"
+    )
 
 
-def test_one_variant_alone_has_no_pairs(params_of):
-    result = compare_errors(params_of("base"), base=range(3))
-    assert result["pairs"] == []
-    assert result["variants"]["base"]["metrics"]["accuracy"] == pytest.approx(1 - 3 / N)
-
-
-def test_intervals_of_a_pair_do_not_depend_on_other_variants(params_of):
+def test_intervals_of_a_pair_do_not_depend_on_other_variants():
     seeds = [with_errors(*range(k)) for k in (3, 5, 9)]
-    test = {"base": predictions(with_errors(*range(8))), "prompt": predictions(*seeds), "prefix": predictions(*seeds)}
-    three = compare(test, test, params_of(*test))
+    answers = {"base": [with_errors(*range(8))], "prompt": seeds, "prefix": seeds}
+    three = crafted_comparison(TRUTH, answers)
     # The same seeds, yet drawn for each by itself.
     low, high = three["pairs"][2]["intervals"]["accuracy"]
     assert low < 0 < high
-    del test["prompt"]
-    two = compare(test, test, params_of(*test))
+    two = crafted_comparison(TRUTH, {name: answers[name] for name in ("base", "prefix")})
     assert three["variants"]["prefix"] == two["variants"]["prefix"]
     assert three["pairs"][1]["intervals"] == two["pairs"][0]["intervals"]
 
 
-def test_the_threshold_comes_from_validation_and_is_set_beside_a_half(params_of):
-    truth = ["yes", "yes", "no", "no"]
+def test_the_threshold_comes_from_validation_and_is_set_beside_a_half():
+    truth, folds = ["yes", "yes", "no", "no"], np.zeros(4, int)
     p_val, p_test = np.array([0.9, 0.8, 0.7, 0.6]), np.array([0.9, 0.7, 0.7, 0.2])
     val, test = (
-        SplitPredictions(list("abcd"), truth, [0], np.stack([p, 1 - p], axis=1)[None]) for p in (p_val, p_test)
+        {"base": Replicates(list("abcd"), truth, folds, ["0"], np.stack([p, 1 - p], axis=1)[None])}
+        for p in (p_val, p_test)
     )
-    base = compare({"base": test}, {"base": val}, params_of("base", evaluate__coverage=0.5))["variants"]["base"]
+    params = crafted_params(["base"], ["yes", "no"], 1, 1)
+    base = compare(test, val, {}, 700, params)["variants"]["base"]
     assert base["threshold"]["label"] == "yes"
     assert base["threshold"]["value"] == pytest.approx(0.75)
     assert base["threshold"]["at_half"]["accuracy"] == pytest.approx(3 / 4)
     assert base["threshold"]["at_value"]["accuracy"] == pytest.approx(3 / 4)
     assert base["threshold"]["at_value"]["macro_f1"] == pytest.approx((2 / 3 + 4 / 5) / 2)
-    assert base["abstention"] == {"coverage": 0.5, "accuracy": 1.0}  # .9 right, and .8 for no
+    assert base["abstention"] == {"coverage": 0.8, "accuracy": pytest.approx(3 / 4)}
+    assert base["epochs"] is None
 
 
-def test_three_labels_have_no_threshold_and_one_absent_from_truth_has_no_auc_difference(params_of):
-    params = params_of("base", "prompt", data__labels=["yes", "no", "maybe"])
+def test_three_labels_have_no_threshold_and_one_absent_from_truth_has_no_auc_difference():
     rng = np.random.default_rng(0)
-    test = {name: predictions(rng.dirichlet(np.ones(3), N)) for name in ("base", "prompt")}
-    result = compare(test, test, params)
-    assert result["variants"]["base"]["threshold"] is None
-    assert result["pairs"][0]["differences"]["roc_auc"] is None
-    assert result["pairs"][0]["differences"]["f1_maybe"] == 0
-    json.dumps(result, allow_nan=False)
+    labels = ["yes", "no", "maybe"]
+    answers = {name: [rng.choice(labels, N)] for name in ("base", "prompt")}
+    comparison = crafted_comparison(TRUTH, answers, labels)
+    assert comparison["variants"]["base"]["threshold"] is None
+    assert comparison["pairs"][0]["differences"]["roc_auc"] is None
+    assert comparison["pairs"][0]["differences"]["f1_maybe"] == 0
+    json.dumps(comparison, allow_nan=False)
 
 
-# The stage itself.
+def test_the_text_has_verdicts_with_corrected_intervals_and_the_flags():
+    comparison = compare_errors(base=range(20), prompt=range(4), prefix=range(6))
+    text = as_text(comparison)
+    for pair in comparison["pairs"]:
+        low, high = (100 * end for end in pair["test"]["interval_holm"])
+        assert f"{pair['verdict']}: {100 * pair['test']['difference']:+.1f} points of accuracy, " in text
+        assert f"corrected 95% interval {low:+.1f} to {high:+.1f}" in text
+    assert [f"note: {flag['text']}" for flag in comparison["flags"]] == text.splitlines()[-len(comparison["flags"]) :]
+    table = pair_table(comparison)
+    assert list(table["pair"]) == ["prompt - base", "prefix - base", "prefix - prompt"]
+    assert list(table.columns) == ["pair", "difference", "low", "high", "p", "p_holm"]
 
 
-def write_variant(folder: Path, name: str, seeds: dict[int, np.ndarray], truth: np.ndarray = TRUTH) -> None:
-    """What evaluate and train leave of one variant."""
-    ids = [f"{i:08}" for i in range(len(truth))]
-    (folder / "predictions").mkdir(exist_ok=True)
-    parts = [
-        prediction_table(split, seed, ids, truth, p, LABELS) for seed, p in seeds.items() for split in ("val", "test")
+def test_p_values_in_words_stay_on_their_side_of_a_level():
+    values = (0.0004, 0.0123, 0.0496, 0.0504, 0.05, 0.3501, 1.0)
+    assert [p_text(p).removeprefix("p ") for p in values] == [
+        *("< 0.001", "= 0.012", "= 0.0496", "= 0.0504", "= 0.050", "= 0.350", "= 1.000")
     ]
-    pd.concat(parts).to_csv(folder / f"predictions/{name}.csv", index=False)
-    curves = folder / "plots/evaluation" / name
-    curves.mkdir(parents=True, exist_ok=True)
-    for curve, table in metrics.curves(np.mean(list(seeds.values()), axis=0), truth, LABELS, 10).items():
-        table.assign(variant=name).to_csv(curves / f"{curve}.csv", index=False)
-    for seed in seeds if name != "base" else ():
-        live = folder / f"plots/training/{name}/seed-{seed}/plots/metrics"
-        for path, values in {
-            "epoch": [1, 2],
-            "train/loss": ["0.750", "1e-3"],
-            "val/loss": [0.7, 0.6],
-            "val/macro_f1": [0.5, 0.6],
-        }.items():
-            (live / path).parent.mkdir(parents=True, exist_ok=True)
-            table = pd.DataFrame({"step": [89, 178], path.split("/")[-1]: values})
-            table.to_csv(live / f"{path}.tsv", sep="\t", index=False)
+
+
+def test_a_person_who_says_maybe_is_wrong_and_counted():
+    row = describe_humans(["yes", "maybe", "no", ""], ["yes", "yes", "yes", "no"], ["yes", "no"], 0.95)
+    assert (row["n"], row["accuracy"], row["other_answers"]) == (4, 0.25, 0.5)
+    assert row["interval"] == pytest.approx([0.0456, 0.6994], abs=1e-4)  # Wilson 1927
+    low, high = binomtest(1, 4).proportion_ci(method="wilson")
+    assert row["interval"] == pytest.approx([low, high])
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The stage
+
+
+@pytest.fixture(scope="module")
+def evaluated(tmp_path_factory):
+    """A workspace in which two folds and two seeds are evaluated; tests copy it."""
+    workspace = Workspace(tmp_path_factory.mktemp("run") / "workspace")
+    workspace.set(split__protocol="cross_validation", split__folds=[0, 1], train__seeds=[9, 10])
+    workspace.set(evaluate__variants=VARIANTS, selected="base", compare__resamples=200)
+    write_run(workspace.folder, ["yes", "no"], [9, 10], VARIANTS, folds=[0, 1], questions=20)
+    run_stages(workspace.folder, VARIANTS, ())
+    return workspace
 
 
 @pytest.fixture
-def finished(workspace, params_of):
-    """A workspace in which base and prompt are evaluated."""
-    params_of("base", "prompt")
-    write_variant(workspace.folder, "base", {0: with_errors(*range(20))})
-    write_variant(workspace.folder, "prompt", {9: with_errors(*range(4)), 10: with_errors(*range(6))})
+def finished(evaluated, workspace):
+    """The same in a folder of the test's own."""
+    shutil.copytree(evaluated.folder, workspace.folder, dirs_exist_ok=True)
     return workspace
 
 
@@ -230,102 +212,118 @@ def run_here(finished, monkeypatch):
     return stages.compare.main
 
 
-def test_the_stage_writes_the_comparison_and_prints_it_with_the_reference_rows(finished):
-    (finished.folder / "metrics").mkdir()
-    rows = {"majority": {"n": N, "accuracy": 0.6179, "macro_f1": 0.3819}}
-    (finished.folder / "metrics/baselines.json").write_text(json.dumps(rows))
+def read(finished: Workspace) -> dict:
+    return json.loads((finished.folder / "comparison/comparison.json").read_text())
+
+
+def test_the_stage_writes_the_comparison_and_prints_it(finished):
     result = finished.run("compare")
     assert result.returncode == 0, result.stderr
-    printed = result.stdout
-    comparison = json.loads((finished.folder / "metrics/comparison.json").read_text())
-    assert comparison["n"] == N
-    assert comparison["variants"]["prompt"]["seeds"] == [9, 10]
-    assert set(comparison["variants"]["prompt"]["per_seed"]) == {"9", "10"}
-    assert comparison["variants"]["prompt"]["color"] == variant_color("prompt")
-    assert comparison["variants"]["prompt"]["metrics"]["accuracy"] == round(1 - 5 / N, 6)
-    assert set(comparison["pairs"][0]["intervals"]) == BOOTSTRAPPED
-    assert comparison["pairs"][0]["mcnemar"]["p"] < 1e-4
-    table = {line.split()[0]: line.split()[1:] for line in printed.splitlines() if line[:1].strip()}
-    assert table["majority"] == ["0.618", "0.382", "-", "-"]
-    assert table["base"][0] == "0.775" and len(table["base"]) == 4
-    assert comparison["pairs"][0]["verdict"] in printed
-    assert "accuracy  +0.169  95% interval" in printed
+    comparison = read(finished)
+    assert comparison["n"] == 40 and comparison["n_train"] == 20
+    prompt = comparison["variants"]["prompt"]
+    assert set(prompt["replicates"]) == {"9", "10"}
+    assert prompt["color"] == variant_color("prompt")
+    assert prompt["epochs"] == [
+        {"fold": fold, "seed": seed, "kept": 2, "last": 3} for fold in (0, 1) for seed in (9, 10)
+    ]
+    metrics = json.loads((finished.folder / "metrics/prompt.json").read_text())
+    assert prompt["metrics"]["accuracy"] == metrics["accuracy"]
+    assert set(comparison["pairs"][0]["intervals"]) == set(BOOTSTRAPPED)
+    assert comparison["humans"]["human_unaided"]["other_answers"] == 0.2
+    table = {line.split()[0]: line.split()[1:] for line in result.stdout.splitlines() if line[:1].strip()}
+    assert len(table["base"]) == 4 and table["human_unaided"] == ["0.800", "-", "-", "-"]
+    assert all(pair["verdict"] in result.stdout for pair in comparison["pairs"])
+    assert comparison["flags"] and all(f"note: {flag['text']}\n" in result.stdout for flag in comparison["flags"])
+
+
+def test_nobody_has_answered_synthetic_questions(finished, run_here):
+    finished.set(data__name="Synthetic abstracts")
+    run_here()
+    assert read(finished)["humans"] == {}
 
 
 def test_curves_of_all_variants_stand_together_one_colour_each(finished, run_here):
     run_here()
-    folder = finished.folder / "plots/comparison"
-    assert sorted(path.stem for path in folder.iterdir()) == [
-        *("confusion", "loss", "macro_f1", "precision_recall", "reliability", "risk_coverage", "roc"),
-    ]
-    for curve in ("confusion", "precision_recall", "reliability", "risk_coverage", "roc"):
+    folder = finished.folder / "comparison"
+    curves = ("confusion", "precision_recall", "reliability", "risk_coverage", "roc")
+    assert sorted(path.stem for path in folder.glob("*.csv")) == sorted(["log_loss", "loss", *curves])
+    for curve in curves:
         table = pd.read_csv(folder / f"{curve}.csv")
         assert dict(zip(table["variant"], table["color"], strict=True)) == {
-            "base": variant_color("base"),
-            "prompt": variant_color("prompt"),
+            name: variant_color(name) for name in VARIANTS
         }
-    loss = pd.read_csv(folder / "loss.csv", dtype=str).query("seed == '9'")
-    assert loss[["split", "epoch", "loss"]].values.tolist() == [
-        ["training", "1", "0.750"],
-        ["training", "2", "1e-3"],
-        ["validation", "1", "0.7"],
-        ["validation", "2", "0.6"],
+    loss = pd.read_csv(folder / "loss.csv", dtype=str).query("seed == '9' and fold == '1'")
+    assert loss[["variant", "split", "epoch", "loss"]].values.tolist()[:3] == [
+        ["prompt", "training", "1", "1.500"],
+        ["prompt", "training", "2", "1e0"],
+        ["prompt", "training", "3", "0.8"],
     ]
-    assert pd.read_csv(folder / "macro_f1.csv")["seed"].tolist() == [9, 9, 10, 10]
+    log_loss = pd.read_csv(folder / "log_loss.csv")
+    assert log_loss[["fold", "seed"]].drop_duplicates().values.tolist() == [[0, 9], [0, 10], [1, 9], [1, 10]]
 
 
-def test_files_of_a_variant_that_is_not_listed_are_left_alone(finished, run_here, params_of):
-    params_of("base")
-    (finished.folder / "predictions/prompt.csv").write_text("nothing\n")
+def test_files_of_dropped_seeds_and_variants_are_deleted(finished, run_here):
+    finished.set(train__seeds=[9], evaluate__variants=["base", "prompt"])
     run_here()
-    assert list(json.loads((finished.folder / "metrics/comparison.json").read_text())["variants"]) == ["base"]
-    assert set(pd.read_csv(finished.folder / "plots/comparison/roc.csv")["variant"]) == {"base"}
+    assert list(read(finished)["variants"]) == ["base", "prompt"]
+    assert finished.files("predictions/prompt") == [
+        f"fold-{fold}/seed-9.{kind}" for fold in (0, 1) for kind in ("csv", "json")
+    ]
+    assert {name.split("/")[0] for name in finished.files("evaluation")} == {"base", "prompt"}
+    assert {name.split("/")[2] for name in finished.files("plots/training")} == {"seed-9"}
 
 
 def test_two_runs_write_the_same_bytes(finished, run_here):
     written = []
     for _ in range(2):
         run_here()
-        written.append((finished.folder / "metrics/comparison.json").read_bytes())
+        written.append((finished.folder / "comparison/comparison.json").read_bytes())
     assert written[0] == written[1]
 
 
-def test_missing_predictions_are_named(finished, refused):
-    (finished.folder / "predictions/prompt.csv").unlink()
-    assert "predictions/prompt.csv is missing; run `dvc repro evaluate@prompt`." in refused(finished.run("compare"))
-
-
-def test_missing_curves_are_named(finished, run_here):
-    (finished.folder / "plots/evaluation/prompt/roc.csv").unlink()
-    with pytest.raises(UserError, match=r"^plots/evaluation/prompt/roc\.csv is missing; run `dvc repro`\.$"):
+@pytest.mark.parametrize(
+    "path",
+    [
+        "predictions/prompt/fold-1/seed-9.csv",
+        "evaluation/prompt/roc.csv",
+        "plots/training/prompt/fold-0/seed-10/plots/metrics/val/log_loss.tsv",
+    ],
+)
+def test_a_missing_file_is_named(finished, run_here, path):
+    (finished.folder / path).unlink()
+    with pytest.raises(UserError, match=rf"^{path.replace('.', chr(92) + '.')} is missing; run `dvc repro`\.$"):
         run_here()
+
+
+def edit(finished: Workspace, run: str, change) -> None:
+    path = finished.folder / f"predictions/{run}.csv"
+    change(pd.read_csv(path, dtype=str)).to_csv(path, index=False)
 
 
 def test_variants_on_other_questions_are_refused(finished, run_here):
-    write_variant(finished.folder, "prompt", {9: with_errors(n=80)}, TRUTH[:80])
-    with pytest.raises(
-        UserError, match=r"prompt\.csv and predictions/base\.csv differ in the questions of split 'test'"
-    ):
+    for seed in (9, 10):
+        edit(finished, f"prompt/fold-0/seed-{seed}", lambda table: table.iloc[:-1])
+    with pytest.raises(UserError, match=r"^prompt and majority answer different questions of split 'test'"):
         run_here()
 
 
-def test_variants_on_other_labels_of_the_same_questions_are_refused(finished, run_here):
-    write_variant(finished.folder, "prompt", {9: with_errors()}, np.roll(TRUTH, 1))
-    with pytest.raises(UserError, match=r"differ in the labels of their questions of split 'test'; run `dvc repro`\."):
+def test_runs_on_other_questions_or_labels_are_refused(finished, run_here):
+    edit(finished, "prompt/fold-0/seed-9", lambda table: table.assign(label=np.roll(table["label"], 1)))
+    with pytest.raises(UserError, match=r"^predictions: runs differ in the questions or labels of split 'test'; run"):
         run_here()
 
 
 def test_predictions_without_one_of_the_splits_are_refused(finished, run_here):
-    path = finished.folder / "predictions/prompt.csv"
-    table = pd.read_csv(path, dtype=str)
-    table[table["split"] == "test"].to_csv(path, index=False)
-    with pytest.raises(UserError, match=r"prompt\.csv: no predictions on split 'val'; run `dvc repro evaluate@prompt`"):
+    for run in [f"prompt/fold-{fold}/seed-{seed}" for fold in (0, 1) for seed in (9, 10)]:
+        edit(finished, run, lambda table: table[table["split"] == "test"])
+    with pytest.raises(UserError, match=r"^predictions: no predictions on split 'val'; run `dvc repro`\.$"):
         run_here()
 
 
 def test_predictions_for_other_labels_are_refused(finished, run_here):
     finished.set(data__labels=["yes", "no", "maybe"])
-    with pytest.raises(UserError, match=r"predictions/base\.csv was not written for the labels yes, no, maybe"):
+    with pytest.raises(UserError, match=r"seed-0\.csv was not written for the labels yes, no, maybe"):
         run_here()
 
 

@@ -1,0 +1,117 @@
+"""Flags: where a comparison says less than a reader would take it to say. Imports no torch.
+
+`find_flags` returns, and comparison.json holds, a list of {"flag": one of the names below, "variant": name or null,
+"text": one sentence}:
+
+    one_class                   all test questions have one label
+    one_label                   a variant, in some run, gives one label to (nearly) every question
+    never_predicted             a variant never gives a label that questions have
+    not_better_than_majority    no more accurate than the most frequent label for every question, or not shown to be
+    not_converged               a run keeps its last epoch
+    small_validation            the epochs kept were chosen on few questions
+    one_training                every adapter was trained once
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from peftqa.predictions import Replicates
+
+MAJORITY = "always answering the most frequent label"
+NEARLY_ALL = 0.95
+FEW_QUESTIONS = 200  # the standard error of an accuracy on fewer is above three points
+
+
+def find_flags(
+    test: Mapping[str, Replicates],
+    val: Mapping[str, Replicates],
+    variants: Mapping[str, Mapping],
+    pairs: Sequence[Mapping],
+    labels: Sequence[str],
+) -> list[dict]:
+    """The flags that apply. `variants` and `pairs` are those of comparison.py; `labels` in the order of the data."""
+    truth = next(iter(test.values())).truth
+    shares = {label: truth.count(label) / len(truth) for label in labels}
+    present = [label for label in labels if shares[label]]
+    flags = []
+    if len(present) == 1:
+        flags.append(flag("one_class", f"All test questions have one label, {present[0]}: no other was put to a test."))
+    # Without the baseline, which answers the label most frequent in training, the label most frequent in test.
+    majority = variants["majority"]["metrics"]["accuracy"] if "majority" in variants else max(shares.values())
+    for name in [name for name in variants if name != "majority"]:
+        flags += answer_flags(name, test[name], variants[name]["kind"], labels, present)
+        flags += majority_flags(name, variants[name]["metrics"]["accuracy"], majority, pairs)
+    epochs = {name: variant["epochs"] for name, variant in variants.items() if variant["kind"] == "adapter"}
+    if epochs:
+        _, validation = np.unique(next(iter(val.values())).folds, return_counts=True)
+        flags += training_flags(epochs, int(validation.min()))
+    return flags
+
+
+def flag(name: str, text: str, variant: str | None = None) -> dict:
+    return {"flag": name, "variant": variant, "text": text}
+
+
+def answer_flags(name: str, test: Replicates, kind: str, labels: Sequence[str], present: Sequence[str]) -> list[dict]:
+    """`one_label` and `never_predicted`. present: labels that test questions have."""
+    answers = test.probabilities.argmax(axis=2)
+    given = np.bincount(answers.ravel(), minlength=len(labels)) / answers.size
+    label, share = labels[int(given.argmax())], given.max()
+    runs = [run[test.folds == fold] for run in answers for fold in np.unique(test.folds)]
+    alike = sum(np.bincount(run).max() >= NEARLY_ALL * len(run) for run in runs)
+    flags = []
+    if share >= NEARLY_ALL:
+        much = "every question" if share == 1 else f"{percent(share)} of the questions"
+        flags.append(flag("one_label", f"{name} answers {label} to {much}.", name))
+    elif alike:
+        unit = "runs" if kind == "adapter" else "folds"
+        text = f"{name} answers nearly every question alike in {alike} of {len(runs)} {unit}."
+        flags.append(flag("one_label", text, name))
+    never = [label for label in present if not given[list(labels).index(label)]]
+    if never and share < 1:
+        flags.append(flag("never_predicted", f"{name} never answers {' or '.join(never)}.", name))
+    return flags
+
+
+def majority_flags(name: str, accuracy: float, majority: float, pairs: Sequence[Mapping]) -> list[dict]:
+    """`not_better_than_majority`; of a variant that no test compares with the majority label, its accuracy decides."""
+    pair = next((pair for pair in pairs if (pair["variant"], pair["reference"]) == (name, "majority")), None)
+    shown = pair is not None and pair["difference_shown"]
+    if accuracy > majority and (shown or pair is None):
+        return []
+    if accuracy > majority:
+        said = "is not shown to be better than"
+    else:
+        said = "is less accurate than" if shown else "is no better than"
+    numbers = f"{percent(accuracy)} against {percent(majority)} of the questions right"
+    return [flag("not_better_than_majority", f"{name} {said} {MAJORITY}: {numbers}.", name)]
+
+
+def training_flags(epochs: Mapping[str, Sequence[Mapping]], validation: int) -> list[dict]:
+    """`not_converged`, `small_validation`, `one_training`.
+
+    epochs: of each adapter, a run each with its `kept` and its `last` epoch; validation: questions of a run.
+    """
+    flags = []
+    for name, runs in epochs.items():
+        unfinished = sum(run["kept"] == run["last"] for run in runs)
+        if unfinished:
+            where = f"of {runs[0]['last']}" if len(runs) == 1 else f"in {unfinished} of {len(runs)} runs"
+            text = f"{name} had not converged (its last epoch is the best {where}): longer training may rank otherwise."
+            flags.append(flag("not_converged", text, name))
+    choices = max(run["last"] for runs in epochs.values() for run in runs)
+    if validation < FEW_QUESTIONS and choices > 1:
+        text = f"The best of {choices} epochs was chosen on {validation} validation questions: luck has a part in it."
+        flags.append(flag("small_validation", text))
+    if all(len(runs) == 1 for runs in epochs.values()):
+        who = "Every adapter" if len(epochs) > 1 else next(iter(epochs))
+        text = f"{who} was trained once: how much another training would differ is unknown."
+        flags.append(flag("one_training", text))
+    return flags
+
+
+def percent(share: float) -> str:
+    return f"{100 * share:.1f}%"
