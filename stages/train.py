@@ -122,7 +122,7 @@ def imported_code() -> list[Path]:
     Without params.py, which only checks values that count by themselves, and the package's own docstring.
     """
     modules = [module for name, module in sys.modules.items() if name.startswith("peftqa.")]
-    files = {Path(module.__file__) for module in modules} | {Path(__file__)}
+    files = {Path(module.__file__) for module in modules if module.__file__} | {Path(__file__)}
     files |= {source for file in files for source in file.parent.glob("*.cpp") if file.parent.name == "fast"}
     return sorted(file for file in files if file.name != "params.py")
 

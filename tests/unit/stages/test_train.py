@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import pytest
@@ -106,6 +107,14 @@ def test_what_training_does_not_read_makes_no_other_run(inputs, change):
 
 def test_adapters_have_runs_of_their_own(inputs):
     assert run_digest("prompt", 0, CROSSED) != run_digest("prefix", 0, CROSSED)
+
+
+def test_a_folder_that_is_a_package_without_a_file_does_no_harm(inputs, monkeypatch):
+    before = run_digest("prompt", 0, CROSSED)
+    package = types.ModuleType("peftqa.made_up")
+    package.__file__ = None
+    monkeypatch.setitem(sys.modules, "peftqa.made_up", package)
+    assert run_digest("prompt", 0, CROSSED) == before
 
 
 IMPORTED = """
