@@ -38,10 +38,10 @@ $(SETUP): requirements.txt
 	$(VENV)/bin/python -m pip install --disable-pip-version-check -r requirements.txt
 	@touch $@
 
-check: $(SETUP) ## The inner loop: style, and the unit tests that train nothing
+check: $(SETUP) ## The inner loop: style, and the quick unit tests
 	ruff check .
 	ruff format --check .
-	pytest --numprocesses auto --dist loadfile -m "not training" tests/unit
+	pytest --numprocesses auto --dist loadfile -m "not slow" tests/unit
 
 test: $(SETUP) ## Check the style and run all tests but the long ones
 	ruff check .

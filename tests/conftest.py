@@ -8,6 +8,9 @@ import termios
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+# Tiny tensors: threads would only wait for each other. Before anything imports torch, and for every process started.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import pytest
 from ruamel.yaml import YAML
 

@@ -152,6 +152,7 @@ def test_prompts_from_text_and_vocabulary_start_as_word_embeddings(new_adapter, 
             assert torch.equal(rows[0], words[tokenizer("yes")["input_ids"][0]])
 
 
+@pytest.mark.slow
 def test_loading_a_key_value_prefix_without_its_module_is_pefts_own_error(new_adapter, folder, tmp_path):
     save_adapter(new_adapter("prefix_random"), tmp_path, "x", None)
     code = "import sys; from peft import PeftConfig; PeftConfig.from_pretrained(sys.argv[1])"

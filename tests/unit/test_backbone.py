@@ -102,6 +102,7 @@ def test_without_the_fast_path_auto_is_sdpa_and_fused_is_refused(folder):
         load_backbone(folder, settings(fast=False, attention="fused"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fast", [False, True])
 def test_the_fast_path_is_imported_only_where_it_is_on(folder, fast):
     code = (

@@ -31,5 +31,6 @@ def test_what_runs_no_model_imports_no_torch(module):
     assert not heavy & loaded(f"import peftqa.{module}")
 
 
+@pytest.mark.slow
 def test_the_backbone_does_not_import_the_fast_path_by_itself():
     assert not {name for name in loaded("import peftqa.backbone") if name.startswith("peftqa.fast")}

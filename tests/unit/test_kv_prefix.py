@@ -365,6 +365,7 @@ def assert_succeeds(*processes):
             process.kill()  # one that waits for another which failed
 
 
+@pytest.mark.slow
 def test_a_saved_adapter_gives_the_same_bits_in_a_new_process(tmp_path):
     base = save_tiny_checkpoint(tmp_path / "base")
     batch, expected = padded_batch(), {}
@@ -567,6 +568,7 @@ def test_gradient_checkpointing_gives_the_same_gradients(reparametrization, use_
     assert_gradients_agree(found, expected)
 
 
+@pytest.mark.slow
 def test_two_data_parallel_processes_give_the_gradients_of_one(tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -579,6 +581,7 @@ def test_two_data_parallel_processes_give_the_gradients_of_one(tmp_path):
         assert_gradients_agree(found, two_process_training.gradients(model))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("attention", IMPLEMENTATIONS)
 def test_the_whole_model_compiles_to_one_graph_with_the_same_gradients(attention):
     model = with_prefix(tiny_t5(num_layers=1, num_decoder_layers=1, attn_implementation=attention))
@@ -589,6 +592,7 @@ def test_the_whole_model_compiles_to_one_graph_with_the_same_gradients(attention
     assert_gradients_agree({name.removeprefix("_orig_mod."): g for name, g in found.items()}, expected)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     not shutil.which("c++") or not Path(sysconfig.get_paths()["include"], "Python.h").exists(),
     reason="torch.compile on a CPU needs a C++ compiler and Python.h",
@@ -631,7 +635,7 @@ def loss_after_distillation(base, steps=200, **config):
         return before, divergence(256).item(), model.get_nb_trainable_parameters()[0]
 
 
-@pytest.mark.training
+@pytest.mark.slow
 def test_where_the_encoder_must_change_a_prefix_everywhere_beats_one_in_the_decoder_alone():
     base = tiny_t5()
     before, everywhere, parameters = loss_after_distillation(base, num_virtual_tokens=4)

@@ -282,6 +282,7 @@ def test_holm_levels_worked_by_hand():
     assert sig.holm_levels([], 0.05) == []
 
 
+@pytest.mark.slow
 def test_at_its_holm_level_each_p_value_decides_as_holms_procedure_does():
     rng = np.random.default_rng(0)
     for _ in range(12):

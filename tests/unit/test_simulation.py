@@ -33,6 +33,7 @@ def test_the_runs_vary_as_described(share):
     assert covariance - other_seeds == pytest.approx(share * sim.RUN_SD**2, abs=2.5e-4)
 
 
+@pytest.mark.slow
 def test_what_must_hold():
     primary = {"primary": sim.PROCEDURES["primary"]}
     null = sim.rejection_rates(sim.Situation(), 2000, primary)["primary"]

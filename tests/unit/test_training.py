@@ -77,7 +77,7 @@ def train(checkpoints, learning_rate: float = 0.05, on_epoch=lambda record: None
     return records, {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
 
 
-@pytest.mark.training
+@pytest.mark.slow
 def test_training_lowers_both_losses_and_reports_every_epoch(tmp_path):
     seen = []
     records, _ = train(tmp_path, on_epoch=seen.append)
@@ -89,7 +89,7 @@ def test_training_lowers_both_losses_and_reports_every_epoch(tmp_path):
     assert set(records[0]) == {"epoch", "step", "loss", "val_loss", "val_log_loss", "val_accuracy", "val_macro_f1"}
 
 
-@pytest.mark.training
+@pytest.mark.slow
 def test_the_weights_kept_are_those_of_the_epoch_with_the_lowest_validation_log_loss(tmp_path):
     # So high a rate that later epochs are worse than the first.
     records, kept = train(tmp_path / "long", learning_rate=2.0, epochs=4)
@@ -99,7 +99,7 @@ def test_the_weights_kept_are_those_of_the_epoch_with_the_lowest_validation_log_
     assert all(torch.equal(kept[name], alone[name]) for name in kept)
 
 
-@pytest.mark.training
+@pytest.mark.slow
 def test_patience_ends_training_after_so_many_epochs_without_a_better_one(tmp_path):
     records, _ = train(tmp_path, learning_rate=2.0, epochs=8, patience=1)
     losses = [record["val_log_loss"] for record in records]
@@ -108,7 +108,7 @@ def test_patience_ends_training_after_so_many_epochs_without_a_better_one(tmp_pa
     assert best == len(losses) - 2
 
 
-@pytest.mark.training
+@pytest.mark.slow
 def test_two_runs_give_the_same_bits(tmp_path):
     first, second = train(tmp_path / "1"), train(tmp_path / "2")
     assert first[0] == second[0]
@@ -122,7 +122,7 @@ train(pathlib.Path(sys.argv[1]), on_epoch=lambda record: print(record["epoch"], 
 """
 
 
-@pytest.mark.training
+@pytest.mark.slow
 @pytest.mark.parametrize("reparametrization", [None, 8])
 def test_a_run_killed_in_the_middle_ends_with_the_weights_of_one_that_was_not(tmp_path, reparametrization):
     code = CHILD.replace("epochs=10", f"epochs=10, reparametrization={reparametrization}")
@@ -146,7 +146,7 @@ def test_a_run_killed_in_the_middle_ends_with_the_weights_of_one_that_was_not(tm
     assert all(torch.equal(weights[name], expected[name]) for name in expected)
 
 
-@pytest.mark.training
+@pytest.mark.slow
 def test_a_loss_that_is_no_number_stops_training_with_a_sentence(tmp_path):
     with pytest.raises(UserError, match=r"epoch 1 with learning rate 1e\+30; lower"):
         train(tmp_path, learning_rate=1e30, max_grad_norm=1e30)
@@ -179,7 +179,7 @@ def train_in_decoder(adapter, checkpoints, encode_once: bool = True) -> tuple[li
     return records, len(batches)
 
 
-@pytest.mark.training
+@pytest.mark.slow
 @pytest.mark.parametrize("adapter", [PEFT_PREFIX, DECODER_ONLY])
 def test_an_adapter_in_the_decoder_encodes_each_prompt_once_and_learns_the_same(tmp_path, adapter):
     once, calls = train_in_decoder(adapter, tmp_path / "once")
@@ -190,7 +190,7 @@ def test_an_adapter_in_the_decoder_encodes_each_prompt_once_and_learns_the_same(
     assert (calls, more_calls) == (6 + 3, 4 * (6 + 3))
 
 
-@pytest.mark.training
+@pytest.mark.slow
 def test_a_run_that_starts_again_reads_the_encoder_outputs_that_are_there(tmp_path):
     first, _ = train_in_decoder(PEFT_PREFIX, tmp_path)
     for checkpoint in tmp_path.glob("checkpoint-*"):
@@ -230,7 +230,7 @@ def test_a_run_has_the_same_random_numbers_wherever_it_runs():
     assert run_seed("prompt", 0, 42) == run_seed("prompt", 0, 42) == 3689507427
 
 
-@pytest.mark.training
+@pytest.mark.slow
 def test_two_processes_measure_the_same_loss_as_one_and_only_one_of_them_reports(tmp_path):
     # At this rate nothing changes but by what is measured.
     still = {"learning_rate": 1e-12, "epochs": 1}

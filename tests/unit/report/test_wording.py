@@ -185,6 +185,7 @@ def test_many_pairs_leave_a_line_that_counts_the_rest():
     assert found[6:] == ["Of 4 more pairs none are shown to differ (table of pairs)."]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("seeds", "folds"), [(1, 1), (3, 1), (1, 3), (3, 3)])
 def test_sentence_interval_and_p_never_disagree(seeds, folds):
     rng = np.random.default_rng([seeds, folds])

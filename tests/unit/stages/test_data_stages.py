@@ -36,6 +36,7 @@ def raw(workspace):
     return records
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("protocol", "labels", "folds", "sizes"),
     [
@@ -93,6 +94,7 @@ print({"torch", "transformers", "peft", "dvc"} & set(sys.modules))
     assert out.splitlines()[-1] == "set()"
 
 
+@pytest.mark.slow
 def test_the_baselines_answer_the_questions_of_the_folds_that_run(workspace, raw):
     workspace.set(split__protocol="cross_validation", split__folds=[3, 8])
     for stage in ("clean", "split", "baselines"):

@@ -92,6 +92,7 @@ def test_what_dropped_runs_left_is_removed_and_other_variants_stay(workspace):
     assert len(workspace.files("predictions/prefix")) == 4
 
 
+@pytest.mark.slow
 def test_what_cannot_be_evaluated_is_refused_in_a_sentence(workspace, refused):
     assert "no variant 'lora' under evaluate.variants" in refused(workspace.run("evaluate", "lora"))
     assert "predictions/prompt/fold-0/seed-42.csv is missing" in refused(workspace.run("evaluate", "prompt"))

@@ -31,6 +31,7 @@ def test_a_run_that_params_do_not_list_is_refused_with_what_they_do(key):
     assert f"no run {key!r}" in str(error.value)
 
 
+@pytest.mark.slow
 def test_the_frozen_model_answers_every_question_of_its_fold(workspace):
     workspace.set(split__protocol="cross_validation", split__folds=[4], evaluate__untrained=FEW_SHOT)
     table = table_of(yes=8, no=8)

@@ -135,6 +135,7 @@ print(*(path.relative_to(root) for path in imported_code()))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fast", [True, False])
 def test_the_code_that_counts_is_what_a_run_imports(tmp_path, fast):
     command = [sys.executable, "-c", IMPORTED, str(tmp_path), str(fast)]
