@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.long.slurm import PACKAGES, Slurm, missing_commands
+from tests.tiny import save_tiny_checkpoint
 
 
 @pytest.fixture(scope="session")
@@ -19,3 +20,27 @@ def slurm() -> Iterator[Slurm]:
     with Slurm(folder) as cluster:
         yield cluster
     shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def study_clone(tmp_path_factory):
+    """Makes a clone that is set to a small study on the embedded data, its stages before `train` done."""
+    model = save_tiny_checkpoint(tmp_path_factory.mktemp("tiny-t5"), ROOT / "embedded/pico-t5")
+    prefix = YAML(typ="safe").load(ROOT / "params.yaml")["adapters"]["prefix"]
+
+    def make(name: str, **changes: object) -> Clone:
+        clone = Clone(tmp_path_factory.mktemp(name) / "clone")
+        small = {
+            "adapters": {"prefix": prefix},
+            "evaluate.variants": ["majority", "base", "prefix"],
+            "model.name": str(model),
+            "split.protocol": "cross_validation",
+            "split.folds": [0, 1],
+            "train.epochs": 10,
+            "train.seeds": [42, 43],
+        }
+        clone.set(SHORT | small | changes)
+        clone("dvc", "repro", "split", "fetch_model")
+        return clone
+
+    return make
