@@ -6,7 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from ruamel.yaml import YAML
 
+from tests.clone import SHORT, Clone
+from tests.conftest import ROOT
 from tests.long.slurm import PACKAGES, Slurm, missing_commands
 from tests.tiny import save_tiny_checkpoint
 
