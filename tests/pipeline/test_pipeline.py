@@ -218,7 +218,7 @@ def test_an_edit_makes_stale_what_depends_on_it_and_no_more(finished, path, stal
         ("evaluate.calibration_bins", 5, {"evaluate", "compare", "report"}),
         ("evaluate.coverage", 0.5, {"compare", "report"}),
         ("train.epochs", 2, {"train", "report"}),
-        ("data.name", "others", {"report"}),
+        ("data.name", "others", {"compare", "report"}),
         ("selected", "base", {"select"}),
     ],
 )
