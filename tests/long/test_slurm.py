@@ -56,7 +56,7 @@ def test_sbatch_fails_when_a_task_does(slurm, tmp_path):
 
 
 def test_an_array_with_a_killed_task_ends_with_the_bytes_of_one_process(slurm, study_clone):
-    alone, shared = study_clone("alone"), study_clone("shared")
+    alone, shared = study_clone("alone"), study_clone("together")
     alone("dvc", "repro")
 
     runs = missing_runs(shared)

@@ -133,12 +133,12 @@ def test_training_and_prediction_give_the_same_bytes_in_another_folder(finished,
 
 def test_a_second_clone_takes_all_from_a_remote_and_runs_nothing(finished, tmp_path):
     remote = tmp_path / "remote"
-    finished("dvc", "remote", "add", "--force", "--local", "--default", "shared", str(remote))
+    finished("dvc", "remote", "add", "--force", "--local", "--default", "lab", str(remote))
     finished("dvc", "push", "--quiet", "--run-cache")
     committed, fresh = tmp_path / "committed", tmp_path / "fresh"
     for folder in (committed, fresh):
         finished("git", "clone", "--quiet", str(finished.folder), str(folder))
-        finished("sh", "-c", 'cd "$0" && dvc remote add -q --local -d shared "$1"', str(folder), str(remote))
+        finished("sh", "-c", 'cd "$0" && dvc remote add -q --local -d lab "$1"', str(folder), str(remote))
     # One clone has dvc.lock and metrics/ as committed. The other has neither, as a colleague who only shares a remote.
     for path in ("dvc.lock", "metrics"):
         target = fresh / path

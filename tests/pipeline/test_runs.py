@@ -108,12 +108,12 @@ def test_a_dropped_fold_and_seed_are_in_no_number_and_in_no_hash(study, new_clon
     metrics = pd.read_json(study.folder / "metrics/prefix.json", typ="series")
     assert metrics["n"] == 89 and "accuracy_sd" not in metrics
     # A clone in which the dropped runs never were takes all from the remote, and has the same bytes.
-    study("dvc", "remote", "add", "--local", "--default", "shared", str(tmp_path / "remote"))
+    study("dvc", "remote", "add", "--local", "--default", "lab", str(tmp_path / "remote"))
     study("dvc", "push", "--quiet", "--run-cache")
     study.commit("Fewer")
     fresh = tmp_path / "fresh"
     study("git", "clone", "--quiet", str(study.folder), str(fresh))
-    command = 'cd "$0" && dvc remote add -q --local -d shared "$1" && dvc repro --pull'
+    command = 'cd "$0" && dvc remote add -q --local -d lab "$1" && dvc repro --pull'
     shown = study("sh", "-c", command, str(fresh), str(tmp_path / "remote"))
     assert ran(shown) == []
     for name in ("evaluation", "comparison", "metrics", "report"):

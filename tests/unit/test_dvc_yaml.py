@@ -5,12 +5,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from ruamel.yaml import YAML
+import yaml
 
 from peftqa.params import Train
 from tests.conftest import ROOT
 
-STAGES = YAML(typ="safe", pure=True).load(ROOT / "dvc.yaml")["stages"]
+STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
 # It only checks values that DVC tracks already, so what it imports is no dependency either.
 PARAMS = ROOT / "peftqa/params.py"
 # But the adapters that it makes have methods: who calls one, as in `params.adapters[name].describe()`, runs these.
