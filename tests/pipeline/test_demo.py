@@ -105,7 +105,7 @@ def test_a_file_of_overrides_is_checked_before_anything_runs(demo, content, mess
 
 
 def test_the_metrics_are_the_expected_ones(demo):
-    """Expected is what one processor gave, and the tolerance is what another one's rounding may make of it."""
+    """Expected is the mean of what two builds of torch gave, and the tolerance holds both: they round differently."""
     for variant, expected in EXPECTED.items():
         metrics = metrics_of(demo, variant)
         for name in ("accuracy", "macro_f1", "log_loss"):
