@@ -27,7 +27,10 @@ docs/protocol.md declares the tests. `compare` returns, and comparison/compariso
         difference_shown    is p_holm at most alpha
         verdict         that in words
     flags       what would mislead a reader (peftqa/flags.py)
-    detectable  per discordance of a grid: the smallest difference in accuracy shown with probability `power`
+    detectable  what the protocol can show, whatever came out; a list:
+        run_sd          standard deviation of a run's accuracy; null where each method was trained once
+        differences     per discordance (share of questions that just one of two single runs gets right): the smallest
+                        true difference in accuracy shown with probability `power`; null where there is none
 
 stages/compare.py adds `humans`: name -> n, accuracy, interval, other_answers (the share of answers that are no label).
 """
@@ -53,12 +56,13 @@ from peftqa.metrics import (
 )
 from peftqa.palette import variant_color
 from peftqa.params import Params
-from peftqa.power import smallest_detectable_difference
+from peftqa.power import smallest_detectable_difference, smallest_detectable_over_runs
 from peftqa.predictions import Replicates, predict
 from peftqa.significance import McNemar, correct_answers, corrected_t, holm, holm_levels, primary_test
 
 PRINTED = ("accuracy", "macro_f1", "mcc", "log_loss")
 DISCORDANCES = (0.1, 0.2, 0.3)
+RUN_SDS = (0.02, 0.05)
 
 
 def compare(
@@ -105,14 +109,29 @@ def compare(
         "power": settings.power,
         "variants": variants,
         "pairs": pairs,
-        "detectable": {
-            f"{discordance:g}": smallest_detectable_difference(
-                discordance, len(y_true), alpha / max(len(pairs), 1), settings.power
-            )
-            for discordance in DISCORDANCES
-        },
+        "detectable": detectable(len(y_true), alpha / max(len(pairs), 1), params),
         "flags": find_flags(test, val, variants, pairs, labels),
     }
+
+
+def detectable(n: int, alpha: float, params: Params) -> list[dict]:
+    """The smallest differences that the primary test of two trained methods shows, `detectable` of the docstring."""
+    seeds, folds, power = len(params.train.seeds), len(params.split.folds), params.compare.power
+    if params.split.protocol == "official":  # the same questions in all folds: a run is a replicate
+        seeds, folds = seeds * folds, 1
+
+    def smallest(discordance: float, run_sd: float | None) -> float | None:
+        if run_sd is None:
+            return smallest_detectable_difference(discordance, n, alpha, power)
+        return smallest_detectable_over_runs(discordance, n, alpha, power, run_sd=run_sd, seeds=seeds, folds=folds)
+
+    return [
+        {
+            "run_sd": run_sd,
+            "differences": {f"{discordance:g}": smallest(discordance, run_sd) for discordance in DISCORDANCES},
+        }
+        for run_sd in ([None] if seeds * folds == 1 else RUN_SDS)
+    ]
 
 
 def kind_of(name: str, params: Params) -> str:

@@ -11,9 +11,10 @@ from scipy.stats import binomtest, ttest_1samp
 
 import stages.compare
 from peftqa.bootstrap import BOOTSTRAPPED
-from peftqa.comparison import as_text, compare, describe_humans, family, p_text, pair_table
+from peftqa.comparison import as_text, compare, describe_humans, detectable, family, p_text, pair_table
 from peftqa.errors import UserError
 from peftqa.palette import variant_color
+from peftqa.power import mcnemar_power, runs_power
 from peftqa.predictions import Replicates
 from tests.conftest import Workspace
 from tests.finished_run import crafted_comparison, crafted_params, right_where, run_stages, write_run
@@ -141,6 +142,34 @@ def test_the_threshold_comes_from_validation_and_is_set_beside_a_half():
     assert base["threshold"]["at_value"]["macro_f1"] == pytest.approx((2 / 3 + 4 / 5) / 2)
     assert base["abstention"] == {"coverage": 0.8, "accuracy": pytest.approx(3 / 4)}
     assert base["epochs"] is None
+
+
+@pytest.mark.parametrize(
+    ("folds", "seeds", "protocol", "design"),
+    [
+        (1, 3, "random", {"seeds": 3, "folds": 1}),
+        (10, 1, "cross_validation", {"seeds": 1, "folds": 10}),
+        (10, 3, "cross_validation", {"seeds": 3, "folds": 10}),
+        (10, 3, "official", {"seeds": 30, "folds": 1}),  # the same questions in all folds: a fold is one more run
+    ],
+)
+def test_what_can_be_shown_is_planned_for_the_runs_that_there_are(folds, seeds, protocol, design):
+    params = crafted_params(["base", "prompt"], ["yes", "no"], folds, seeds)
+    params = params.model_copy(update={"split": params.split.model_copy(update={"protocol": protocol})})
+    planned = detectable(890, 0.01, params)
+    assert [plan["run_sd"] for plan in planned] == [0.02, 0.05]
+    for plan in planned:
+        for discordance, smallest in plan["differences"].items():
+            reached = runs_power(smallest or 0.99 * float(discordance), float(discordance), 890, 0.01,
+                                 run_sd=plan["run_sd"], **design)  # fmt: skip
+            assert reached == pytest.approx(0.8) if smallest else reached < 0.8
+
+
+def test_what_one_training_each_can_show_assumes_nothing_about_runs():
+    (plan,) = detectable(890, 0.05, crafted_params(["base", "prompt"], ["yes", "no"], 1, 1))
+    assert plan["run_sd"] is None
+    for discordance, smallest in plan["differences"].items():
+        assert mcnemar_power(smallest, float(discordance), 890, 0.05) == pytest.approx(0.8)
 
 
 def test_three_labels_have_no_threshold_and_one_absent_from_truth_has_no_auc_difference():
