@@ -1,4 +1,4 @@
-"""The methods there are, in one place: what each may be set to, its PEFT configuration, and what it is in words.
+"""All adapter methods: their settings in params.yaml, their PEFT configuration, and a description in a few words.
 
 A new method is a new class here and its entry in `METHODS`. Importing this module imports neither torch nor PEFT, so
 that params.yaml can be checked, and the report written, without them.
@@ -20,15 +20,16 @@ Positive = Annotated[int, Field(ge=1)]
 
 
 class Settings(BaseModel):
-    """A group of settings: unknown keys and silent type conversions are refused, values do not change."""
+    """A group of settings, immutable. Unknown keys are refused, and so are values of another type."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
 class Adapter(Settings):
-    """What every method has. `learning_rate` stands here because methods differ in it by orders of magnitude."""
+    """Settings that every method has. Good learning rates differ between methods by orders of magnitude."""
 
-    # Whether training changes what goes into the encoder. Then its outputs can never be computed once and kept.
+    # Whether training changes the encoder's input: the safe answer for a new method. Trained parameters within the
+    # encoder are found without it (`encoder_is_constant`).
     changes_encoder_input: ClassVar[bool] = True
 
     learning_rate: Annotated[float, Field(gt=0)]
@@ -61,7 +62,7 @@ class PromptTuning(Adapter):
         return PromptTuningConfig(
             task_type="SEQ_2_SEQ_LM",
             num_virtual_tokens=self.num_virtual_tokens,
-            # PEFT's default for an encoder-decoder, 2, makes and counts as many rows again that nothing reads.
+            # PEFT's default for an encoder-decoder, 2, makes a second set of virtual tokens, counted but never used.
             num_transformer_submodules=1,
             prompt_tuning_init={"text": "TEXT", "vocabulary": "SAMPLE_VOCAB", "random": "RANDOM"}[self.init],
             **(text if self.init == "text" else {}),
@@ -87,6 +88,14 @@ class KVPrefix(Adapter):
     @model_validator(mode="after")
     def _text_given(self) -> KVPrefix:
         return check_init_text(self)
+
+    @model_validator(mode="after")
+    def _can_be_made(self) -> KVPrefix:
+        if len(set(self.target)) < len(self.target):
+            raise ValueError("target: no kind of attention may be listed twice")
+        if self.reparametrization is not None and self.reparametrization < self.num_virtual_tokens:
+            raise ValueError("reparametrization: the MLP must be at least as wide as num_virtual_tokens")
+        return self
 
     def peft_config(self, backbone: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> PeftConfig:
         from peftqa.kv_prefix import KVPrefixConfig
@@ -196,9 +205,9 @@ def encoder_is_constant(model: PeftModel, adapter: Adapter) -> bool:
 
 
 def save_adapter(model: PeftModel, folder: Path, model_name: str, revision: str | None) -> None:
-    """Save the adapter in PEFT's format, naming the model it belongs to as others will find it.
+    """Save the adapter in PEFT's format, with the name and revision of its base model as params.yaml has them.
 
-    Without PEFT's model card, an empty form.
+    PEFT's model card is left out: it is a form that nobody filled in.
     """
     config = model.active_peft_config
     config.base_model_name_or_path, config.revision = model_name, revision

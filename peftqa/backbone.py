@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 
 def choose_device() -> torch.device:
-    """The first GPU where there is one, else the CPU."""
+    """The current GPU where there is one, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
@@ -42,9 +42,9 @@ def choose_dtype(name: str) -> torch.dtype:
 def load_backbone(folder: Path, settings: Model) -> PreTrainedModel:
     """The encoder-decoder model in `folder`, frozen, in evaluation mode, on the device it will run on.
 
-    Safetensors only, no remote code. A checkpoint's own lm_head is used, also where its configuration says tied.
-    Dropout is `settings.dropout` everywhere: a frozen backbone cannot overfit. On a CPU, PyTorch computes with
-    `settings.threads` threads from here on, whatever the machine has.
+    Safetensors only, no remote code. If a checkpoint has its own lm_head, transformers loads it even where config.json
+    says that it is tied to the embeddings. Dropout is `settings.dropout` in every layer. On a CPU, PyTorch computes
+    with `settings.threads` threads from here on, whatever the machine has.
     """
     quiet_libraries()
     torch.set_num_threads(settings.threads)
@@ -66,7 +66,7 @@ def load_backbone(folder: Path, settings: Model) -> PreTrainedModel:
         trust_remote_code=False,
         local_files_only=True,
     )
-    for config in (model.config, model.get_decoder().config):  # the decoder has a copy, and goes by that
+    for config in (model.config, model.get_decoder().config):  # the decoder reads its own copy
         config.use_cache = False
     float32_logits(model)
     model.requires_grad_(False)
@@ -85,7 +85,7 @@ def load_backbone(folder: Path, settings: Model) -> PreTrainedModel:
 def float32_logits(model: PreTrainedModel) -> None:
     """Make a model of lower precision compute its logits in float32, in place.
 
-    Near 10, bfloat16 numbers lie 1/16 apart: label probabilities would come in steps and training would see them. The
+    Near 10, bfloat16 numbers lie 1/16 apart, too coarse for label probabilities and for the loss. The
     output layer runs at one or two decoder positions only, so this costs next to nothing.
     """
     head = model.get_output_embeddings()
@@ -95,9 +95,9 @@ def float32_logits(model: PreTrainedModel) -> None:
 
 
 def quiet_libraries() -> None:
-    """Keep what a user can do nothing about out of a stage's output.
+    """Silence warnings that a user can do nothing about.
 
-    transformers warns that lm_head and shared are not tied, which is right for FLAN-T5, and of its own future names.
+    transformers warns that lm_head and shared are not tied, as they should be in FLAN-T5, and of its own deprecations.
     """
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()

@@ -1,4 +1,4 @@
-"""Encoder outputs computed once, for adapters under which they are the same all along."""
+"""Encoder outputs, computed once, for adapters whose training does not change them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from peft import PeftModel
 from peftqa.scoring import batches_by_length
 
 
-class EncoderOutputs:
+class EncoderOutputFile:
     """The encoder's last hidden states of some prompts, in a file: memory does not grow with the number of prompts.
 
     `outputs[row]` reads those of one prompt, (tokens, d_model), in the model's dtype.
@@ -27,6 +27,7 @@ class EncoderOutputs:
             self.starts.append(self.starts[-1] + length * self.bytes_per_token)
 
     def complete(self) -> bool:
+        # By its size, too: a machine that lost power can leave a renamed file cut short.
         return self.path.exists() and self.path.stat().st_size == self.starts[-1]
 
     def __getitem__(self, row: int) -> torch.Tensor:
@@ -36,25 +37,30 @@ class EncoderOutputs:
         return torch.frombuffer(content, dtype=self.dtype).view(-1, self.d_model)
 
 
-def with_encoder_outputs(
+def add_encoder_outputs(
     model: PeftModel, examples: Sequence[dict], batch_size: int, path: Path, title: str
 ) -> list[dict]:
-    """The examples, each with a function "encoder_output" that reads what the frozen encoder makes of its prompt.
+    """The examples, each with a function "load_encoder_output" that reads the encoder's output for its prompt.
 
     examples: {"input_ids": token ids, ...}. The outputs are computed once, into the file `path`.
     """
     prompts = [example["input_ids"] for example in examples]
     outputs = compute_encoder_outputs(model, prompts, batch_size, path, f"{title}, encoding")
-    return [example | {"encoder_output": partial(outputs.__getitem__, row)} for row, example in enumerate(examples)]
+    return [
+        example | {"load_encoder_output": partial(outputs.__getitem__, row)} for row, example in enumerate(examples)
+    ]
 
 
 @torch.inference_mode()
 def compute_encoder_outputs(
     model: PeftModel, prompts: Sequence[Sequence[int]], batch_size: int, path: Path, title: str
-) -> EncoderOutputs:
-    """Run the frozen encoder over `prompts` into the file `path`, or take what stands there whole from before."""
+) -> EncoderOutputFile:
+    """Run the frozen encoder over `prompts` into the file `path`, or reuse a file that an earlier start has finished.
+
+    Its folder must therefore have another name whenever model or data change.
+    """
     backbone = model.get_base_model()
-    outputs = EncoderOutputs(path, [len(prompt) for prompt in prompts], backbone.config.d_model, backbone.dtype)
+    outputs = EncoderOutputFile(path, [len(prompt) for prompt in prompts], backbone.config.d_model, backbone.dtype)
     if outputs.complete():
         return outputs
     encoder, training = backbone.get_encoder(), backbone.training
@@ -67,6 +73,7 @@ def compute_encoder_outputs(
             states = encoder(**batch).last_hidden_state.to("cpu", outputs.dtype)
             for row, state in zip(rows, states, strict=True):
                 file.seek(outputs.starts[row])
+                # As bytes: NumPy has no bfloat16.
                 file.write(state[: len(prompts[row])].contiguous().view(torch.uint8).numpy().tobytes())
     encoder.train(training)
     unfinished.replace(path)

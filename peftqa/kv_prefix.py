@@ -48,7 +48,7 @@ def with_prefix(attention, module, query, key, value, attention_mask, *, positio
     """Run an attention function of transformers over [prefix; tokens].
 
     query, key, value: (batch, heads, positions, d_kv). kv_prefix: None, or keys and values (heads, prefix, d_kv).
-    Without a prefix this is `attention` itself, to the bit.
+    Without a prefix the result is exactly that of `attention`.
 
     The rule for a prefix, here and in fast/t5.py: its position bias is zero (as in UnifiedSKG, Xie et al. 2022, arXiv
     2201.05966), it is never masked, and the bias and the mask of the tokens stay as they are.
@@ -58,8 +58,9 @@ def with_prefix(attention, module, query, key, value, attention_mask, *, positio
         length = prefix_key.shape[2]
         key, value = torch.cat([prefix_key, key], dim=2), torch.cat([prefix_value, value], dim=2)
         position_bias = pad(position_bias, (length, 0))
-        if attention_mask is not None:  # sdpa: True where allowed; eager: 0 where allowed
-            attention_mask = pad(attention_mask, (length, 0), value=attention_mask.dtype == torch.bool)
+        if attention_mask is not None:  # the prefix is always visible: True in sdpa's mask, 0 in eager's
+            visible = True if attention_mask.dtype == torch.bool else 0.0
+            attention_mask = pad(attention_mask, (length, 0), value=visible)
     return attention(module, query, key, value, attention_mask, position_bias=position_bias, **kwargs)
 
 
@@ -73,13 +74,13 @@ def support_attention(name, attention, mask):
     attention, mask: the functions that `name` stands for in `AttentionInterface` and `AttentionMaskInterface`.
     """
 
-    def causal_mask_spelled_out(*args, **kwargs):
-        # Where a mask would be causal and nothing else, transformers makes none and lets sdpa derive it from the
-        # numbers of queries and keys. With a prefix there are more keys than positions, and sdpa would mask wrong ones.
+    def explicit_mask(*args, **kwargs):
+        # Instead of a purely causal mask transformers passes None, and sdpa hides keys by their position. With a prefix
+        # there are more keys than queries, and it would hide the wrong ones. So the mask is always made.
         return mask(*args, **kwargs | {"allow_is_causal_skip": False})
 
     AttentionInterface.register(name + SUFFIX, partial(with_prefix, attention))
-    AttentionMaskInterface.register(name + SUFFIX, causal_mask_spelled_out)
+    AttentionMaskInterface.register(name + SUFFIX, explicit_mask)
     SUPPORTED.append(name)
 
 
@@ -96,7 +97,10 @@ support_attention("sdpa", sdpa_attention_forward, sdpa_mask)
 
 
 class PrefixTrunk(nn.Module):
-    """What all modules of one target share of Li and Liang's MLP, embedding and hidden layer: () -> (tokens, width)."""
+    """The part of Li and Liang's MLP that all modules of one target share: embedding and hidden layer.
+
+    Takes no input and returns (tokens, width).
+    """
 
     def __init__(self, num_virtual_tokens, d_model, width):
         super().__init__()
@@ -108,9 +112,9 @@ class PrefixTrunk(nn.Module):
 
 
 class PrefixMLP(nn.Module):
-    """The MLP of one attention module, the shared trunk and an output layer of its own.
+    """The MLP of one attention module: the shared trunk and an output layer of its own.
 
-    () -> keys and values, (heads, tokens, d_kv) each.
+    Takes no input and returns keys and values, (heads, tokens, d_kv) each.
     """
 
     def __init__(self, trunk, num_heads, d_kv):
@@ -120,10 +124,14 @@ class PrefixMLP(nn.Module):
         self.output = nn.Linear(trunk.hidden.out_features, 2 * num_heads * d_kv)
 
     def forward(self):
+        # (tokens, 2 * heads * d_kv) -> (2, heads, tokens, d_kv) -> keys, values
         return self.output(self.trunk()).view(self.shape).permute(1, 2, 0, 3).unbind()
 
     def fit(self, key, value):
-        """Choose the output layer so that the MLP gives these keys and values (exactly, for width >= tokens)."""
+        """Choose the output layer so that the MLP gives these keys and values. Call it without gradients.
+
+        By least squares: exact where the trunk's rows are independent, for which width must be at least tokens.
+        """
         wanted = torch.stack([key, value]).permute(2, 0, 1, 3).flatten(1)
         weight = torch.linalg.pinv(self.trunk().double()) @ wanted.to(self.output.weight.device, torch.float64)
         self.output.weight.copy_(weight.T)
@@ -135,7 +143,7 @@ class KVPrefixAttention(nn.Module, BaseTunerLayer):
 
     `kv_prefix_key` and `kv_prefix_value` hold them by adapter name, (heads, tokens, d_kv) each. While an adapter is
     trained with a reparametrization, `kv_prefix_mlp` holds the network that makes them instead. Where several adapters
-    are active, their prefixes stand one behind the other.
+    are active, their prefixes are concatenated.
     """
 
     adapter_layer_names = ("kv_prefix_key", "kv_prefix_value", "kv_prefix_mlp")
@@ -148,7 +156,7 @@ class KVPrefixAttention(nn.Module, BaseTunerLayer):
         self.kv_prefix_mlp = nn.ModuleDict()
 
     def add_prefix(self, adapter_name, num_virtual_tokens, trunk=None):
-        """Make room for an adapter's prefix, on the module's device and in its dtype, but never below float32."""
+        """Make room for an adapter's prefix, on the module's device and in its dtype, but at least float32."""
         base, weight = self.base_layer, self.base_layer.k.weight
         place = {"device": weight.device, "dtype": torch.promote_types(weight.dtype, torch.float32)}
         if trunk is not None:
@@ -190,26 +198,28 @@ class KVPrefixAttention(nn.Module, BaseTunerLayer):
 
 
 @contextmanager
-def frozen_model(model):
+def without_prefixes(model):
     """Within the `with` block, the model is in evaluation mode and its prefixes are switched off."""
     layers = [module for module in model.modules() if isinstance(module, KVPrefixAttention)]
-    before = [layer.disable_adapters for layer in layers], [module.training for module in model.modules()]
+    disabled = [layer.disable_adapters for layer in layers]
+    training = [module.training for module in model.modules()]
     for layer in layers:
-        layer._disable_adapters = True
+        layer._disable_adapters = True  # enable_adapters(False) would change requires_grad too
     model.eval()
     try:
         yield
     finally:
-        for layer, disabled in zip(layers, before[0], strict=True):
-            layer._disable_adapters = disabled
-        for module, training in zip(model.modules(), before[1], strict=True):
-            module.training = training
+        for layer, value in zip(layers, disabled, strict=True):
+            layer._disable_adapters = value
+        for module, value in zip(model.modules(), training, strict=True):
+            module.training = value
 
 
 @torch.no_grad()
 def text_prefixes(model, token_ids, num_virtual_tokens):
-    """The keys and values that a frozen model computes for a text, by module path, (heads, num_virtual_tokens, d_kv).
+    """The keys and values that the frozen model computes for a text: {module path: [keys, values]}.
 
+    Keys and values are (heads, num_virtual_tokens, d_kv) each.
     The encoder and the decoder both read the text, which is repeated until it is as long as the prefix. Of its
     positions the first `num_virtual_tokens` are taken.
     """
@@ -218,20 +228,20 @@ def text_prefixes(model, token_ids, num_virtual_tokens):
     layers = {path: m.base_layer for path, m in model.named_modules() if isinstance(m, KVPrefixAttention)}
     states = {}
 
-    def keep(layer, args, kwargs):
+    def record_input(layer, args, kwargs):
         # Cross-attention reads the encoder's states, whose name differs in T5 and UMT5; self-attention its own input.
-        read = kwargs.get("key_value_states", kwargs.get("encoder_hidden_states"))
-        states[layer] = (args[0] if read is None else read)[:, :num_virtual_tokens]
+        source = kwargs.get("key_value_states", kwargs.get("encoder_hidden_states"))
+        states[layer] = (args[0] if source is None else source)[:, :num_virtual_tokens]
 
-    with ExitStack() as stack, frozen_model(model):
+    with ExitStack() as stack, without_prefixes(model):
         for layer in layers.values():
-            stack.enter_context(layer.register_forward_pre_hook(keep, with_kwargs=True))
+            stack.enter_context(layer.register_forward_pre_hook(record_input, with_kwargs=True))
         model(input_ids=text, decoder_input_ids=text, use_cache=False)
 
-    def of_heads(layer, projection):
+    def project_heads(layer, projection):
         return projection(states[layer]).view(-1, layer.n_heads, layer.key_value_proj_dim).transpose(0, 1)
 
-    return {path: [of_heads(layer, layer.k), of_heads(layer, layer.v)] for path, layer in layers.items()}
+    return {path: [project_heads(layer, layer.k), project_heads(layer, layer.v)] for path, layer in layers.items()}
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -248,7 +258,8 @@ class KVPrefixConfig(PeftConfig):
         token ids `init_token_ids` has in the frozen model, read by the encoder and by the decoder. A shorter text is
         repeated; of a longer one the first `num_virtual_tokens` positions are taken.
     reparametrization: None, or the width of the MLP of Li and Liang that makes the prefix during training, one for each
-        target. Training starts from the same prefix as without it. What is saved are the keys and values it makes.
+        target. With init "text" training starts from the same prefix as without it, with "random" from another draw.
+        What is saved are the keys and values that it makes.
     """
 
     num_virtual_tokens: int = 5
@@ -311,17 +322,20 @@ class KVPrefixModel(BaseTuner):
             )
 
     def inject_adapter(self, model, adapter_name, *args, **kwargs):
-        self._trunks = {}  # of this adapter, by target
+        self._trunks = {}  # {target's name: PrefixTrunk}, filled by _create_and_replace for this adapter
         super().inject_adapter(model, adapter_name, *args, **kwargs)
         config = self.peft_config[adapter_name]
         if config.inference_mode:
             return  # its values are about to be loaded
-        texts = text_prefixes(model, config.init_token_ids, config.num_virtual_tokens) if config.init == "text" else {}
+        from_text = config.init == "text"
+        if from_text:
+            prefixes = text_prefixes(model, config.init_token_ids, config.num_virtual_tokens)
         for path, layer in model.named_modules():
             if isinstance(layer, KVPrefixAttention) and layer.prefix(adapter_name) is not None:
                 shape = layer.prefix(adapter_name)[0].shape
-                # Drawn in float32 on the CPU, so that a seed means one prefix on any device and in any dtype.
-                start = texts.get(path) or [config.init_scale * torch.randn(shape) for _ in ("key", "value")]
+                # Random ones in float32 on the CPU, so that a seed gives the same prefix on every device and dtype.
+                drawn = [] if from_text else [config.init_scale * torch.randn(shape) for _ in ("key", "value")]
+                start = prefixes[path] if from_text else drawn
                 layer.set_prefix(adapter_name, *start)
 
     def _create_and_replace(self, peft_config, adapter_name, target, target_name, parent, current_key):
@@ -339,6 +353,7 @@ class KVPrefixModel(BaseTuner):
             trunk = self._trunks[kind]
         layer.add_prefix(adapter_name, peft_config.num_virtual_tokens, trunk)
 
+    # PEFT's own also copies weight and bias, which an attention module does not have.
     def _replace_module(self, parent, child_name, new_module, child):
         setattr(parent, child_name, new_module)
 
@@ -346,17 +361,17 @@ class KVPrefixModel(BaseTuner):
     def _get_adapter_state_dict(cls, model, config, adapter_name, state_dict, unwanted_adapter_names):
         if config.reparametrization is None:
             return super()._get_adapter_state_dict(model, config, adapter_name, state_dict, unwanted_adapter_names)
-        folded = {}
+        plain = {}
         for path, layer in model.named_modules():
             if isinstance(layer, KVPrefixAttention) and adapter_name in layer.kv_prefix_mlp:
                 key, value = layer.prefix(adapter_name)
-                folded[f"{path}.kv_prefix_key.{adapter_name}"] = key.detach().contiguous()
-                folded[f"{path}.kv_prefix_value.{adapter_name}"] = value.detach().contiguous()
-        return folded
+                plain[f"{path}.kv_prefix_key.{adapter_name}"] = key.detach().contiguous()
+                plain[f"{path}.kv_prefix_value.{adapter_name}"] = value.detach().contiguous()
+        return plain
 
     @classmethod
     def _remap_adapter_state_dict_for_load(cls, model, config, adapter_name, state_dict):
-        if config.reparametrization is not None:  # PEFT would ignore every key without a word
+        if config.reparametrization is not None:  # PEFT would silently ignore every key
             raise UserError(
                 f"Adapter {adapter_name} is in training with a reparametrization, into which saved keys and values "
                 "cannot be loaded: load them as a new adapter."
@@ -364,7 +379,7 @@ class KVPrefixModel(BaseTuner):
         return super()._remap_adapter_state_dict_for_load(model, config, adapter_name, state_dict)
 
     def _check_merge_allowed(self):
-        raise UserError("A key-value prefix cannot be merged: it is not a change of weights but more to attend to.")
+        raise UserError("A key-value prefix cannot be merged: it adds positions to attend to and changes no weights.")
 
     def unload(self):
         model = super().unload()

@@ -1,11 +1,11 @@
-"""params.yaml as typed, checked values. Imports no torch: every stage reads it, light ones too."""
+"""The settings of params.yaml, typed and checked. Imports no torch: every stage reads it, light ones too."""
 
 from __future__ import annotations
 
 import difflib
 import math
 from pathlib import Path
-from typing import Annotated, Literal, Union
+from typing import Annotated, Literal, Union, get_args
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 from ruamel.yaml import YAML
@@ -14,9 +14,8 @@ from ruamel.yaml.error import YAMLError
 from peftqa.adapters import METHODS, Positive, Settings
 from peftqa.errors import UserError
 
-PUBMEDQA_LABELS = ("yes", "no", "maybe")
 BASELINES = ("majority", "tfidf")
-# Names of other files in metrics/: a variant of that name would overwrite them.
+# Names that are taken: the baselines are variants already, and metrics/ has files of the other two names.
 RESERVED_NAMES = (*BASELINES, "selected", "pairs")
 UNTRAINED_SEED = 0  # what stands for the seed of a variant without training
 FOLDS = {"random": 1, "official": 10, "cross_validation": 10}
@@ -34,8 +33,9 @@ PATTERNS = {
     NAME: "may have letters, digits and _ only",
 }
 Sha256 = Annotated[str, Field(pattern=DIGEST)]
+# The union of all classes in the tuple; pydantic chooses one by its `method`.
 AnyAdapter = Annotated[Union[METHODS], Field(discriminator="method")]  # noqa: UP007
-METHOD_NAMES = {method.model_fields["method"].annotation.__args__[0]: method for method in METHODS}
+METHOD_BY_NAME = {get_args(method.model_fields["method"].annotation)[0]: method for method in METHODS}
 
 
 class Data(Settings):
@@ -49,7 +49,7 @@ class Data(Settings):
     @classmethod
     def _distinct(cls, labels: list[str]) -> list[str]:
         if len(set(labels)) < len(labels):
-            raise ValueError("each label may stand here once")
+            raise ValueError("no label may be listed twice")
         return labels
 
 
@@ -65,7 +65,7 @@ class Split(Settings):
     def _folds_exist(self) -> Split:
         known = FOLDS[self.protocol]
         if len(set(self.folds)) < len(self.folds):
-            raise ValueError("folds: each fold may stand here once")
+            raise ValueError("folds: no fold may be listed twice")
         if max(self.folds) >= known:
             last = f"the folds 0 to {known - 1}" if known > 1 else "one fold, 0"
             raise ValueError(f"folds: there is no fold {max(self.folds)}; protocol {self.protocol} has {last}")
@@ -100,13 +100,17 @@ class Template(Settings):
         for field in ("{question}", "{context}", "{instruction}"):
             if text.count(field) != 1:
                 raise ValueError(f"must contain {field} exactly once")
+        # The parts around the abstract are tokenised by themselves, which white space makes the same as all at once.
+        before, after = text.split("{context}")
+        if (before and not before[-1].isspace()) or (after and not after[0].isspace()):
+            raise ValueError("must have white space around {context}")
         return text
 
     @field_validator("instruction")
     @classmethod
     def _names_labels(cls, instruction: str) -> str:
         if "{labels}" not in instruction:
-            raise ValueError("must contain {labels}, the place of the labels in use")
+            raise ValueError("must contain {labels}, which becomes the list of labels in use")
         try:
             instruction.format(labels="")
         except (LookupError, ValueError, AttributeError):
@@ -131,7 +135,7 @@ class Train(Settings):
     @classmethod
     def _distinct(cls, seeds: list[int]) -> list[int]:
         if len(set(seeds)) < len(seeds):
-            raise ValueError("each seed may stand here once")
+            raise ValueError("no seed may be listed twice")
         return seeds
 
 
@@ -161,7 +165,7 @@ class Evaluate(Settings):
     @classmethod
     def _distinct(cls, variants: list[str]) -> list[str]:
         if len(set(variants)) < len(variants):
-            raise ValueError("each variant may stand here once")
+            raise ValueError("no variant may be listed twice")
         return variants
 
 
@@ -251,7 +255,7 @@ def _explain(problem: dict, values: object) -> str:
         return f"{where}: missing key"
     if problem["type"].startswith("union_tag"):
         tag = problem["ctx"].get("tag")
-        expected = problem["ctx"].get("expected_tags") or ", ".join(repr(kind) for kind in METHOD_NAMES)
+        expected = problem["ctx"].get("expected_tags") or ", ".join(repr(kind) for kind in METHOD_BY_NAME)
         return f"{where}.method: {f'{tag!r} is not allowed' if tag else 'missing key'}: must be one of {expected}"
     if problem["type"] in ("model_type", "model_attributes_type", "dict_type"):
         return f"{where or 'the file'}: must be a group of keys, not {problem['input']!r}"
@@ -280,7 +284,7 @@ def _allowed_keys(path: list[str], values: dict) -> list[str]:
         return list(Params.model_fields)
     if path[0] == "adapters":
         method = values["adapters"][path[1]].get("method")
-        return list(METHOD_NAMES[method].model_fields)
+        return list(METHOD_BY_NAME[method].model_fields)
     if path[:2] == ["evaluate", "untrained"]:
         return list(Untrained.model_fields)
     return list(Params.model_fields[path[0]].annotation.model_fields)

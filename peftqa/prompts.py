@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
     from peftqa.params import Template
 
-ROWS_AT_ONCE = 256  # lists of Python's integers take many times the memory of their text, so few exist at once
+ROWS_AT_ONCE = 256  # tokenised at a time: lists of Python's integers take many times the memory of the arrays kept
 
 
 def name_labels(labels: Sequence[str]) -> str:
     """The labels as an instruction names them: "yes or no"; "yes, no or maybe"."""
-    return " or ".join([", ".join(labels[:-1]), labels[-1]])
+    return f"{', '.join(labels[:-1])} or {labels[-1]}"
 
 
 def encode_prompts(
@@ -33,8 +33,8 @@ def encode_prompts(
     """Token ids of each row's prompt, int32, at most `template.max_tokens` long, end-of-sequence token included.
 
     The parts around the abstract are tokenised by themselves. An abstract that does not fit loses tokens on its left
-    or right (`truncation_side`); question and instruction are never cut. Pieces of T5's tokenizer do not cross white
-    space, so parts joined are the ids of the whole text.
+    or right (`truncation_side`); question and instruction are never cut. Tokens of T5 never span
+    white space, which is on both sides of the abstract: the parts joined are the ids of the whole text.
 
     table: columns id, question, context. examples: ids put before every prompt, not counted in max_tokens.
     Raises UserError that names the row whose question and instruction alone are too long.
@@ -46,6 +46,7 @@ def encode_prompts(
         return tokenizer(text, add_special_tokens=False, truncation=False, verbose=False)["input_ids"]
 
     def fill(part: str, questions: list[str]) -> list[str]:
+        # The question last, so that braces in a question stay as they are.
         return [part.replace("{instruction}", instruction).replace("{question}", text) for text in questions]
 
     prompts = []
@@ -53,11 +54,11 @@ def encode_prompts(
         rows = table.iloc[start : start + ROWS_AT_ONCE]
         questions, contexts = rows["question"].tolist(), rows["context"].tolist()
         parts = tokenise(fill(before, questions)), tokenise(contexts), tokenise(fill(after, questions))
-        for row, head, context, tail in zip(rows["id"], *parts, strict=True):
+        for pmid, head, context, tail in zip(rows["id"], *parts, strict=True):
             room = template.max_tokens - len(head) - len(tail) - 1
             if room < 0:
                 raise UserError(
-                    f"template.max_tokens is {template.max_tokens}, but the question and instruction of record {row} "
+                    f"template.max_tokens is {template.max_tokens}, but the question and instruction of record {pmid} "
                     f"alone take {template.max_tokens - room} tokens; set template.max_tokens to at least that."
                 )
             cut = max(len(context) - room, 0)
@@ -70,7 +71,8 @@ def encode_prompts(
 def first_token_ids(tokenizer: PreTrainedTokenizerBase, labels: Sequence[str]) -> list[int]:
     """The token id that begins each label's answer, in the order of `labels`.
 
-    Raises UserError where two labels begin alike: their first decoder step could not tell them apart.
+    Raises UserError where two labels share their first token, or one begins with the unknown token: only first tokens
+    are compared, so they could not be told apart.
     """
     ids = [tokenizer(label, add_special_tokens=False)["input_ids"][0] for label in labels]
     if len(set(ids)) < len(ids) or tokenizer.unk_token_id in ids:
@@ -90,7 +92,7 @@ def encode_answers(tokenizer: PreTrainedTokenizerBase, answers: Sequence[str]) -
 def encode_examples(
     tokenizer: PreTrainedTokenizerBase, table: pd.DataFrame, template: Template, labels: Sequence[str]
 ) -> list[dict]:
-    """What training reads, an entry a row of `table`: {"input_ids": prompt, "labels": answer}, token ids both."""
+    """A training example for each row of `table`: {"input_ids": prompt, "labels": answer}, both token ids."""
     prompts = encode_prompts(tokenizer, table, template, labels)
     answers = encode_answers(tokenizer, table["label"])
     return [{"input_ids": prompt, "labels": answer} for prompt, answer in zip(prompts, answers, strict=True)]
@@ -115,7 +117,7 @@ def few_shot_examples(
     drawn = []
     for position, label in enumerate(labels):
         rows = train.index[train["label"] == label]
-        wanted = count // len(labels) + (position < count % len(labels))
+        wanted = count // len(labels) + (1 if position < count % len(labels) else 0)
         if wanted > len(rows):
             raise UserError(
                 f"evaluate.untrained: few_shot asks for {wanted} examples labelled {label}; the training split has "

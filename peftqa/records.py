@@ -16,7 +16,7 @@ from peftqa.errors import UserError
 
 COLUMNS = ["id", "question", "context", "label"]
 SHOWN_RECORDS = 10
-FOLDS = 10  # as PubMedQA's authors have it, and as many as the records of the rarest label allow
+FOLDS = 10  # as PubMedQA's authors have it
 
 
 def _encodable(text: str) -> str:
@@ -24,7 +24,7 @@ def _encodable(text: str) -> str:
         try:
             text.encode("utf-8")
         except UnicodeEncodeError:
-            raise ValueError("half of a surrogate pair is no character") from None
+            raise ValueError("contains an unpaired surrogate, which is no valid character") from None
     return text
 
 
@@ -68,7 +68,7 @@ def read_records(path: Path) -> dict[str, Record]:
         shown = [f"{pmid} ({problem})" for pmid, problem in list(problems.items())[:SHOWN_RECORDS]]
         rest = len(problems) - len(shown)
         raise UserError(
-            f"{path}: {len(problems)} of {len(problems) + len(records)} records are not PubMedQA's: "
+            f"{path}: {len(problems)} of {len(problems) + len(records)} records do not have PubMedQA's form: "
             + "; ".join(shown)
             + (f"; and {rest} more" if rest else "")
         )
@@ -139,7 +139,7 @@ def split_random(table: pd.DataFrame, train: float, val: float, test: float, see
         f"{test:g} with every label in each part; change the fractions, or use more records"
     )
     train_rows, held_out = _stratify(table, val + test, seed, refusal)
-    # The known split divides the held-out rows in the order in which they were drawn; rows are sorted only at the end.
+    # Rows keep the order in which they were drawn until here: sorted first, others of them would become val and test.
     val_rows, test_rows = _stratify(held_out, test / (val + test), seed, refusal)
     return {"train": train_rows.sort_index(), "val": val_rows.sort_index(), "test": test_rows.sort_index()}
 
@@ -223,7 +223,7 @@ def _read_object(path: Path) -> dict:
     def distinct(pairs: list[tuple[str, object]]) -> dict:
         repeated = [key for key, count in Counter(key for key, _ in pairs).items() if count > 1]
         if repeated:
-            raise UserError(f"{path}: {_some(repeated)} stands there twice; remove one")
+            raise UserError(f"{path}: {_some(repeated)} is there twice; remove one")
         return dict(pairs)
 
     try:

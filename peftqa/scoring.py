@@ -1,7 +1,7 @@
-"""P(label) by comparing the label words at the first decoder step, and the answers a model gives when left free.
+"""P(label) by comparing the labels' first tokens at the first decoder step, and the answers a model generates freely.
 
-As lm-evaluation-harness does for multiple choice: a likelihood for every label, no string matching. One forward pass
-with one decoder position gives them all.
+Like multiple choice in lm-evaluation-harness: likelihoods and no string matching. But only the first token of each
+label is compared, so that one forward pass with one decoder position scores them all.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def pad_batch(prompts: Sequence[Sequence[int]], pad_id: int) -> dict[str, torch.
 def batches_by_length(
     prompts: Sequence[Sequence[int]], batch_size: int, pad_id: int, device: torch.device, title: str
 ) -> Iterator[tuple[list[int], dict[str, torch.Tensor]]]:
-    """Batches of prompts of similar length, longest first (memory runs out at once or never), with their positions."""
+    """Batches of prompts of similar length, longest first (if memory runs out, then at once), with their positions."""
     order = sorted(range(len(prompts)), key=lambda row: -len(prompts[row]))
     with tqdm(total=len(prompts), desc=title, unit="question", disable=None, leave=False) as bar:
         for start in range(0, len(order), batch_size):
@@ -68,7 +68,7 @@ def probabilities_and_answers(
     max_new_tokens: int,
     title: str = "scoring",
 ) -> tuple[np.ndarray, list[str]]:
-    """`label_probabilities`, and what the model writes when nothing ties it to the labels.
+    """`label_probabilities`, and the answers that the model generates without constraint.
 
     The answers are greedy, of at most `max_new_tokens` tokens, without special tokens. The encoder, which does nearly
     all of the work, reads each prompt once for both.
@@ -96,16 +96,17 @@ def _score(
         probabilities[rows] = scores.double().cpu().numpy()
         ended = torch.zeros(len(rows), dtype=torch.bool, device=model.device)
         for step in range(max_new_tokens):
-            if step:  # a few decoder positions again cost less than a cache of the encoder's keys and values
+            if step:  # to compute a few positions again costs less than a cache of keys and values
                 encoded = (output.encoder_last_hidden_state,)
                 output = model(**batch, encoder_outputs=encoded, decoder_input_ids=ids, use_cache=False)
-            following = output.logits[:, -1].argmax(-1).masked_fill(ended, config.pad_token_id)
-            ids = torch.cat([ids, following[:, None]], dim=1)
-            ended |= following == config.eos_token_id
+            next_ids = output.logits[:, -1].argmax(-1).masked_fill(ended, config.pad_token_id)
+            ids = torch.cat([ids, next_ids[:, None]], dim=1)
+            ended |= next_ids == config.eos_token_id
             if ended.all():
                 break
         for row, answer in zip(rows, ids.tolist(), strict=True):
             answers[row] = answer
+    # Rows of a float32 softmax sum to 1 only within rounding.
     return probabilities / probabilities.sum(axis=1, keepdims=True), answers
 
 

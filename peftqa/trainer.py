@@ -1,4 +1,4 @@
-"""transformers' Trainer as this project uses it: what a checkpoint holds, and what is told once an epoch.
+"""transformers' Trainer as this project uses it: what a checkpoint holds, and what is reported after each epoch.
 
 `AdapterTrainer` leans on these private methods of Trainer (transformers 5.23): `_save`, `_load_from_checkpoint` and
 `_load_best_model`. A release that renames one fails the resuming tests in tests/unit/test_training.py.
@@ -25,8 +25,8 @@ WEIGHTS = "trainable.safetensors"
 class AdapterTrainer(Trainer):
     """Trainer whose checkpoints hold the trained tensors under their own names.
 
-    PEFT's adapter format is made for use, not for resuming: a reparametrized prefix is saved as what it computes, and
-    the network that computes it would be lost.
+    Training cannot resume from PEFT's format: of a reparametrized prefix it has the keys and values, and not the MLP
+    that computes them.
     """
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
@@ -49,9 +49,9 @@ class AdapterTrainer(Trainer):
 
 
 class EpochReport(TrainerCallback):
-    """A progress bar over all steps in a terminal; one line an epoch everywhere; a stop where the loss is no number."""
+    """On the first process, a progress bar (in a terminal) and a line per epoch. Stops at a NaN or infinity."""
 
-    def __init__(self, on_epoch: Callable[[dict], None], title: str, learning_rate: float) -> None:
+    def __init__(self, on_epoch: Callable[[dict], None] | None, title: str, learning_rate: float) -> None:
         self.on_epoch = on_epoch
         self.title = title
         self.learning_rate = learning_rate

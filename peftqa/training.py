@@ -14,7 +14,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback, TrainingArguments
 
 from peftqa.adapters import Adapter, encoder_is_constant
-from peftqa.encoder_outputs import with_encoder_outputs
+from peftqa.encoder_outputs import add_encoder_outputs
 from peftqa.scoring import label_probabilities_from_logits, pad_batch
 from peftqa.trainer import AdapterTrainer, EpochReport, epoch_records, last_complete_checkpoint
 
@@ -24,15 +24,17 @@ if TYPE_CHECKING:
     from peftqa.params import Train
 
 SAMPLING = {"similar_length": "group_by_length", "random": "random"}
+# transformers' "constant" would ignore warm-up.
+SCHEDULES = {"constant": "constant_with_warmup", "linear": "linear", "cosine": "cosine"}
 OPTIMIZERS = {"adamw": "adamw_torch", "adafactor": "adafactor"}
-IGNORED = -100  # a target position that the loss does not count
+IGNORE_INDEX = -100  # a target position that the loss does not count
 
 
 def run_seed(adapter: str, fold: int, seed: int) -> int:
     """The seed of one run's random numbers, below 2**32: no two runs of an experiment draw the same ones.
 
-    Were a seed's numbers the same in every fold, its folds would share their luck, and tests over folds would take that
-    luck for an effect of the method.
+    If all folds used the same random numbers, their results would be correlated, and tests over folds would mistake
+    that for an effect of the method.
     """
     return int(np.random.SeedSequence([seed, fold, *adapter.encode()]).generate_state(1)[0])
 
@@ -47,7 +49,7 @@ def train_adapter(
     settings: Train,
     seed: int,
     checkpoints: Path,
-    on_epoch: Callable[[dict], None],
+    on_epoch: Callable[[dict], None] | None,
     title: str = "training",
     callbacks: Sequence[TrainerCallback] = (),
 ) -> list[dict]:
@@ -56,17 +58,19 @@ def train_adapter(
     train, val: examples {"input_ids": prompt, "labels": answer}, token ids of any length. The loss is the mean cross
     entropy of the answer's tokens. Best is the epoch with the lowest validation log loss over the labels, which
     `label_token_ids` stand for.
-    checkpoints: a folder for this run alone. Complete checkpoints in it are resumed from, to the same weights that an
-    uninterrupted run ends with; the caller deletes it when the result is safe.
-    on_epoch is called once an epoch with its record, epochs before a resume included. Further callbacks are Trainer's.
-    Where the adapter leaves the encoder as it is, its outputs are computed once, into files in `checkpoints`.
+    checkpoints: a folder for this run alone. Training resumes from the newest complete checkpoint in it, and ends with
+    the weights of an uninterrupted run. The caller deletes the folder after saving the result.
+    on_epoch is called after each epoch with its record, epochs before a resume included; None on processes other than
+    the first. Further callbacks are Trainer's.
+    If `settings.encode_once` is on and training cannot change the encoder's outputs, they are computed once and kept in
+    files in `checkpoints`.
 
     Returns one record an epoch: epoch, step, loss, val_loss, val_log_loss, val_accuracy, val_macro_f1.
-    Raises UserError where the loss stops being a number.
+    Raises UserError where the loss becomes NaN or infinite.
     """
     if settings.encode_once and encoder_is_constant(model, adapter):
         train, val = (
-            with_encoder_outputs(model, examples, settings.batch_size, checkpoints / f"encoded-{name}", title)
+            add_encoder_outputs(model, examples, settings.batch_size, checkpoints / f"encoded-{name}", title)
             for name, examples in (("train", train), ("val", val))
         )
     trainer = AdapterTrainer(
@@ -75,7 +79,8 @@ def train_adapter(
         train_dataset=train,
         eval_dataset=sorted(val, key=lambda example: len(example["input_ids"])),
         data_collator=lambda examples: collate(examples, model.config.pad_token_id),
-        # Trainer would keep every logit of every question, and the encoder's states: keep the labels' alone.
+        # Trainer would keep all logits and the encoder's states. outputs[0]: logits (batch, positions, vocabulary), of
+        # which position 0 predicts the label's first token.
         preprocess_logits_for_metrics=lambda outputs, _: label_probabilities_from_logits(
             outputs[0][:, 0], label_token_ids
         ),
@@ -88,7 +93,7 @@ def train_adapter(
             *([EarlyStoppingCallback(settings.patience)] if settings.patience else []),
         ],
     )
-    trainer.remove_callback(PrinterCallback)
+    trainer.remove_callback(PrinterCallback)  # with disable_tqdm it prints every entry of the log
     trainer.train(resume_from_checkpoint=last_complete_checkpoint(checkpoints))
     return epoch_records(trainer.state.log_history)
 
@@ -102,11 +107,10 @@ def training_arguments(settings: Train, learning_rate: float, seed: int, checkpo
         per_device_eval_batch_size=settings.batch_size,
         learning_rate=learning_rate,
         optim=OPTIMIZERS[settings.optimizer],
-        lr_scheduler_type=settings.schedule,
+        lr_scheduler_type=SCHEDULES[settings.schedule],
         warmup_steps=settings.warmup_steps,
         weight_decay=settings.weight_decay,
         max_grad_norm=settings.max_grad_norm,
-        # Batches of similar length come in random order too: next to no padding.
         train_sampling_strategy=SAMPLING[settings.batches],
         seed=seed,
         logging_strategy="epoch",
@@ -116,7 +120,8 @@ def training_arguments(settings: Train, learning_rate: float, seed: int, checkpo
         load_best_model_at_end=True,
         metric_for_best_model="log_loss",
         greater_is_better=False,
-        logging_nan_inf_filter=False,
+        logging_nan_inf_filter=False,  # EpochReport is to see a NaN
+        # Trainer cannot read these names off the signature of PEFT's forward.
         label_names=["labels"],
         remove_unused_columns=False,
         dataloader_pin_memory=torch.cuda.is_available(),
@@ -125,19 +130,20 @@ def training_arguments(settings: Train, learning_rate: float, seed: int, checkpo
         # T5 averages its own loss; Trainer would take it for a sum and multiply it by the number of processes.
         average_tokens_across_devices=False,
         ddp_find_unused_parameters=False,
-        use_cpu=not torch.cuda.is_available(),  # said outright, or several processes on CPUs do not find each other
+        use_cpu=not torch.cuda.is_available(),  # several processes on CPUs need it set
     )
 
 
 def collate(examples: Sequence[dict], pad_id: int) -> dict[str, torch.Tensor | tuple]:
-    """input_ids, attention_mask, labels: int64 (batch, longest), labels padded with IGNORED.
+    """input_ids, attention_mask, labels: int64 (batch, longest), labels padded with IGNORE_INDEX.
 
-    And, where the examples have it, encoder_outputs: a tuple of one tensor (batch, longest, d_model), zeros as padding.
+    Where the examples have load_encoder_output, also encoder_outputs: a tuple of one tensor (batch, longest, d_model),
+    padded with zeros.
     """
     batch = pad_batch([example["input_ids"] for example in examples], pad_id)
-    answers = pad_batch([example["labels"] for example in examples], IGNORED)
-    if "encoder_output" in examples[0]:
-        states = [example["encoder_output"]() for example in examples]
+    answers = pad_batch([example["labels"] for example in examples], IGNORE_INDEX)
+    if "load_encoder_output" in examples[0]:
+        states = [example["load_encoder_output"]() for example in examples]
         batch["encoder_outputs"] = (pad_sequence(states, batch_first=True),)
     return batch | {"labels": answers["input_ids"]}
 

@@ -99,9 +99,9 @@ def curve_writer(folder: Path) -> Callable[[dict], None]:
 
 
 def run_digest(name: str, fold: int, params: Params) -> str:
-    """What the trained weights depend on, in 16 hexadecimal digits: no checkpoint of another run is ever resumed.
+    """A hash of all that the trained weights depend on. It names the run's checkpoints: none is resumed after a change.
 
-    Call it when the model is loaded: the code that counts is the code that has been imported by then.
+    Call it after the model is loaded: it hashes the modules imported by then, and loading imports the fast path.
     """
     settings = {
         "labels": params.data.labels,
@@ -117,9 +117,9 @@ def run_digest(name: str, fold: int, params: Params) -> str:
 
 
 def imported_code() -> list[Path]:
-    """Files of this project that the process has imported, and the source that its fast path compiles.
+    """The modules of peftqa that this process has imported, this script, and the C++ source of the fast path.
 
-    Without params.py, which only checks values that count by themselves, and the package's own docstring.
+    params.py is left out: the settings that it checks are hashed themselves.
     """
     modules = [module for name, module in sys.modules.items() if name.startswith("peftqa.")]
     files = {Path(module.__file__) for module in modules if module.__file__} | {Path(__file__)}

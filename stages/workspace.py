@@ -11,7 +11,7 @@ from pathlib import Path
 
 from peftqa.errors import UserError
 
-PR_SET_PDEATHSIG = 1  # of <linux/prctl.h>
+PR_SET_PDEATHSIG = 1  # prctl's option (<linux/prctl.h>): the signal to receive when the parent ends
 
 PARAMS = Path("params.yaml")
 RAW_RECORDS = Path("data/raw/ori_pqal.json")
@@ -54,7 +54,7 @@ def run(main: Callable[[], None]) -> None:
 
 
 def end_with_parent() -> None:
-    """Let Linux end this process when the one that started it ends, in whatever way.
+    """Ask Linux to kill this process when the one that started it ends, even if that one is killed.
 
     A stage that outlives a killed DVC would write the same files as the next `dvc repro`, at the same time.
     """
@@ -63,7 +63,7 @@ def end_with_parent() -> None:
 
 
 def stage_key() -> str:
-    """What stands behind the @ of this stage's name, such as `prompt-0-42` of `train@prompt-0-42`.
+    """The part of this stage's name after the @: `prompt-0-42` in `train@prompt-0-42`.
 
     From the command line where a person runs the stage, else from DVC, which puts the name into DVC_STAGE. So the
     commands in dvc.yaml hold no parameter, and no value of params.yaml ever reaches a shell.
@@ -73,7 +73,7 @@ def stage_key() -> str:
     _, at, key = os.environ.get("DVC_STAGE", "").partition("@")
     if len(sys.argv) > 1 or not at:
         module = Path(sys.argv[0]).stem
-        raise UserError(f"name what to run, as dvc.yaml has it behind {module}@: python -m stages.{module} NAME")
+        raise UserError(f"say which run, as `dvc stage list` has it after {module}@: python -m stages.{module} NAME")
     return key
 
 

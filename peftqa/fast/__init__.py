@@ -19,19 +19,25 @@ __all__ = ["choose_attention", "describe", "patch_t5"]
 def choose_attention(name: str, dropout: float, device: torch.device) -> str:
     """The attention implementation for `model.attention`: auto, fused, sdpa or eager.
 
-    auto is fused, the project's own, where it can run: on a CPU with a C++ compiler, without dropout.
-    Raises UserError where fused is asked for and cannot run.
+    auto is fused, the project's own, on a CPU with a C++ compiler and without dropout, else sdpa.
+    Raises UserError where fused is asked for on a GPU or without a compiler. With dropout, fused computes as sdpa does
+    while training.
     """
-    library, how = compile_library()
-    hindrance = "on a GPU" if device.type != "cpu" else how if library is None else None
-    if name == "fused" and hindrance:
-        raise UserError(f"model.attention: fused cannot run here ({hindrance}); set it to auto, or to sdpa.")
+    obstacle = None
+    if device.type != "cpu":
+        obstacle = "on a GPU"
+    else:
+        library, note = compile_library()
+        if library is None:
+            obstacle = note
+    if name == "fused" and obstacle:
+        raise UserError(f"model.attention: fused cannot run here ({obstacle}); set it to auto, or to sdpa.")
     if name == "auto":
-        return "sdpa" if hindrance or dropout else "fused"
+        return "sdpa" if obstacle or dropout else "fused"
     return name
 
 
 def describe(model: PreTrainedModel) -> str:
     """What the model computes with, in a few words for the log."""
-    library, how = (None, "a GPU") if model.device.type != "cpu" else compile_library()
-    return f"fast path, kernels {how if library else f'of PyTorch ({how})'}"
+    library, note = (None, "a GPU") if model.device.type != "cpu" else compile_library()
+    return f"fast path, kernels {note}" if library else f"fast path, kernels of PyTorch ({note})"

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from peftqa.adapters import PEFTPrefixTuning, add_adapter
-from peftqa.encoder_outputs import compute_encoder_outputs, with_encoder_outputs
+from peftqa.encoder_outputs import add_encoder_outputs, compute_encoder_outputs
 from tests.tiny import tiny_t5, tiny_tokenizer
 
 PROMPTS = [[5, 6, 7, 1], [8, 1], [9, 10, 11, 12, 13, 1]]
@@ -26,7 +26,7 @@ def encoder_calls(model):
 
 def test_each_prompt_gets_what_the_encoder_makes_of_it_without_dropout(model, tmp_path):
     examples = [{"input_ids": prompt, "labels": [3, 1]} for prompt in PROMPTS]
-    read = with_encoder_outputs(model.train(), examples, 2, tmp_path / "new" / "encoded", "test")
+    read = add_encoder_outputs(model.train(), examples, 2, tmp_path / "new" / "encoded", "test")
     encoder = model.get_base_model().get_encoder()
     assert encoder.training
     encoder.eval()
@@ -34,7 +34,7 @@ def test_each_prompt_gets_what_the_encoder_makes_of_it_without_dropout(model, tm
         assert {name: example[name] for name in before} == before
         with torch.no_grad():
             expected = encoder(input_ids=torch.tensor([before["input_ids"]])).last_hidden_state[0]
-        state = example["encoder_output"]()
+        state = example["load_encoder_output"]()
         assert state.dtype == expected.dtype and state.shape == expected.shape
         assert (state - expected).abs().max() < (1e-5 if state.dtype == torch.float32 else 0.05)
 

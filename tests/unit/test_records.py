@@ -149,7 +149,7 @@ def test_the_order_of_the_file_and_its_ids_are_kept(tmp_path):
         ({"final_decision": "Yes"}, "7 (final_decision: 'Yes'"),
         ({"final_decision": True}, "7 (final_decision: True"),
         ({"YEAR": 2001}, "7 (YEAR: 2001: input should be a valid string)"),
-        ({"QUESTION": "\ud800"}, "7 (QUESTION: '\\ud800': half of a surrogate pair"),
+        ({"QUESTION": "\ud800"}, "7 (QUESTION: '\\ud800': contains an unpaired surrogate"),
     ],
 )
 def test_a_record_that_does_not_fit_is_named_with_its_field(tmp_path, bad, message):
@@ -185,7 +185,7 @@ def test_ten_bad_records_are_named_and_the_rest_counted(tmp_path):
         (b"[" * 100_000, "no valid JSON"),
         (b"[]", "must hold a JSON object keyed by PMID, not a list"),
         (b"{}", "holds no record"),
-        (b'{"12": {}, "12": {}}', "12 stands there twice"),
+        (b'{"12": {}, "12": {}}', "12 is there twice"),
     ],
 )
 def test_a_file_that_holds_no_records_is_refused(tmp_path, content, message):

@@ -152,6 +152,14 @@ def test_a_loss_that_is_no_number_stops_training_with_a_sentence(tmp_path):
         train(tmp_path, learning_rate=1e30, max_grad_norm=1e30)
 
 
+def test_a_constant_schedule_warms_up_too(tmp_path):
+    unmoved, _ = train(tmp_path / "a", epochs=1, warmup_steps=10**9)
+    moved, _ = train(tmp_path / "b", epochs=1)
+    start, _ = train(tmp_path / "c", epochs=1, learning_rate=1e-12)
+    assert unmoved[0]["val_loss"] == pytest.approx(start[0]["val_loss"], abs=1e-6)
+    assert moved[0]["val_loss"] != pytest.approx(start[0]["val_loss"], abs=1e-3)
+
+
 PEFT_PREFIX = PEFTPrefixTuning(method="prefix_tuning", learning_rate=0.05, num_virtual_tokens=3)
 DECODER_ONLY = KVPrefix(
     method="kv_prefix", learning_rate=0.05, num_virtual_tokens=3, init="random", target=["decoder", "cross"]
