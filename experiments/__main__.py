@@ -8,14 +8,13 @@ workspace stays as it is, and an interrupted experiment goes on where it was. At
 import argparse
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from experiments.runs import DVC, environment
+from experiments.runs import DVC, run_python
 from peftqa.errors import UserError
 from peftqa.params import read_params
 from stages import workspace
@@ -44,7 +43,7 @@ def main() -> None:
             prepare(folder, overrides)
             if "data.source" in overrides:
                 os.environ.pop("PUBMEDQA_SOURCE", None)  # it would lead to other data than the experiment's
-            run(folder, "-m", "experiments.runs", "--jobs", str(options.jobs))
+            run_python("-m", "experiments.runs", "--jobs", str(options.jobs), folder=folder, **IDENTITY)
             dvc(folder, "repro")
             record(folder, options.name)
     except Timeout:
@@ -129,15 +128,8 @@ def record(folder: Path, name: str) -> None:
     git("fetch", "--quiet", str(folder), f"+{ref}:{ref}")
 
 
-def run(folder: Path, *arguments: str) -> None:
-    """Run this Python in the folder. Ends the program where that fails; its own message stands above then."""
-    result = subprocess.run([sys.executable, *arguments], cwd=folder, env=environment() | IDENTITY)
-    if result.returncode:
-        sys.exit(result.returncode)
-
-
 def dvc(folder: Path, *arguments: str) -> None:
-    run(folder, *DVC[1:], *arguments)
+    run_python(*DVC[1:], *arguments, folder=folder, **IDENTITY)
 
 
 def git(*arguments: str, cwd: Path = Path()) -> str:

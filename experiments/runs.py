@@ -7,6 +7,7 @@ a job of a batch system does (cluster/).
 """
 
 import argparse
+import contextlib
 import fcntl
 import json
 import os
@@ -17,6 +18,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from statistics import mean
+from typing import TextIO
 
 from peftqa.errors import UserError
 from peftqa.params import Params, read_params
@@ -27,6 +29,7 @@ DVC = (sys.executable, "-m", "dvc")
 # the end of a training, which would then be lost.
 REPRO = (*DVC, "--wait-for-lock", "repro")
 LOCKS = Path(".dvc/tmp")
+SECONDS_TO_END = 10
 
 
 def main() -> None:
@@ -44,7 +47,7 @@ def main() -> None:
     runs = options.runs
     if not runs:
         # What --list prints is read by other programs: what stages say goes elsewhere.
-        subprocess.run([*REPRO, "--quiet", "split", "fetch_model"], env=environment(), check=True, stdout=sys.stderr)
+        run_python(*REPRO[1:], "--quiet", "split", "fetch_model", stdout=sys.stderr)
         runs = missing_runs(params)
         if options.list:
             print(*runs, sep="\n", end="\n" if runs else "")
@@ -67,20 +70,8 @@ def all_runs(params: Params) -> dict[str, list[str]]:
 def missing_runs(params: Params) -> list[str]:
     """Those of which DVC finds a stage changed or not yet run."""
     runs = all_runs(params)
-    shown = subprocess.run(
-        [
-            *DVC,
-            "--wait-for-lock",
-            "status",
-            "--json",
-            *{stage.partition("@")[0] for stages in runs.values() for stage in stages},
-        ],
-        env=environment(),
-        check=True,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    changed = json.loads(shown.stdout)
+    stages = {stage.partition("@")[0] for stages in runs.values() for stage in stages}
+    changed = json.loads(run_python(*DVC[1:], "--wait-for-lock", "status", "--json", *stages, stdout=subprocess.PIPE))
     return [run for run, stages in runs.items() if any(stage in changed for stage in stages)]
 
 
@@ -127,7 +118,7 @@ def run_all(runs: list[str], params: Params, jobs: int) -> list[str]:
                     print(result.stdout, flush=True)
         except KeyboardInterrupt:
             pool.shutdown(wait=True, cancel_futures=True)
-            raise UserError("interrupted; the same command goes on where this one stopped.") from None
+            raise
     return failed
 
 
@@ -151,6 +142,34 @@ def run_one(name: str, stages: list[str], variables: dict[str, str]) -> subproce
             text=True,
             preexec_fn=workspace.end_with_parent,
         )
+
+
+def run_python(
+    *arguments: str, folder: Path = Path(), stdout: int | TextIO | None = None, **variables: str
+) -> str | None:
+    """Run this Python in a folder; returns what it printed where `stdout` is a pipe.
+
+    Ends the program where that fails: its own message stands above then. After Ctrl-C, of which the terminal has told
+    it too, it has time to end by itself. Killed, this process takes it along.
+    """
+    with subprocess.Popen(
+        [sys.executable, *arguments],
+        cwd=folder,
+        env=environment() | variables,
+        stdout=stdout,
+        text=True,
+        preexec_fn=workspace.end_with_parent,
+    ) as process:
+        try:
+            printed, _ = process.communicate()
+        except KeyboardInterrupt:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(SECONDS_TO_END)
+            process.kill()
+            raise
+    if process.returncode:
+        sys.exit(process.returncode)
+    return printed
 
 
 def visible_gpus() -> list[str]:

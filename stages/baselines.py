@@ -22,9 +22,7 @@ def main() -> None:
                 prediction_table(split, fold, seed, table, probabilities(train, table, labels), labels)
                 for split, table in tables.items()
             ]
-            path = workspace.PREDICTIONS / name / f"{workspace.run_path(fold, seed)}.csv"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            pd.concat(rows).to_csv(path, index=False)
+            workspace.write_csv(workspace.PREDICTIONS / name / f"{workspace.run_path(fold, seed)}.csv", pd.concat(rows))
     print(f"baselines: {', '.join(BASELINES)} on {len(params.split.folds)} fold(s)")
 
 

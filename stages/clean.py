@@ -8,7 +8,8 @@ from stages import workspace
 def main() -> None:
     labels = read_params(workspace.PARAMS).data.labels
     table, counts = clean(to_table(read_records(workspace.RAW_RECORDS)), labels)
-    write_table(table, workspace.CLEAN_TABLE)
+    with workspace.written(workspace.CLEAN_TABLE) as partial:
+        write_table(table, partial)
     workspace.write_json(workspace.CLEAN_COUNTS, counts)
     left = ", ".join(f"{label} {count}" for label, count in counts["labels"].items())
     print(

@@ -35,8 +35,7 @@ def main() -> None:
     comparison["humans"] = humans(test[names[0]], params)
     comparison = rounded(comparison)
     workspace.write_json(workspace.COMPARISON / "comparison.json", comparison)
-    workspace.METRICS.mkdir(exist_ok=True)
-    pair_table(comparison).to_csv(workspace.METRICS / "pairs.csv", index=False)
+    workspace.write_csv(workspace.METRICS / "pairs.csv", pair_table(comparison))
     write_curves(params)
     print(as_text(comparison))
 
@@ -108,7 +107,7 @@ def write_curves(params: Params) -> None:
         parts = {
             name: read_text_table(workspace.EVALUATION / name / f"{curve}.csv") for name in params.evaluate.variants
         }
-        join_curves(parts).to_csv(workspace.COMPARISON / f"{curve}.csv", index=False)
+        workspace.write_csv(workspace.COMPARISON / f"{curve}.csv", join_curves(parts))
     trained = [name for name in params.evaluate.variants if name in params.adapters]
     for curve in TRAINING_CURVES:
         parts = {
@@ -117,7 +116,7 @@ def write_curves(params: Params) -> None:
             )
             for name in trained
         }
-        join_curves(parts).to_csv(workspace.COMPARISON / f"{curve}.csv", index=False)
+        workspace.write_csv(workspace.COMPARISON / f"{curve}.csv", join_curves(parts))
 
 
 if __name__ == "__main__":

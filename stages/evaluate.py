@@ -41,7 +41,7 @@ def main() -> None:
     workspace.write_json(folder / "leaderboard.json", leaderboard(test, labels))
     for curve, points in curves(*test.pooled, labels, bins).items():
         points.insert(0, "variant", name)
-        points.to_csv(folder / f"{curve}.csv", index=False)
+        workspace.write_csv(folder / f"{curve}.csv", points)
     print(
         f"{name}: accuracy {mean['accuracy']:.3f}, macro-F1 {mean['macro_f1']:.3f}, log loss {mean['log_loss']:.3f} "
         f"on {mean['n']} test questions, mean of {len(on_test)} replicate(s)"

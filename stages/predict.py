@@ -64,9 +64,8 @@ def main() -> None:
     seconds = time.perf_counter() - began
 
     path = workspace.PREDICTIONS / name / run
-    path.parent.mkdir(parents=True, exist_ok=True)
     rows = [prediction_table(split, fold, seed, tables[split], probabilities[split], labels) for split in tables]
-    pd.concat(rows).to_csv(f"{path}.csv", index=False)
+    workspace.write_csv(path.with_suffix(".csv"), pd.concat(rows))
     about["valid_answer_rate"] = valid_answer_rate(answers, labels)
     workspace.write_json(path.with_suffix(".json"), about)
 

@@ -22,10 +22,10 @@ def main() -> None:
     results = read_results(params)
     check_agreement(results)
     html, markdown = render(results)
-    workspace.REPORT.mkdir(exist_ok=True)
-    (workspace.REPORT / "report.md").write_text(markdown, encoding="utf-8")
     page = workspace.REPORT / "index.html"
-    page.write_text(html, encoding="utf-8")
+    for path, text in ((workspace.REPORT / "report.md", markdown), (page, html)):
+        with workspace.written(path) as partial:
+            partial.write_text(text, encoding="utf-8")
     print(page)
 
 

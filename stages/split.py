@@ -25,7 +25,8 @@ def main() -> None:
         folds = split_official(table, test_ids, split.seed)
     for fold, parts in enumerate(folds):
         for name, part in parts.items():
-            write_table(part, workspace.fold_table(fold, name))
+            with workspace.written(workspace.fold_table(fold, name)) as partial:
+                write_table(part, partial)
     counts = (
         f"{name} {len(part)} ({', '.join(f'{label} {sum(part.label == label)}' for label in table.label.unique())})"
         for name, part in folds[0].items()

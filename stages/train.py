@@ -59,7 +59,8 @@ def main() -> None:
         title=f"{name}, fold {fold}, seed {seed}",
     )
     if main_process:
-        save_adapter(model, workspace.ADAPTERS / name / run, params.model.name, params.model.revision)
+        with workspace.written(workspace.ADAPTERS / name / run) as partial:
+            save_adapter(model, partial, params.model.name, params.model.revision)
         runtime = {
             "seconds": time.perf_counter() - began,
             "examples": len(examples["train"]),

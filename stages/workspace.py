@@ -1,15 +1,23 @@
-"""Where files lie in the repository, and how a stage starts and ends. Every stage runs in the repository's root."""
+"""Where files lie in the repository, and how a stage starts, reads and writes. It runs in the repository's root."""
+
+from __future__ import annotations
 
 import ctypes
 import json
 import logging
 import os
+import shutil
 import signal
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from peftqa.errors import UserError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 PR_SET_PDEATHSIG = 1  # prctl's option (<linux/prctl.h>): the signal to receive when the parent ends
 
@@ -42,15 +50,12 @@ def run_path(fold: int, seed: int) -> Path:
 
 
 def run(main: Callable[[], None]) -> None:
-    """Run a stage. A UserError becomes one sentence on standard error and exit status 1, without a traceback."""
+    """Run a stage, which ends as stages/__init__.py says."""
     logging.basicConfig(format="%(message)s", stream=sys.stdout)
     logging.getLogger("peftqa").setLevel(logging.INFO)
     if "DVC_STAGE" in os.environ:
         end_with_parent()
-    try:
-        main()
-    except UserError as error:
-        sys.exit(f"error: {error}")
+    main()
 
 
 def end_with_parent() -> None:
@@ -87,17 +92,48 @@ def check_inside(setting: str, path: str) -> None:
 
 
 def read_json(path: Path) -> dict:
-    """The JSON object in a file. Raises UserError where there is no such file."""
+    """The JSON object in a file. Raises UserError where there is none."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return dict(json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
         raise UserError(f"{path} is missing; run `dvc repro`.") from None
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{path} is damaged ({error}); delete it and run `dvc repro`.") from None
+
+
+@contextmanager
+def written(path: Path) -> Iterator[Path]:
+    """A path to write a file or a folder to. It becomes `path` when it is whole, so that no half stands there ever."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        yield partial
+        if path.is_dir():
+            shutil.rmtree(path)
+        partial.replace(path)
+    except Exception as error:
+        # A write that fails does not say where: the system knows the file by a number.
+        if not getattr(error, "filename", None):
+            error.filename = str(path)
+        raise
+    finally:
+        if partial.is_dir():
+            shutil.rmtree(partial)
+        else:
+            partial.unlink(missing_ok=True)
 
 
 def write_json(path: Path, data: object) -> None:
     """Write `data` as indented JSON, floats as they are, creating the folder where it is missing."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+    text = json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    with written(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+def write_csv(path: Path, table: pd.DataFrame) -> None:
+    """Write a table without its index, creating the folder where it is missing."""
+    with written(path) as partial:
+        table.to_csv(partial, index=False)
 
 
 def remove_stale(folder: Path, expected: Iterable[Path]) -> None:
