@@ -98,7 +98,7 @@ def read_json(path: Path) -> dict:
     except FileNotFoundError:
         raise UserError(f"{path} is missing; run `dvc repro`.") from None
     except (TypeError, ValueError) as error:
-        raise UserError(f"{path} is damaged ({error}); delete it and run `dvc repro`.") from None
+        raise UserError(f"{path} is damaged ({error}); delete it and run `dvc repro` to have it made anew.") from None
 
 
 @contextmanager

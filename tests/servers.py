@@ -123,7 +123,8 @@ class Hub(Server):
         elif commit not in self.models[name]:
             handler.send(404, headers={"X-Error-Code": "RevisionNotFound"})
         elif what == "revision":
-            handler.send(200, json.dumps({"id": name, "sha": commit}).encode())
+            listed = [{"rfilename": file, "size": len(body)} for file, body in self.models[name][commit].items()]
+            handler.send(200, json.dumps({"id": name, "sha": commit, "siblings": listed}).encode())
         elif what == "tree":
             files = self.models[name][commit].items()
             handler.send(200, json.dumps([entry(file, body) for file, body in files]).encode())

@@ -1,17 +1,20 @@
 """Files known by their sha256, fetched from a web address or a local path. Imports no torch."""
 
+import contextlib
 import io
+import os
 import re
 import shutil
 import signal
 import sys
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pooch
 
 from peftqa.errors import UserError
 
-MAX_MB = 100  # the records are 3 MB
+MAX_MB = 100  # of one file; the records are 3 MB
 MAX_SECONDS = 600  # for one file, all tries together
 TIMEOUT = (10, 30)  # seconds to connect, and between two pieces of the answer
 RETRIES = 2  # after 1 s and 2 s
@@ -24,9 +27,19 @@ class _CappedFile(io.FileIO):
     """
 
     def write(self, data: bytes) -> int:
-        if self.tell() + len(data) > MAX_MB * 10**6:
-            raise RuntimeError(f"it is larger than {MAX_MB} MB")
-        return super().write(data)
+        check_length(self.tell() + len(data))
+        try:
+            done = super().write(data)
+        except OSError as error:
+            error.filename = self.name  # so that a full disk is told from an address that fails
+            raise
+        return done + (self.write(data[done:]) if done < len(data) else 0)  # a disk that fills up takes a part at first
+
+
+def check_length(length: int) -> None:
+    """Raises RuntimeError for what is too long to be a file of records."""
+    if length > MAX_MB * 10**6:
+        raise RuntimeError(f"it is larger than {MAX_MB} MB")
 
 
 def is_url(address: str) -> bool:
@@ -45,10 +58,42 @@ def shown_address(address: str) -> str:
     return re.sub("[?#].*", "", re.sub("://.*@", "://***@", address)) if is_url(address) else address
 
 
-def one_line(error: Exception) -> str:
-    """A library's own message in one line, its addresses without what may be secret."""
+def check_address(address: str) -> None:
+    """Raises ValueError for what no program could ask for a file."""
+    parts = urlsplit(address)
+    if parts.scheme not in ("http", "https"):
+        raise ValueError("it does not begin with http:// or https://")
+    if not parts.hostname:
+        raise ValueError("it names no host")
+    _ = parts.port  # refuses what is none
+
+
+def why(error: Exception, address: str) -> str:
+    """Why an address could not be used, in one line, and through which proxy of the environment it was asked."""
+    from requests.utils import get_environ_proxies, select_proxy
+
+    proxy = None
+    with contextlib.suppress(ValueError):  # no address at all
+        proxy = select_proxy(address, get_environ_proxies(address)) if is_url(address) else None
+    if not proxy:
+        return one_line(error)
+    shown = shown_address(proxy if is_url(proxy) else f"http://{proxy}")
+    return (
+        f"{one_line(error)}, through the proxy {shown}: see that HTTP_PROXY, HTTPS_PROXY or ALL_PROXY is right, or "
+        "name the host in NO_PROXY"
+    )
+
+
+def one_line(error: BaseException) -> str:
+    """Why something failed, in one line: the system's own words where libraries have wrapped them; no secrets."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, TimeoutError) or (isinstance(cause, OSError) and cause.strerror and not cause.filename):
+            return cause.strerror or "no answer in time"
+        cause = cause.__cause__ or cause.__context__
     message = re.sub("://.*@", "://***@", " ".join(str(error).split()))
-    return re.sub(r"\?\S+", "", message)[:400] or type(error).__name__
+    # Some libraries say nothing but by the name of the error, such as ReadTimeout.
+    return re.sub(r"\?\S+", "", message)[:400] or re.sub("(?<=[a-z])(?=[A-Z])", " ", type(error).__name__).lower()
 
 
 def fetch(folder: Path, urls: dict[str, str], registry: dict[str, str], remedy: str) -> None:
@@ -61,6 +106,7 @@ def fetch(folder: Path, urls: dict[str, str], registry: dict[str, str], remedy: 
     for name in urls:
         (folder / name).unlink(missing_ok=True)
     pooch.get_logger().setLevel("WARNING")  # its lines would show the whole address
+    partial.mkdir(parents=True)
     files = pooch.create(partial, base_url="", registry=registry, urls=urls, retry_if_failed=RETRIES)
     # An alarm, because one byte a second outlives every timeout of a connection.
     signal.signal(signal.SIGALRM, _too_slow)
@@ -68,9 +114,13 @@ def fetch(folder: Path, urls: dict[str, str], registry: dict[str, str], remedy: 
         for name, url in urls.items():
             signal.alarm(MAX_SECONDS)
             try:
+                if is_url(url):
+                    check_address(url)
                 files.fetch(name, downloader=_download)
             except (RuntimeError, OSError, ValueError) as error:  # those of requests and pooch among them
-                raise UserError(f"{shown_address(url)} could not be used ({one_line(error)}); {remedy}") from None
+                if Path(getattr(error, "filename", None) or "").is_relative_to(partial.absolute()):
+                    raise  # the disk, not the address
+                raise UserError(f"{shown_address(url)} could not be used ({why(error, url)}); {remedy}") from None
         for name in urls:
             (partial / name).replace(folder / name)
     finally:
@@ -86,7 +136,10 @@ def _download(url: str, output_file: str, _: object) -> None:
     """What pooch calls for each file, into a temporary file beside the target."""
     with _CappedFile(output_file, "w") as target:
         if is_url(url):
-            pooch.HTTPDownloader(sys.stderr.isatty(), chunk_size=2**16, timeout=TIMEOUT)(url, target, None)
+            hooks = {"response": lambda answer, **_: check_length(int(answer.headers.get("Content-Length", 0)))}
+            bar = sys.stderr.isatty()
+            pooch.HTTPDownloader(bar, chunk_size=2**16, timeout=TIMEOUT, hooks=hooks)(url, target, None)
         else:
             with Path(url).open("rb") as source:
+                check_length(os.fstat(source.fileno()).st_size)
                 shutil.copyfileobj(source, target)

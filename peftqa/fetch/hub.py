@@ -1,20 +1,28 @@
 """A model's configuration, tokenizer and safetensors, from the Hugging Face Hub or a local folder. Imports no torch."""
 
+import contextlib
+import errno
 import json
+import os
 import re
+import resource
 import shutil
+import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pooch
 
 from peftqa.errors import UserError
 from peftqa.fetch.digest import MODEL_FILES, folder_digest, matching_files
-from peftqa.fetch.files import one_line, shown_address
+from peftqa.fetch.files import check_address, one_line, shown_address, why
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 NEEDED = ((WEIGHTS, INDEX), ("config.json",), ("tokenizer.json", "spiece.model"))  # one file of each
 TIMEOUT = 10  # seconds for the Hub's first answer
+MAX_GB = 100  # of all files; the largest FLAN-T5 has 45
+MAX_HOURS = 12
 
 
 def fetch_model(name: str, revision: str | None, target: Path) -> str | None:
@@ -40,6 +48,10 @@ def fetch_model(name: str, revision: str | None, target: Path) -> str | None:
             )
         partial.rename(target)
     except OSError as error:
+        where = Path(error.filename2 or error.filename or target)
+        if on_hub or where.is_relative_to(target.parent):  # this machine's disk, not the model
+            error.filename = str(where)
+            raise
         raise UserError(
             f"model.name: {name} could not be copied to {target} ({one_line(error)}); for a model of the Hub set "
             "model.revision to its commit (40 hexadecimal digits), for a local folder check the path"
@@ -84,26 +96,74 @@ def _check_model(files: dict[str, Path], name: str) -> None:
 
 def _snapshot(name: str, commit: str) -> Path:
     """The Hub's cache folder of one commit, with all of its MODEL_FILES."""
+    if address := os.environ.get("HF_ENDPOINT"):
+        try:
+            check_address(address)  # the libraries below fail at their import
+        except ValueError as error:
+            raise UserError(
+                f"HF_ENDPOINT: {shown_address(address)} is no address of a Hub ({error}); unset it, or name a mirror"
+            ) from None
     import httpx2
     from huggingface_hub import HfApi, constants, snapshot_download, utils
 
     utils.logging.set_verbosity_error()
     if not sys.stderr.isatty():
         utils.disable_progress_bars()
-    refusal = None
+    refusal, sizes = None, []
     try:
         try:  # One request, which fails at once where snapshot_download would try again for 23 s.
-            HfApi().model_info(name, revision=commit, timeout=TIMEOUT)
+            listed = HfApi().model_info(name, revision=commit, timeout=TIMEOUT, files_metadata=True).siblings or []
+            wanted = utils.filter_repo_objects(listed, allow_patterns=[*MODEL_FILES], key=lambda file: file.rfilename)
+            sizes = [file.size or 0 for file in wanted]
         except (httpx2.HTTPError, OSError) as error:
             refusal = error  # A commit never changes, so the cache may stand in for the Hub.
-        offline = refusal is not None
-        return Path(snapshot_download(name, revision=commit, allow_patterns=[*MODEL_FILES], local_files_only=offline))
-    # Not the Hub's own alone: hf_xet raises RuntimeError, a full disk OSError, an answer that is no JSON ValueError.
-    except (httpx2.HTTPError, httpx2.InvalidURL, OSError, RuntimeError, ValueError) as error:
+        with _bounds(name, sizes):
+            patterns, offline = [*MODEL_FILES], refusal is not None
+            return Path(snapshot_download(name, revision=commit, allow_patterns=patterns, local_files_only=offline))
+    # Not the Hub's own alone: hf_xet raises RuntimeError, an answer that is no JSON ValueError, SOCKS ImportError.
+    except (httpx2.HTTPError, httpx2.InvalidURL, OSError, RuntimeError, ValueError, ImportError) as error:
+        for local in (refusal, error):
+            if isinstance(local, OSError) and local.errno:  # this machine's; the libraries' own have no number
+                local.filename = local.filename or constants.HF_HUB_CACHE
+                raise local from None
         raise UserError(
             f"model.name: {name} at {commit} is neither in the cache {constants.HF_HUB_CACHE} nor to be had from the "
-            f"Hub at {shown_address(constants.ENDPOINT)} ({one_line(refusal or error)}); check model.name and "
-            "model.revision, which change together (README.md lists FLAN-T5's; a local folder takes `sha256:` and a "
-            "digest), or set HF_TOKEN for a gated model, HF_ENDPOINT to a mirror, HF_HOME to a filled cache with "
-            "HF_HUB_OFFLINE=1"
+            f"Hub at {shown_address(constants.ENDPOINT)} ({why(refusal or error, constants.ENDPOINT)}); check "
+            "model.name and model.revision, which change together (README.md lists FLAN-T5's; a local folder takes "
+            "`sha256:` and a digest), or set HF_TOKEN for a gated model, HF_ENDPOINT to a mirror, HF_HOME to a filled "
+            "cache with HF_HUB_OFFLINE=1"
         ) from None
+
+
+@contextlib.contextmanager
+def _bounds(name: str, sizes: list[int]) -> Iterator[None]:
+    """Bounds for a download from the Hub: in all, in time, and for each file the largest size that the Hub lists.
+
+    Where time is up, and on Ctrl-C, the process ends at once: an exception would wait for threads that read what may
+    have no end. What has come so far stays in the Hub's cache, and the next run goes on from there.
+    """
+    if sum(sizes) > MAX_GB * 10**9:
+        raise UserError(f"model.name: {name} has {sum(sizes) / 1e9:.0f} GB, more than the {MAX_GB} that are fetched")
+
+    def leave(number: int, _: object) -> None:
+        reason = f"took longer than {MAX_HOURS} hours" if number == signal.SIGALRM else "was interrupted"
+        os.write(2, f"error: fetching {name} {reason}; the same command goes on where this one stopped.\n".encode())
+        os._exit(1)
+
+    handlers = {number: signal.signal(number, leave) for number in (signal.SIGALRM, signal.SIGINT)}
+    unbounded = resource.getrlimit(resource.RLIMIT_FSIZE)
+    signal.alarm(MAX_HOURS * 3600)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (max(sizes, default=unbounded[0]), unbounded[1]))
+    try:
+        yield
+    except OSError as error:
+        if error.errno == errno.EFBIG:
+            raise UserError(
+                f"model.name: the Hub sends more of {name} than it lists; try again, or elsewhere"
+            ) from None
+        raise
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, unbounded)
+        signal.alarm(0)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
