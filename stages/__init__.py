@@ -7,6 +7,7 @@ How a stage ends changes no result, so nothing in dvc.yaml depends on this file.
 import errno
 import os
 import re
+import shutil
 import sys
 from pathlib import Path
 from types import TracebackType
@@ -14,6 +15,7 @@ from types import TracebackType
 from peftqa.errors import UserError
 
 INTERRUPTED = "interrupted; the same command goes on where this one stopped."
+FULL = 2**16  # bytes: no program goes on with less
 REMEDIES = {
     errno.ENOSPC: "free some space there",
     errno.EDQUOT: "free some space there",
@@ -46,6 +48,8 @@ def explain(error: BaseException) -> str | None:
     # Libraries written in Rust (safetensors, tokenizers) give the system's error as a number in their text.
     number = re.search(r"\(os error (\d+)\)", str(error))
     code = error.errno if isinstance(error, OSError) else int(number[1]) if number else None
+    if code is None and shutil.disk_usage(".").free < FULL:
+        code = errno.ENOSPC  # of which torch says no more than "iostream error"
     if code is None:
         return " ".join(str(error).split()) if isinstance(error, OSError) else None
     where = getattr(error, "filename", None) or f"a file below {Path.cwd()}"

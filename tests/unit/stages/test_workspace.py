@@ -1,16 +1,19 @@
 """How a stage knows what to run, what it deletes, and how it ends."""
 
+import errno
+import os
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from peftqa.errors import UserError
 from stages import workspace as stage_workspace
-from stages.workspace import check_inside, read_json, remove_stale, run_path, stage_key, write_json
+from stages.workspace import check_inside, read_json, remove_stale, run_path, stage_key, write_csv, write_json, written
 from tests.conftest import ROOT
 
 
@@ -127,6 +130,34 @@ def test_json_keeps_floats_and_text_and_refuses_what_is_no_number(tmp_path):
         write_json(tmp_path / "nan.json", {"x": float("nan")})
     with pytest.raises(UserError, match=r"none\.json is missing; run `dvc repro`"):
         read_json(tmp_path / "none.json")
+
+
+@pytest.mark.parametrize("content", ["", '{"accuracy": 0.', "<<<<<<< HEAD\n{}\n", "3", '["x"]', "\udcff"])
+def test_json_that_is_no_object_is_said_to_be_damaged(tmp_path, content):
+    (tmp_path / "metrics.json").write_bytes(content.encode(errors="surrogateescape"))
+    with pytest.raises(UserError, match=r"metrics\.json is damaged .*; delete it and run `dvc repro`"):
+        read_json(tmp_path / "metrics.json")
+
+
+def test_a_file_stands_under_its_name_when_it_is_whole_and_not_before(tmp_path):
+    path = tmp_path / "new" / "table.csv"
+    write_csv(path, pd.DataFrame({"x": [1]}))
+    before = path.read_bytes()
+    with pytest.raises(OSError) as caught, written(path) as partial:
+        partial.write_text("half")
+        assert path.read_bytes() == before
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert caught.value.filename == str(path)  # which the system does not say of a write
+    assert path.read_bytes() == before and list(path.parent.iterdir()) == [path]
+
+
+def test_a_folder_replaces_an_older_one_and_what_was_in_it(tmp_path):
+    folder = tmp_path / "seed-42"
+    for name in ("old", "new"):
+        with written(folder) as partial:
+            partial.mkdir()
+            (partial / name).touch()
+    assert [path.name for path in folder.iterdir()] == ["new"] and list(tmp_path.iterdir()) == [folder]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel's request is Linux's")
