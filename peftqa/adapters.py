@@ -6,11 +6,15 @@ that params.yaml can be checked, and the report written, without them.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from peftqa.checkpoint import differences, one_line, tensor_shapes
+from peftqa.errors import UserError
 
 if TYPE_CHECKING:
     from peft import PeftConfig, PeftModel
@@ -185,6 +189,11 @@ def check_init_text(adapter: PromptTuning | KVPrefix) -> PromptTuning | KVPrefix
 # ---------------------------------------------------------------------------------------------------------------------
 # On a model, and in a folder
 
+WEIGHTS = "adapter_model.safetensors"
+ANEW = "run `dvc repro` to train it anew."
+# A soft prompt names the tokenizer that its text went through; a reparametrized prefix is saved as what it computes.
+CHANGED_WHEN_SAVED = {"inference_mode", "reparametrization", "tokenizer_name_or_path"}
+
 
 def add_adapter(backbone: PreTrainedModel, adapter: Adapter, tokenizer: PreTrainedTokenizerBase) -> PeftModel:
     """A new adapter on a frozen backbone, ready to train; its weights are float32 under a bfloat16 backbone.
@@ -217,21 +226,48 @@ def save_adapter(model: PeftModel, folder: Path, model_name: str, revision: str 
     (folder / "README.md").unlink(missing_ok=True)
 
 
-def load_adapter(backbone: PreTrainedModel, folder: Path) -> PeftModel:
-    """A saved adapter on its backbone, in evaluation mode."""
-    from peft import PeftModel
+def load_adapter(backbone: PreTrainedModel, folder: Path, expected: PeftConfig | None = None) -> PeftModel:
+    """A saved adapter on its backbone, in evaluation mode.
+
+    expected: the configuration that it was trained with, where that is known. Raises UserError where the folder is of
+    another one, and where its tensors are not those of its own configuration: PEFT would leave out what does not fit
+    and keep random numbers where something is missing.
+    """
+    from peft import PeftConfig, PeftModel, get_peft_model_state_dict
 
     import peftqa.kv_prefix  # noqa: F401  registers KV_PREFIX with PEFT
 
-    return PeftModel.from_pretrained(backbone, folder).eval()
+    try:
+        found = tensor_shapes(folder / WEIGHTS)
+        config = PeftConfig.from_pretrained(folder)
+        if expected is not None:
+            check_config(config, expected)
+        model = PeftModel.from_pretrained(backbone, folder, config=config).eval()
+    except UserError as error:
+        raise UserError(f"{folder}: {error}") from None
+    except Exception as error:  # of a folder that is not its own, PEFT raises whatever it stumbles over
+        raise UserError(f"{folder}: this is no adapter of this model ({one_line(error)}); {ANEW}") from None
+    tensors = get_peft_model_state_dict(model)
+    if problems := differences({name: tuple(tensor.shape) for name, tensor in tensors.items()}, found):
+        raise UserError(f"{folder}: {WEIGHTS} does not fit adapter_config.json ({problems}); {ANEW}")
+    if broken := [name for name, tensor in tensors.items() if not tensor.isfinite().all()]:
+        raise UserError(f"{folder}: {broken[0]} in {WEIGHTS} holds NaN or infinite numbers; {ANEW}")
+    return model
+
+
+def check_config(config: PeftConfig, expected: PeftConfig) -> None:
+    """Raise UserError where a saved configuration is of another method, or differs from a value that is expected."""
+    if type(config) is not type(expected):
+        raise UserError(f"the adapter is a {config.peft_type}, but params.yaml asks for a {expected.peft_type}; {ANEW}")
+    for field in dataclasses.fields(expected):
+        saved, wanted = getattr(config, field.name), getattr(expected, field.name)
+        if wanted is not None and saved != wanted and field.name not in CHANGED_WHEN_SAVED:
+            raise UserError(f"{field.name} is {saved}, but params.yaml makes it {wanted}; {ANEW}")
 
 
 def adapter_size(folder: Path, backbone: PreTrainedModel) -> dict[str, int | float]:
     """`trainable_params`, `trainable_percent` (of backbone and adapter together), `adapter_bytes`, as saved."""
-    from safetensors import safe_open
-
-    file = folder / "adapter_model.safetensors"
-    with safe_open(file, framework="numpy") as tensors:
-        count = sum(math.prod(tensors.get_slice(name).get_shape()) for name in tensors.keys())  # noqa: SIM118
+    count = sum(map(math.prod, tensor_shapes(folder / WEIGHTS).values()))
     total = count + backbone.num_parameters()
-    return {"trainable_params": count, "trainable_percent": 100 * count / total, "adapter_bytes": file.stat().st_size}
+    size = (folder / WEIGHTS).stat().st_size
+    return {"trainable_params": count, "trainable_percent": 100 * count / total, "adapter_bytes": size}

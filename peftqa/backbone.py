@@ -12,6 +12,7 @@ import torch
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
+from peftqa.checkpoint import check_checkpoint, one_line
 from peftqa.errors import UserError
 
 if TYPE_CHECKING:
@@ -45,7 +46,9 @@ def load_backbone(folder: Path, settings: Model) -> PreTrainedModel:
     Safetensors only, no remote code. If a checkpoint has its own lm_head, transformers loads it even where config.json
     says that it is tied to the embeddings. Dropout is `settings.dropout` in every layer. On a CPU, PyTorch computes
     with `settings.threads` threads from here on, whatever the machine has.
+    Raises UserError where tensors are missing, too many, of the wrong shape, or hold NaN or infinite numbers.
     """
+    check_checkpoint(folder, str(folder))
     quiet_libraries()
     torch.set_num_threads(settings.threads)
     device, dtype = choose_device(), choose_dtype(settings.dtype)
@@ -68,6 +71,12 @@ def load_backbone(folder: Path, settings: Model) -> PreTrainedModel:
     )
     for config in (model.config, model.get_decoder().config):  # the decoder reads its own copy
         config.use_cache = False
+    for name, weight in model.named_parameters():
+        if not weight.isfinite().all():
+            raise UserError(
+                f"{folder}: {name} holds NaN or infinite numbers, so the backbone's weights are damaged; fetch the "
+                "model anew, or choose another (model.name)."
+            )
     float32_logits(model)
     model.requires_grad_(False)
     model.eval()
@@ -105,8 +114,14 @@ def quiet_libraries() -> None:
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """The tokenizer in `folder`; no remote code."""
-    return AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    """The tokenizer in `folder`; no remote code. Raises UserError where it is broken or cannot end a prompt."""
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    except Exception as error:  # of a file that is not its own, transformers raises whatever it stumbles over
+        raise UserError(f"{folder}: the tokenizer cannot be read ({one_line(error)}); fetch the model anew.") from None
+    if tokenizer.eos_token_id is None:
+        raise UserError(f"{folder}: the tokenizer has no end-of-sequence token, with which every prompt ends.")
+    return tokenizer
 
 
 def peak_memory_mb() -> float:

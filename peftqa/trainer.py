@@ -10,13 +10,15 @@ import json
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from zipfile import BadZipFile, ZipFile
 
 import torch
 from safetensors.torch import load_file, save_file
 from tqdm import tqdm
 from transformers import Trainer, TrainerCallback
-from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME, TRAINER_STATE_NAME
 
+from peftqa.checkpoint import one_line, tensor_shapes
 from peftqa.errors import UserError
 
 WEIGHTS = "trainable.safetensors"
@@ -108,19 +110,37 @@ def epoch_records(log_history: Sequence[dict]) -> list[dict]:
     ]
 
 
-def last_complete_checkpoint(folder: Path) -> str | None:
-    """The newest checkpoint in `folder` that was written to its end, or None.
-
-    Trainer writes its state last, so a checkpoint whose state is missing or cut short is one that was being written
-    when the process was killed.
-    """
-
-    def complete(checkpoint: Path) -> bool:
+def last_complete_checkpoint(folder: Path, report: Callable[[str], None] = lambda line: None) -> str | None:
+    """The newest checkpoint in `folder` that training can go on from, or None; newer ones are named to `report`."""
+    found = [path for path in folder.glob("checkpoint-*") if path.name.split("-")[1].isdigit()]
+    damaged, usable = [], None
+    for checkpoint in sorted(found, key=lambda path: int(path.name.split("-")[1]), reverse=True):
         try:
-            json.loads((checkpoint / TRAINER_STATE_NAME).read_text())
-        except (OSError, ValueError):
-            return False
-        return True
+            check_whole(checkpoint)
+            usable = checkpoint
+            break
+        except (KeyError, OSError, TypeError, UserError, ValueError, BadZipFile) as error:
+            damaged.append(f"{checkpoint.name} is incomplete or damaged ({one_line(error)})")
+    if damaged:
+        report(f"{', '.join(damaged)}; going on from {usable.name if usable else 'the beginning'}")
+    return str(usable) if usable else None
 
-    found = [checkpoint for checkpoint in folder.glob("checkpoint-*") if complete(checkpoint)]
-    return str(max(found, key=lambda checkpoint: int(checkpoint.name.split("-")[1]))) if found else None
+
+def check_whole(checkpoint: Path) -> None:
+    """Raise an error where one of the files that Trainer goes on from is missing or cannot be read to its end.
+
+    Trainer writes its state last, so a checkpoint without one was being written when the process was killed; a full
+    disk, or a machine that lost power, leaves others. What is missing, Trainer would do without, in silence.
+    """
+    state = json.loads((checkpoint / TRAINER_STATE_NAME).read_text())
+    best = checkpoint.with_name(Path(state["best_model_checkpoint"]).name)  # its weights are those kept in the end
+    for folder in (checkpoint, best):
+        tensor_shapes(folder / WEIGHTS)
+    for pattern in (OPTIMIZER_NAME, SCHEDULER_NAME, "rng_state*.pth"):
+        files = list(checkpoint.glob(pattern))
+        if not files:
+            raise FileNotFoundError(f"{pattern} is missing")
+        for file in files:  # torch's format is a zip archive
+            with ZipFile(file) as archive:
+                if archive.testzip():
+                    raise BadZipFile(f"{file.name} is damaged")

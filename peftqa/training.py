@@ -94,7 +94,12 @@ def train_adapter(
         ],
     )
     trainer.remove_callback(PrinterCallback)  # with disable_tqdm it prints every entry of the log
-    trainer.train(resume_from_checkpoint=last_complete_checkpoint(checkpoints))
+
+    def report(line: str) -> None:
+        if trainer.is_world_process_zero():
+            print(f"{title}: {line}", flush=True)
+
+    trainer.train(resume_from_checkpoint=last_complete_checkpoint(checkpoints, report))
     return epoch_records(trainer.state.log_history)
 
 

@@ -42,7 +42,8 @@ def main() -> None:
     model, about = load_backbone(workspace.BASE_MODEL, params.model), {}
     if name in params.adapters:
         about = adapter_size(workspace.ADAPTERS / name / run, model)
-        model = load_adapter(model, workspace.ADAPTERS / name / run)
+        expected = params.adapters[name].peft_config(model, tokenizer)
+        model = load_adapter(model, workspace.ADAPTERS / name / run, expected)
 
     title, probabilities = (
         f"{name}, fold {fold}, seed {seed}" if name in params.adapters else f"{name}, fold {fold}",

@@ -14,12 +14,12 @@ from pathlib import Path
 
 import pooch
 
+from peftqa.checkpoint import INDEX, WEIGHTS, check_checkpoint
 from peftqa.errors import UserError
 from peftqa.fetch.digest import MODEL_FILES, folder_digest, matching_files
 from peftqa.fetch.files import check_address, one_line, shown_address, why
 
-WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
-NEEDED = ((WEIGHTS, INDEX), ("config.json",), ("tokenizer.json", "spiece.model"))  # one file of each
+NEEDED = ((WEIGHTS, INDEX), ("config.json",), ("tokenizer.json",))  # one file of each
 TIMEOUT = 10  # seconds for the Hub's first answer
 MAX_GB = 100  # of all files; the largest FLAN-T5 has 45
 MAX_HOURS = 12
@@ -46,6 +46,7 @@ def fetch_model(name: str, revision: str | None, target: Path) -> str | None:
                 f"model.name: the files in {name} have the digest {digest}, not model.revision's {revision}; restore "
                 "the files, or set model.revision to the digest found"
             )
+        check_checkpoint(partial, f"model.name: {name}")
         partial.rename(target)
     except OSError as error:
         where = Path(error.filename2 or error.filename or target)
@@ -86,7 +87,7 @@ def _check_model(files: dict[str, Path], name: str) -> None:
         objects = {file: dict(json.loads(path.read_bytes())) for file, path in files.items() if path.suffix == ".json"}
         shards = set() if WEIGHTS in files else set(objects[INDEX]["weight_map"].values()) or {WEIGHTS}
         missing = ", ".join(sorted(shards - set(files))[:3])
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
         raise UserError(f"model.name: {name} has a broken JSON file ({one_line(error)})") from None
     if missing:
         raise UserError(f"model.name: {name} lacks weight files that {INDEX} names: {missing}")

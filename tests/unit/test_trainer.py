@@ -1,6 +1,13 @@
 """What is read out of Trainer's log and its checkpoints."""
 
-from peftqa.trainer import epoch_records, last_complete_checkpoint
+import json
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from peftqa.trainer import WEIGHTS, epoch_records, last_complete_checkpoint
 
 
 def test_epoch_records_join_training_and_validation():
@@ -22,12 +29,66 @@ def test_epoch_records_join_training_and_validation():
     ]
 
 
-def test_the_newest_checkpoint_whose_state_is_whole_is_taken(tmp_path):
-    assert last_complete_checkpoint(tmp_path / "none") is None
-    states = {6: '{"epoch": 1}', 12: '{"epoch": 2}', 100: '{"epoch": ', 24: ""}
-    for step, state in states.items():
-        (tmp_path / f"checkpoint-{step}").mkdir()
-        (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text(state)
-    (tmp_path / "checkpoint-200").mkdir()
-    (tmp_path / "encoded-train").write_bytes(b"")
-    assert last_complete_checkpoint(tmp_path) == str(tmp_path / "checkpoint-12")
+def save_checkpoint(folder, step, best):
+    """The files that Trainer goes on from."""
+    checkpoint = folder / f"checkpoint-{step}"
+    checkpoint.mkdir(parents=True)
+    save_file({"prompt": torch.ones(2, 3)}, checkpoint / WEIGHTS)
+    for name in ("optimizer.pt", "scheduler.pt", "rng_state.pth"):
+        torch.save({"step": torch.arange(100)}, checkpoint / name)
+    state = {"epoch": step / 6, "best_model_checkpoint": str(folder / f"checkpoint-{best}")}
+    (checkpoint / "trainer_state.json").write_text(json.dumps(state))
+    return checkpoint
+
+
+@pytest.fixture
+def checkpoints(tmp_path):
+    """The best checkpoint, of step 6, and the last, of step 12."""
+    save_checkpoint(tmp_path, 6, best=6)
+    return save_checkpoint(tmp_path, 12, best=6).parent
+
+
+def cut(path, keep=0.5):
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * keep)])
+
+
+def test_the_last_of_whole_checkpoints_is_taken_and_nothing_is_said(checkpoints):
+    (checkpoints / "encoded-train").write_bytes(b"")
+    said = []
+    assert last_complete_checkpoint(checkpoints, said.append) == str(checkpoints / "checkpoint-12")
+    assert last_complete_checkpoint(checkpoints / "none", said.append) is None
+    assert said == []
+
+
+@pytest.mark.parametrize("name", [WEIGHTS, "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json"])
+@pytest.mark.parametrize("how", ["missing", "cut", "empty", "overwritten"])
+def test_a_checkpoint_that_does_not_open_is_passed_over_for_the_one_before_in_one_line(checkpoints, name, how):
+    file, said = checkpoints / "checkpoint-12" / name, []
+    if how == "missing":
+        file.unlink()
+    elif how == "overwritten":
+        file.write_bytes(bytes(file.stat().st_size))
+    else:
+        cut(file, 0 if how == "empty" else 0.5)
+    assert last_complete_checkpoint(checkpoints, said.append) == str(checkpoints / "checkpoint-6")
+    (line,) = said
+    assert line.startswith("checkpoint-12 is incomplete or damaged (")
+    assert line.endswith("); going on from checkpoint-6") and "\n" not in line
+
+
+def test_without_the_weights_of_the_best_epoch_training_begins_again(checkpoints):
+    cut(checkpoints / "checkpoint-6" / WEIGHTS)
+    said = []
+    assert last_complete_checkpoint(checkpoints, said.append) is None
+    (line,) = said
+    assert "checkpoint-12 is" in line and "checkpoint-6 is" in line and line.endswith("going on from the beginning")
+    shutil.rmtree(checkpoints / "checkpoint-6")
+    assert last_complete_checkpoint(checkpoints) is None
+
+
+def test_what_was_being_written_when_the_process_died_is_no_checkpoint(checkpoints):
+    (checkpoints / "checkpoint-100").mkdir()
+    (checkpoints / "checkpoint-100" / "trainer_state.json").write_text('{"epoch": ')
+    (checkpoints / "checkpoint-24").mkdir()
+    assert last_complete_checkpoint(checkpoints) == str(checkpoints / "checkpoint-12")
