@@ -5,8 +5,9 @@ import numpy as np
 from peftqa import metrics
 from peftqa.curves import curves
 from peftqa.errors import UserError
-from peftqa.params import read_params
-from peftqa.predictions import leaderboard, read_predictions, replicates
+from peftqa.params import BASELINES, read_params
+from peftqa.predictions import check_questions, leaderboard, read_predictions, replicates
+from peftqa.records import read_table
 from stages import workspace
 
 SHOWN = ("n", "accuracy", "accuracy_sd", "macro_f1", "log_loss", "val_log_loss", "trainable_params")
@@ -23,6 +24,11 @@ def main() -> None:
     workspace.remove_stale(workspace.PREDICTIONS / name, [*tables, *about])
 
     table = read_predictions(tables, params.data.labels)
+    splits = [(fold, split) for fold in params.split.folds for split in ("val", "test")]
+    try:
+        check_questions(table, params.runs(name), {key: read_table(workspace.fold_table(*key)) for key in splits})
+    except UserError as error:
+        raise UserError(f"{workspace.PREDICTIONS / name}: {error}") from None
     test = replicates(table, "test", same_questions=params.split.protocol == "official")
     val = replicates(table, "val", same_questions=False)
     labels, bins = params.data.labels, params.evaluate.calibration_bins
@@ -34,7 +40,8 @@ def main() -> None:
     mean |= {f"val_{key}": value for key, value in metrics.mean_over_replicates(on_val).items() if key != "n"}
     if len(on_test) > 1 and name in params.adapters:
         mean["accuracy_sd"] = float(np.std([run["accuracy"] for run in on_test], ddof=1))
-    mean |= metrics.mean_over_replicates([workspace.read_json(path) for path in about if path.exists()] or [{}])
+    if name not in BASELINES:
+        mean |= metrics.mean_over_replicates([workspace.read_json(path) for path in about])
     write(name, metrics.rounded(mean), dict(zip(test.names, metrics.rounded(on_test), strict=True)))
 
     folder = workspace.EVALUATION / name

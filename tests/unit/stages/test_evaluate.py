@@ -6,7 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import stages.evaluate
+from peftqa.errors import UserError
 from peftqa.predictions import prediction_table
+from peftqa.records import write_table
 
 LABELS = ["yes", "no"]
 
@@ -23,6 +26,7 @@ def write_run(workspace, name: str, fold: int, seed: int, right: int, same_test:
         hit = np.arange(4) < (right if split == "test" else 4)
         p_yes = np.where((asked["label"] == "yes") == hit, 0.75, 0.25)
         rows.append(prediction_table(split, fold, seed, asked, np.stack([p_yes, 1 - p_yes], axis=1), LABELS))
+        write_table(asked.assign(question="q", context="c"), workspace.folder / f"data/split/fold-{fold}/{split}.csv")
     path = workspace.folder / f"predictions/{name}/fold-{fold}/seed-{seed}.csv"
     path.parent.mkdir(parents=True, exist_ok=True)
     pd.concat(rows).to_csv(path, index=False)
@@ -99,6 +103,71 @@ def test_what_cannot_be_evaluated_is_refused_in_a_sentence(workspace, refused):
     write_run(workspace, "prompt", 0, 42, right=2)
     workspace.set(data__labels=["no", "yes"])
     assert "was not written for the labels no, yes" in refused(workspace.run("evaluate", "prompt"))
+
+
+def change(line: int, old: str, new: str):
+    """Rewrites one line of a file; line 1 is the header."""
+
+    def rewrite(text: str) -> str:
+        lines = text.splitlines(keepends=True)
+        assert old in lines[line - 1]
+        lines[line - 1] = lines[line - 1].replace(old, new)
+        return "".join(lines)
+
+    return rewrite
+
+
+DAMAGE = {
+    "above one": (change(3, "0.75,0.25", "1.75,0.25"), "line 3 (record 101) has a probability that is no number from"),
+    "negative": (change(3, "0.75,0.25", "-0.75,1.75"), "line 3 (record 101) has a probability that is no number from"),
+    "no number": (change(9, "0.75,0.25", ",0.25"), "line 9 (record 203) has a probability that is no number from 0"),
+    "a word": (change(9, "0.75,0.25", "x,0.25"), "line 9 (record 203) has a probability that is no number from 0"),
+    "sum": (change(2, "0.75,0.25", "0.75,0.5"), "line 2 (record 100) has probabilities that do not sum to 1"),
+    "label": (change(4, ",no,", ",perhaps,"), "line 4 (record 102) has a label that is none of yes, no"),
+    "other label": (change(6, ",200,yes", ",200,no"), "test: record 200 (yes) has no answer, one of 1"),
+    "missing": (lambda text: "".join(text.splitlines(keepends=True)[:-1]), "record 203 (no) has no answer, one of 1"),
+    "doubled": (lambda text: text + text.splitlines(keepends=True)[-1], "record 203 (no) is answered and was not"),
+    "other question": (change(7, ",201,", ",999,"), "record 201 (yes) has no answer, one of 1"),
+    "other run": (lambda text: text.replace(",0,42,", ",0,43,"), "record 100 (yes) has no answer, one of 4"),
+    "cut": (lambda text: text[: len(text) * 2 // 3], "record"),
+    "empty": (lambda text: "", "is no table of predictions"),
+    "ragged": (lambda text: text.replace("\n", ",1,1\n", 4).replace(",1,1\n", "\n", 2), "is no table of predictions"),
+}
+
+
+@pytest.fixture
+def refusal(workspace, monkeypatch):
+    """The sentence with which evaluation of "prompt" ends, in this process: a new one for each would take a second."""
+    monkeypatch.chdir(workspace.folder)
+    monkeypatch.setattr("sys.argv", ["evaluate", "prompt"])
+
+    def refuse() -> str:
+        with pytest.raises(UserError) as error:
+            stages.evaluate.main()
+        return str(error.value)
+
+    return refuse
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_row_that_no_run_can_have_written_is_refused_by_name(workspace, refusal, damage):
+    write_run(workspace, "prompt", 0, 42, right=2)
+    path = workspace.folder / "predictions/prompt/fold-0/seed-42.csv"
+    rewrite, reason = DAMAGE[damage]
+    path.write_text(rewrite(path.read_text()))
+    message = refusal()
+    assert reason in message and "predictions/prompt" in message and "run `dvc repro`" in message
+    assert "\n" not in message and workspace.files("metrics") == []
+
+
+@pytest.mark.parametrize("content", ["", "[1]", '{"trainable_params": '])
+def test_what_stands_beside_the_predictions_must_be_whole(workspace, refusal, content):
+    write_run(workspace, "prompt", 0, 42, right=2)
+    path = workspace.folder / "predictions/prompt/fold-0/seed-42.json"
+    path.write_text(content)
+    assert "predictions/prompt/fold-0/seed-42.json is damaged" in refusal()
+    path.unlink()
+    assert "predictions/prompt/fold-0/seed-42.json is missing" in refusal()
 
 
 def test_the_selected_variants_row_is_copied(workspace):
