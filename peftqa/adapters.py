@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 Positive = Annotated[int, Field(ge=1)]
+Tokens = Annotated[int, Field(ge=1, le=1000)]  # far above what has been tried, far below what fills a memory
 
 
 class Settings(BaseModel):
@@ -51,7 +53,7 @@ class PromptTuning(Adapter):
     """Lester et al. 2021, arXiv 2104.08691."""
 
     method: Literal["prompt_tuning"]
-    num_virtual_tokens: Positive
+    num_virtual_tokens: Tokens
     init: Literal["text", "vocabulary", "random"]
     init_text: str | None = None
 
@@ -82,7 +84,7 @@ class KVPrefix(Adapter):
     changes_encoder_input: ClassVar[bool] = False
 
     method: Literal["kv_prefix"]
-    num_virtual_tokens: Positive
+    num_virtual_tokens: Tokens
     target: list[Literal["encoder", "decoder", "cross"]] = Field(default=["encoder", "decoder", "cross"], min_length=1)
     init: Literal["random", "text"]
     init_text: str | None = None
@@ -125,7 +127,7 @@ class PEFTPrefixTuning(Adapter):
     changes_encoder_input: ClassVar[bool] = False
 
     method: Literal["prefix_tuning"]
-    num_virtual_tokens: Positive
+    num_virtual_tokens: Tokens
 
     def peft_config(self, backbone: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> PeftConfig:
         from peft import PrefixTuningConfig
@@ -239,15 +241,16 @@ def load_adapter(backbone: PreTrainedModel, folder: Path, expected: PeftConfig |
 
     try:
         found = tensor_shapes(folder / WEIGHTS)
-        config = PeftConfig.from_pretrained(folder)
-        if expected is not None:
-            check_config(config, expected)
-        model = PeftModel.from_pretrained(backbone, folder, config=config).eval()
+        with warnings.catch_warnings(action="ignore"):  # they are of what is refused here
+            config = PeftConfig.from_pretrained(folder)
+            if expected is not None:
+                check_config(config, expected)
+            model = PeftModel.from_pretrained(backbone, folder, config=config).eval()
     except UserError as error:
         raise UserError(f"{folder}: {error}") from None
     except Exception as error:  # of a folder that is not its own, PEFT raises whatever it stumbles over
         raise UserError(f"{folder}: this is no adapter of this model ({one_line(error)}); {ANEW}") from None
-    tensors = get_peft_model_state_dict(model)
+    tensors = get_peft_model_state_dict(model, save_embedding_layers=False)  # else PEFT asks the Hub for the model
     if problems := differences({name: tuple(tensor.shape) for name, tensor in tensors.items()}, found):
         raise UserError(f"{folder}: {WEIGHTS} does not fit adapter_config.json ({problems}); {ANEW}")
     if broken := [name for name, tensor in tensors.items() if not tensor.isfinite().all()]:
@@ -258,7 +261,8 @@ def load_adapter(backbone: PreTrainedModel, folder: Path, expected: PeftConfig |
 def check_config(config: PeftConfig, expected: PeftConfig) -> None:
     """Raise UserError where a saved configuration is of another method, or differs from a value that is expected."""
     if type(config) is not type(expected):
-        raise UserError(f"the adapter is a {config.peft_type}, but params.yaml asks for a {expected.peft_type}; {ANEW}")
+        names = type(config).__name__, type(expected).__name__
+        raise UserError(f"adapter_config.json is a {names[0]}, but params.yaml makes it a {names[1]}; {ANEW}")
     for field in dataclasses.fields(expected):
         saved, wanted = getattr(config, field.name), getattr(expected, field.name)
         if wanted is not None and saved != wanted and field.name not in CHANGED_WHEN_SAVED:

@@ -10,6 +10,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
+from peftqa.errors import UserError
 from peftqa.records import Record
 
 
@@ -24,12 +25,19 @@ def tfidf_probabilities(train: pd.DataFrame, questions: pd.DataFrame, labels: Se
 
     Tables have columns question, context, label. Vocabulary, weights and coefficients come from `train` alone. Nothing
     is tuned: scikit-learn's defaults, but for word pairs, logarithmic counts, and classes weighted alike.
+    Raises UserError where no word stands in two training rows.
     """
     model = make_pipeline(
         TfidfVectorizer(ngram_range=(1, 2), min_df=2, sublinear_tf=True),
         LogisticRegression(class_weight="balanced", max_iter=1000),
     )
-    model.fit(train["question"] + " " + train["context"], train["label"])
+    try:
+        model.fit(train["question"] + " " + train["context"], train["label"])
+    except ValueError:  # so the vectorizer says that its vocabulary would be empty
+        raise UserError(
+            f"tfidf: no word of two letters or more stands in two of the {len(train)} training records, so there is "
+            "nothing to count; check what data.source leads to."
+        ) from None
     probabilities = model.predict_proba(questions["question"] + " " + questions["context"])
     columns = {label: probabilities[:, i] for i, label in enumerate(model.classes_)}
     return np.stack([columns.get(label, np.zeros(len(questions))) for label in labels], axis=1)

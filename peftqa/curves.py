@@ -82,8 +82,16 @@ def risk_coverage_points(probabilities: np.ndarray, truth: Sequence[str], labels
 
 def training_curve(folder: Path, value: str, series: Mapping[str, str]) -> pd.DataFrame:
     """What DVCLive wrote of one run: columns split, epoch and the value, which `series` names by split."""
-    epochs = read_text_table(folder / "epoch.tsv")["epoch"]
-    values = {split: read_text_table(folder / f"{path}.tsv")[value] for split, path in series.items()}
+    columns = {"epoch": folder / "epoch.tsv"} | {split: folder / f"{path}.tsv" for split, path in series.items()}
+    tables = {name: read_text_table(path) for name, path in columns.items()}
+    for name, table in tables.items():
+        column = "epoch" if name == "epoch" else value
+        if column not in table or not len(table) or len(table) != len(tables["epoch"]):
+            raise UserError(
+                f"{columns[name]} holds no row for each epoch; delete {folder.parents[1]} and run `dvc repro`."
+            )
+    epochs = tables.pop("epoch")["epoch"]
+    values = {split: table[value] for split, table in tables.items()}
     return pd.concat(
         [pd.DataFrame({"split": split, "epoch": epochs, value: column}) for split, column in values.items()],
         ignore_index=True,
@@ -102,6 +110,10 @@ def read_text_table(path: Path) -> pd.DataFrame:
         return pd.read_csv(path, dtype=str, keep_default_na=False, sep="\t" if path.suffix == ".tsv" else ",")
     except FileNotFoundError:
         raise UserError(f"{path} is missing; run `dvc repro`.") from None
+    except ValueError as error:  # pandas' parser errors and wrong encodings are kinds of it
+        raise UserError(
+            f"{path} is damaged ({' '.join(str(error).split())}); delete it and run `dvc repro` to have it made anew."
+        ) from None
 
 
 def _one_versus_rest(points, columns, probabilities, truth, labels) -> pd.DataFrame:

@@ -37,7 +37,7 @@ def encode_prompts(
     white space, which is on both sides of the abstract: the parts joined are the ids of the whole text.
 
     table: columns id, question, context. examples: ids put before every prompt, not counted in max_tokens.
-    Raises UserError that names the row whose question and instruction alone are too long.
+    Raises UserError, with the value that is needed, where question and instruction alone are too long in some rows.
     """
     before, after = (part.strip() for part in template.text.split("{context}"))
     instruction = template.instruction.format(labels=name_labels(labels))
@@ -49,7 +49,7 @@ def encode_prompts(
         # The question last, so that braces in a question stay as they are.
         return [part.replace("{instruction}", instruction).replace("{question}", text) for text in questions]
 
-    prompts = []
+    prompts, needed, too_long = [], 0, []
     for start in range(0, len(table), ROWS_AT_ONCE):
         rows = table.iloc[start : start + ROWS_AT_ONCE]
         questions, contexts = rows["question"].tolist(), rows["context"].tolist()
@@ -57,14 +57,19 @@ def encode_prompts(
         for pmid, head, context, tail in zip(rows["id"], *parts, strict=True):
             room = template.max_tokens - len(head) - len(tail) - 1
             if room < 0:
-                raise UserError(
-                    f"template.max_tokens is {template.max_tokens}, but the question and instruction of record {pmid} "
-                    f"alone take {template.max_tokens - room} tokens; set template.max_tokens to at least that."
-                )
+                needed = max(needed, template.max_tokens - room)
+                too_long.append(pmid)
+                continue
             cut = max(len(context) - room, 0)
             context = context[cut:] if template.truncation_side == "left" else context[: len(context) - cut]
             ids = [*examples, *head, *context, *tail, tokenizer.eos_token_id]
             prompts.append(np.array(ids, dtype=np.int32))
+    if too_long:
+        raise UserError(
+            f"template.max_tokens is {template.max_tokens}, but question and instruction alone take up to {needed} "
+            f"tokens ({len(too_long)} of {len(table)} records, such as {too_long[0]}, take too many); set "
+            f"template.max_tokens to {needed} at least, and to more for the abstracts."
+        )
     return prompts
 
 

@@ -61,9 +61,11 @@ def read_records(path: Path) -> dict[str, Record]:
     records, problems = {}, {}
     for pmid, values in _read_object(path).items():
         try:
-            records[pmid] = Record.model_validate(values)
+            records[_encodable(pmid)] = Record.model_validate(values)
         except ValidationError as error:
             problems[pmid] = ", ".join(_explain(problem) for problem in error.errors())
+        except ValueError as error:
+            problems[pmid.encode(errors="backslashreplace").decode()] = str(error)
     if problems:
         shown = [f"{pmid} ({problem})" for pmid, problem in list(problems.items())[:SHOWN_RECORDS]]
         rest = len(problems) - len(shown)
@@ -123,7 +125,8 @@ def clean(table: pd.DataFrame, labels: Sequence[str]) -> tuple[pd.DataFrame, dic
     if absent:
         raise UserError(
             f"data.labels: no usable record has the label {_some(absent)}; of {report['records']} records "
-            f"{report['dropped_missing_value']} lack a value, {report['dropped_other_label']} have another label"
+            f"{report['dropped_missing_value']} lack a value, {report['dropped_other_label']} have another label, "
+            f"{report['dropped_duplicate']} repeat an earlier one"
         )
     return kept, report
 

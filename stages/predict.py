@@ -36,9 +36,8 @@ def main() -> None:
         examples = few_shot_examples(
             tokenizer, train, params.template, labels, asked.few_shot, asked.max_tokens, [asked.seed, fold]
         )
-    prompts = {
-        split: encode_prompts(tokenizer, table, params.template, labels, examples) for split, table in tables.items()
-    }
+    encoded = encode_prompts(tokenizer, pd.concat(tables.values()), params.template, labels, examples)
+    prompts = {"val": encoded[: len(tables["val"])], "test": encoded[len(tables["val"]) :]}
     model, about = load_backbone(workspace.BASE_MODEL, params.model), {}
     if name in params.adapters:
         about = adapter_size(workspace.ADAPTERS / name / run, model)

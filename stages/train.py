@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pandas as pd
 import pooch
 from accelerate import PartialState
 from dvclive import Live
@@ -34,12 +35,9 @@ def main() -> None:
     began = time.perf_counter()
 
     tokenizer = load_tokenizer(workspace.BASE_MODEL)
-    examples = {
-        split: encode_examples(
-            tokenizer, read_table(workspace.fold_table(fold, split)), params.template, params.data.labels
-        )
-        for split in ("train", "val")
-    }
+    train, val = (read_table(workspace.fold_table(fold, split)) for split in ("train", "val"))
+    examples = encode_examples(tokenizer, pd.concat([train, val]), params.template, params.data.labels)
+    examples = {"train": examples[: len(train)], "val": examples[len(train) :]}
     backbone = load_backbone(workspace.BASE_MODEL, params.model)
     set_seed(run_seed(name, fold, seed))
     model = add_adapter(backbone, adapter, tokenizer)

@@ -3,16 +3,26 @@
 import itertools
 import json
 
+import numpy as np
 import pytest
+from safetensors.numpy import save
+from tokenizers import Tokenizer, models
 
+from peftqa.checkpoint import expected_shapes
 from peftqa.fetch.digest import folder_digest
 from tests.servers import truncated
 
 NAME, COMMIT = "someone/tiny-t5", "a" * 40
-WEIGHTS = bytes(range(256)) * 400
+CONFIG = {
+    **{"model_type": "t5", "vocab_size": 40, "d_model": 16, "d_kv": 8, "d_ff": 24, "num_heads": 2, "num_layers": 2},
+    **{"num_decoder_layers": 1, "feed_forward_proj": "gated-gelu", "relative_attention_num_buckets": 4},
+    "tie_word_embeddings": False,
+}
+TENSORS = {name: np.full(shape, 0.5, np.float32) for name, shape in expected_shapes(CONFIG).items()}
+WEIGHTS = save(TENSORS)
 MODEL = {
-    "config.json": b'{"model_type": "t5"}',
-    "tokenizer.json": b'{"version": "1.0"}',
+    "config.json": json.dumps(CONFIG).encode(),
+    "tokenizer.json": Tokenizer(models.WordLevel({"<unk>": 0, "</s>": 1, "yes": 2, "no": 3})).to_str().encode(),
     "tokenizer_config.json": b"{}",
     "spiece.model": b"\x0a\x0b",
     "model.safetensors": WEIGHTS,
@@ -24,14 +34,19 @@ NOT_WANTED = {
     "onnx/config.json": b"{}",
 }
 SHARDS = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
-INDEX = {"model.safetensors.index.json": json.dumps({"weight_map": dict(zip("ab", SHARDS, strict=True))}).encode()}
+PLACES = {name: SHARDS[row % 2] for row, name in enumerate(TENSORS)}
+INDEX = {"model.safetensors.index.json": json.dumps({"weight_map": PLACES}).encode()}
 
 
 def without(*names):
     return {name: body for name, body in MODEL.items() if name not in names}
 
 
-SHARDED = without("model.safetensors") | INDEX | {SHARDS[0]: WEIGHTS, SHARDS[1]: WEIGHTS[::-1]}
+SHARDED = (
+    without("model.safetensors")
+    | INDEX
+    | {shard: save({name: TENSORS[name] for name in TENSORS if PLACES[name] == shard}) for shard in SHARDS}
+)
 
 
 @pytest.fixture
@@ -136,7 +151,7 @@ AUTO_MAP = b'{"auto_map": {"AutoModel": "modeling_tiny.Tiny"}}'
     [
         (True, without("model.safetensors") | NOT_WANTED, "no model.safetensors"),
         (False, without("config.json"), "no config.json"),
-        (False, without("tokenizer.json", "spiece.model"), "no tokenizer.json"),
+        (False, without("tokenizer.json"), "no tokenizer.json"),
         (True, without("model.safetensors") | INDEX | {SHARDS[0]: b""}, SHARDS[1]),
         (False, MODEL | {"config.json": b"[1]"}, "broken JSON"),
         (False, MODEL | {"config.json": AUTO_MAP}, "config.json of"),
@@ -152,6 +167,31 @@ def test_an_incomplete_model_and_one_with_code_are_refused(
     assert reason in message and (NAME if from_hub else str(folder)) in message
     assert base(workspace) == {}
     assert not any("pytorch_model.bin" in path for _, path, _ in hub.requests)
+
+
+OTHER = {"model_type": "bart", "d_model": 16}
+
+
+@pytest.mark.parametrize(
+    ("files", "reason"),
+    [
+        (MODEL | {"model.safetensors": WEIGHTS[: len(WEIGHTS) // 2]}, "model.safetensors is damaged"),
+        (
+            MODEL | {"config.json": json.dumps(CONFIG | {"d_ff": 32}).encode()},
+            "DenseReluDense.wi_0.weight [24, 16] for",
+        ),
+        (MODEL | {"config.json": b"{}"}, "names no model type"),
+        (MODEL | {"config.json": json.dumps(OTHER).encode()}, "names the model type 'bart'"),
+        (MODEL | {"tokenizer.json": b'{"version": "1.0"}'}, "tokenizer.json is no tokenizer"),
+    ],
+)
+def test_a_model_that_could_not_be_computed_with_is_refused_when_it_is_fetched(
+    workspace, hub, fetch, refused, files, reason
+):
+    hub.models[NAME][COMMIT] = files
+    message = refused(fetch())
+    assert reason in message and message.startswith(f"error: model.name: {NAME}: ")
+    assert base(workspace) == {}
 
 
 def test_a_local_folder_is_copied_when_its_digest_is_right(workspace, hub, fetch, folder):

@@ -8,6 +8,7 @@ import pytest
 import torch
 from peft import PeftModel
 from pydantic import TypeAdapter
+from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer, T5Config, T5ForConditionalGeneration
 
 from peftqa.adapters import (
@@ -23,6 +24,7 @@ from peftqa.adapters import (
     load_adapter,
     save_adapter,
 )
+from peftqa.errors import UserError
 from peftqa.params import AnyAdapter, read_params
 from tests.conftest import ROOT
 from tests.tiny import SHAPE, save_tiny_checkpoint, tiny_t5, tiny_tokenizer
@@ -115,6 +117,97 @@ def test_a_loaded_adapter_computes_what_the_trained_one_did(name, new_adapter, f
     assert not loaded.training
     with torch.no_grad():
         assert torch.equal(loaded(**BATCH).logits, expected)
+
+
+@pytest.mark.parametrize("name", ADAPTERS)
+def test_an_adapter_as_params_describe_it_is_loaded_and_one_of_another_method_refused(
+    name, new_adapter, folder, tmp_path
+):
+    trained = new_adapter(name)
+    save_adapter(trained, tmp_path, "x", None)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+
+    def load(other: str):
+        backbone = T5ForConditionalGeneration.from_pretrained(folder)
+        return load_adapter(backbone, tmp_path, parsed(other).peft_config(backbone, tokenizer))
+
+    load(name)
+    with pytest.raises(UserError, match=r"but params\.yaml makes it"):
+        load("lora" if name != "lora" else "ia3")
+
+
+def edit_config(folder, **changes):
+    path = folder / "adapter_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def edit_tensors(folder, edit):
+    path = folder / "adapter_model.safetensors"
+    tensors = load_file(path)
+    edit(tensors)
+    save_file(tensors, path, metadata={"format": "pt"})
+
+
+def spoil(value):
+    def edit(tensors):
+        tensors[min(tensors)].view(-1)[3] = value
+
+    return lambda folder: edit_tensors(folder, edit)
+
+
+def rename(tensors):
+    tensors["other"] = tensors.pop(min(tensors))
+
+
+def shorten(tensors):
+    tensors[min(tensors)] = tensors[min(tensors)][:, :1].clone()
+
+
+DAMAGE = {
+    "marked as LoRA": (
+        lambda f: edit_config(f, peft_type="LORA", r=2, target_modules=["q"]),
+        "adapter_config.json is a LoraConfig, but",
+    ),
+    "another length": (
+        lambda f: edit_config(f, num_virtual_tokens=4),
+        "num_virtual_tokens is 4, but params.yaml makes",
+    ),
+    "other modules": (lambda f: edit_config(f, target=["decoder"]), "target is ['decoder'], but params.yaml makes it"),
+    "missing tensor": (lambda f: edit_tensors(f, lambda tensors: tensors.pop(min(tensors))), "(missing: base_model."),
+    "other names": (lambda f: edit_tensors(f, rename), "not of this model: other)"),
+    "wrong shape": (lambda f: edit_tensors(f, shorten), "size mismatch for base_model."),
+    "NaN": (spoil(float("nan")), "holds NaN or infinite numbers"),
+    "infinite": (spoil(float("inf")), "holds NaN or infinite numbers"),
+    "cut": (lambda f: cut(f / "adapter_model.safetensors"), "adapter_model.safetensors is damaged or no safetensors"),
+    "no weights": (lambda f: (f / "adapter_model.safetensors").unlink(), "adapter_model.safetensors is damaged or no"),
+    "cut configuration": (lambda f: cut(f / "adapter_config.json"), "this is no adapter of this model"),
+    "no configuration": (lambda f: (f / "adapter_config.json").unlink(), "this is no adapter of this model"),
+    "an unheard method": (lambda f: edit_config(f, peft_type="MAGIC"), "this is no adapter of this model"),
+}
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_an_adapter_that_is_not_what_params_describe_is_refused_in_one_sentence(damage, new_adapter, folder, tmp_path):
+    save_adapter(new_adapter("prefix_text"), tmp_path, "x", None)
+    make, reason = DAMAGE[damage]
+    make(tmp_path)
+    backbone = T5ForConditionalGeneration.from_pretrained(folder)
+    expected = parsed("prefix_text").peft_config(backbone, AutoTokenizer.from_pretrained(folder))
+    with pytest.raises(UserError) as error:
+        load_adapter(backbone, tmp_path, expected)
+    message = str(error.value)
+    assert reason in message and message.startswith(f"{tmp_path}: ") and "\n" not in message
+
+
+def test_a_prefix_marked_as_lora_does_not_pass_for_the_frozen_model(new_adapter, folder, tmp_path):
+    save_adapter(new_adapter("prefix_random"), tmp_path, "x", None)
+    edit_config(tmp_path, peft_type="LORA", r=2, lora_alpha=2, target_modules=["q", "v"])
+    with pytest.raises(UserError, match=r"missing: .*lora_A.*not of this model: .*kv_prefix_key"):
+        load_adapter(T5ForConditionalGeneration.from_pretrained(folder), tmp_path)
 
 
 def test_the_default_adapters_have_10240_and_92160_parameters_on_flan_t5_smalls_shape(folder, tmp_path):

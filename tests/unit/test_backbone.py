@@ -1,13 +1,16 @@
 """The frozen backbone: its own weights, its own output layer, nothing that a file could smuggle in."""
 
+import math
+import shutil
 import subprocess
 import sys
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer, models
 
-from peftqa.backbone import choose_dtype, load_backbone
+from peftqa.backbone import choose_dtype, load_backbone, load_tokenizer
 from peftqa.errors import UserError
 from peftqa.params import Model
 from tests.conftest import ROOT
@@ -74,8 +77,55 @@ def test_a_checkpoint_without_safetensors_is_not_loaded(folder, tmp_path):
     for path in folder.glob("*.json"):
         (tmp_path / path.name).write_bytes(path.read_bytes())
     torch.save(load_file(folder / "model.safetensors"), tmp_path / "pytorch_model.bin")
-    with pytest.raises(OSError, match="safetensors"):
+    with pytest.raises(UserError, match=r"neither model\.safetensors nor"):
         load_backbone(tmp_path, settings())
+
+
+def damaged(folder, target, **changes):
+    """A copy of the checkpoint with other tensors; None drops one."""
+    shutil.copytree(folder, target)
+    tensors = {k: v for k, v in (load_file(folder / "model.safetensors") | changes).items() if v is not None}
+    save_file(tensors, target / "model.safetensors", metadata={"format": "pt"})
+    return target
+
+
+@pytest.mark.parametrize(
+    ("tensor", "reason"),
+    [(None, "missing: "), (torch.zeros(3, 3), "of wrong shape: "), (torch.tensor(1.0), "of wrong shape: ")],
+)
+def test_no_tensor_is_made_up(folder, tmp_path, tensor, reason):
+    name = "decoder.block.1.layer.1.EncDecAttention.v.weight"
+    with pytest.raises(UserError, match=f"{reason}{name}"):
+        load_backbone(damaged(folder, tmp_path / "model", **{name: tensor}), settings())
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_weights_that_are_no_numbers_are_said_to_be_the_backbones(folder, tmp_path, value, dtype):
+    name = "decoder.block.1.layer.0.SelfAttention.v.weight"
+    weight = load_file(folder / "model.safetensors")[name]
+    weight[2, 3] = value
+    with pytest.raises(UserError, match=f"{name} holds NaN or infinite numbers, so the backbone's weights are damaged"):
+        load_backbone(damaged(folder, tmp_path / "model", **{name: weight}), settings(dtype=dtype))
+
+
+@pytest.mark.parametrize("content", [None, "{", '{"version": "1.0"}'])
+def test_a_broken_tokenizer_is_refused_in_one_sentence(folder, tmp_path, content):
+    copy = shutil.copytree(folder, tmp_path / "model")
+    (copy / "tokenizer.json").unlink()
+    if content is not None:
+        (copy / "tokenizer.json").write_text(content)
+        with pytest.raises(UserError, match="the tokenizer cannot be read"):
+            load_tokenizer(copy)
+    with pytest.raises(UserError, match=r"tokenizer\.json is no tokenizer"):
+        load_backbone(copy, settings())
+
+
+def test_a_tokenizer_that_cannot_end_a_prompt_is_refused(tmp_path):
+    Tokenizer(models.WordLevel({"<unk>": 0, "yes": 1}, "<unk>")).save(str(tmp_path / "tokenizer.json"))
+    (tmp_path / "tokenizer_config.json").write_text('{"tokenizer_class": "PreTrainedTokenizerFast"}')
+    with pytest.raises(UserError, match="no end-of-sequence token"):
+        load_tokenizer(tmp_path)
 
 
 def test_logits_are_float32_also_where_the_weights_are_not(folder):

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from peftqa.baselines import human_answers, majority_probabilities, tfidf_probabilities
+from peftqa.errors import UserError
 from peftqa.metrics import label_metrics
 from peftqa.predictions import predict
 from peftqa.records import Record, clean, read_records, read_test_ids, split_official, to_table
@@ -94,6 +95,15 @@ def test_an_answer_of_the_regression_does_not_depend_on_the_other_questions():
     together = tfidf_answers(train, questions)
     assert together == [tfidf_answers(train, questions.iloc[[row]])[0] for row in range(20)]
     assert set(together) == {"yes", "no"}
+
+
+@pytest.mark.parametrize("context", ["", "? - !", "a b c 1 2", "unique{row}"])
+def test_text_without_a_word_to_count_is_refused(context):
+    rows = table(LABELS * 4, [context.format(row=row) for row in range(8)]).assign(question="?")
+    with pytest.raises(
+        UserError, match="tfidf: no word of two letters or more stands in two of the 8 training records"
+    ):
+        tfidf_probabilities(rows, rows, LABELS)
 
 
 def test_a_missing_answer_of_a_person_is_a_wrong_one():

@@ -89,6 +89,20 @@ def test_a_training_curve_has_each_split_by_epoch_with_its_digits(tmp_path):
         curves.training_curve(tmp_path, "log_loss", {"validation": "val/log_loss"})
 
 
+@pytest.mark.parametrize(
+    "content", ["", "step\tloss\n", "step\tloss\n5\t1.0\n", "5\t6\n5\t6\n5\t6\n", "a\tb\nc\td\te\n"]
+)
+def test_a_training_curve_without_a_row_for_each_epoch_is_refused(tmp_path, content):
+    write_training(tmp_path / "seed-1/plots/metrics", {"epoch": ["1", "2"], "val/loss": ["1.2", "1.1"]})
+    (tmp_path / "seed-1/plots/metrics/val/loss.tsv").write_text(content)
+    with pytest.raises(UserError, match=r"loss\.tsv (is damaged|holds no row for each epoch)"):
+        curves.training_curve(tmp_path / "seed-1/plots/metrics", "loss", {"validation": "val/loss"})
+    for name in ("epoch", "val/loss"):
+        (tmp_path / f"seed-1/plots/metrics/{name}.tsv").write_text(f"step\t{name.split('/')[-1]}\n")
+    with pytest.raises(UserError, match="holds no row for each epoch"):
+        curves.training_curve(tmp_path / "seed-1/plots/metrics", "loss", {"validation": "val/loss"})
+
+
 def test_joined_curves_name_the_variant_and_its_colour():
     joined = curves.join_curves({"prompt": pd.DataFrame({"x": [1, 2]}), "mine": pd.DataFrame({"x": [3]})})
     assert joined["x"].tolist() == [1, 2, 3]

@@ -129,6 +129,12 @@ def test_numbers_in_the_notations_of_yaml_1_2_are_read(tmp_path):
         ("train.epoch", 3, "train.epoch: unknown key; did you mean epochs?"),
         ("trian", {}, "trian: unknown key; did you mean train?"),
         ("train.gpu", 1, "train.gpu: unknown key; allowed: epochs, batch_size"),
+        (
+            "adapters.prompt.num_virtual_tokens",
+            100_000,
+            "100000 is not allowed: Input should be less than or equal to 1000",
+        ),
+        ("adapters.prefix.num_virtual_tokens", 0, "0 is not allowed: Input should be greater than or equal to 1"),
         ("adapters.prompt.num_tokens", 5, "adapters.prompt.num_tokens: unknown key; did you mean num_virtual_tokens?"),
         ("adapters.prefix.alpha", 5, "adapters.prefix.alpha: unknown key; allowed: learning_rate, method, num_vir"),
         ("split.test", MISSING, "split.test: missing key"),

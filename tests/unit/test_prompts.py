@@ -55,11 +55,20 @@ def test_a_prompt_with_no_room_for_the_abstract_keeps_question_and_instruction()
     assert cut.tolist() == bare.tolist()
 
 
-def test_a_question_too_long_for_the_limit_is_refused_by_its_id_with_the_limit_it_needs():
+def test_questions_too_long_for_the_limit_are_refused_with_the_limit_that_all_of_them_need():
     tokenizer = tiny_tokenizer()
-    (bare,) = encode_prompts(tokenizer, one_row(context=""), template(), LABELS)
-    with pytest.raises(UserError, match=rf"record 7 alone take {len(bare)} tokens"):
-        encode_prompts(tokenizer, one_row(), template(max_tokens=len(bare) - 1), LABELS)
+    rows = pd.concat(
+        [one_row(), one_row(question="does the treatment reduce the risk of a higher risk").assign(id="8")]
+    )
+    bare = [len(ids) for ids in encode_prompts(tokenizer, rows.assign(context=""), template(), LABELS)]
+    assert bare[0] < bare[1]
+    with pytest.raises(
+        UserError, match=rf"up to {bare[1]} tokens \(1 of 2 records, such as 8, .* to {bare[1]} at least"
+    ):
+        encode_prompts(tokenizer, rows, template(max_tokens=bare[0]), LABELS)
+    with pytest.raises(UserError, match=rf"up to {bare[1]} tokens \(2 of 2 records, such as 7, "):
+        encode_prompts(tokenizer, rows, template(max_tokens=3), LABELS)
+    assert len(encode_prompts(tokenizer, rows, template(max_tokens=bare[1]), LABELS)) == 2
 
 
 def test_braces_in_a_question_stay_as_they_are():

@@ -156,6 +156,11 @@ def test_a_record_that_does_not_fit_is_named_with_its_field(tmp_path, bad, messa
     assert message in refusal(load, tmp_path, {"6": record(6), "7": record(7, **bad)})
 
 
+def test_half_of_a_surrogate_pair_in_a_pmid_is_refused(tmp_path):
+    message = refusal(load, tmp_path, {"6": record(6), "\ud800": record(7)})
+    assert "1 of 2 records are not PubMedQA's: \\ud800 (half of a surrogate pair is no character)" in message
+
+
 @pytest.mark.parametrize("field", ["QUESTION", "CONTEXTS", "final_decision", "LONG_ANSWER", "LABELS"])
 def test_a_missing_field_is_named(tmp_path, field):
     broken = record(7)
@@ -251,6 +256,13 @@ def test_what_is_dropped_is_counted_by_reason(tmp_path):
 def test_a_dropped_record_does_not_make_its_twin_a_duplicate(tmp_path):
     twins = {"1": record(0, final_decision="maybe"), "2": record(0), "3": record(1, final_decision="no")}
     assert list(clean(to_table(load(tmp_path, twins)), YES_NO)[0]["id"]) == ["2", "3"]
+
+
+def test_records_that_are_all_the_same_are_said_to_be(tmp_path):
+    same = record(0)
+    table = to_table(load(tmp_path, {str(pmid): same | {"final_decision": YES_NO[pmid % 2]} for pmid in range(6)}))
+    message = refusal(clean, table, YES_NO)
+    assert "no usable record has the label no; of 6 records" in message and "5 repeat an earlier one" in message
 
 
 def test_a_label_without_records_is_refused(tmp_path):
