@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import resource
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -122,6 +124,20 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     if tokenizer.eos_token_id is None:
         raise UserError(f"{folder}: the tokenizer has no end-of-sequence token, with which every prompt ends.")
     return tokenizer
+
+
+@contextmanager
+def memory_explained() -> Iterator[None]:
+    """Turn what PyTorch says where memory runs out, of the GPU or of the machine, into a UserError. Decorates, too."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error):
+            raise UserError(
+                f"there is not memory enough ({one_line(error)}); lower train.batch_size or evaluate.batch_size, "
+                "template.max_tokens or the adapter's num_virtual_tokens, or choose a smaller model (model.name)."
+            ) from None
+        raise
 
 
 def peak_memory_mb() -> float:

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from peftqa.adapters import adapter_size, load_adapter
-from peftqa.backbone import load_backbone, load_tokenizer, peak_memory_mb
+from peftqa.backbone import load_backbone, load_tokenizer, memory_explained, peak_memory_mb
 from peftqa.errors import UserError
 from peftqa.params import Params, read_params
 from peftqa.predictions import prediction_table
@@ -21,6 +21,7 @@ from stages import workspace
 TIMED_QUESTIONS = 50
 
 
+@memory_explained()
 def main() -> None:
     params = read_params(workspace.PARAMS)
     name, fold, seed = parse_run(workspace.stage_key(), params)

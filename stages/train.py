@@ -18,7 +18,7 @@ from dvclive import Live
 from transformers import set_seed
 
 from peftqa.adapters import add_adapter, save_adapter
-from peftqa.backbone import choose_device, load_backbone, load_tokenizer, peak_memory_mb
+from peftqa.backbone import choose_device, load_backbone, load_tokenizer, memory_explained, peak_memory_mb
 from peftqa.errors import UserError
 from peftqa.fetch.digest import folder_digest
 from peftqa.params import Params, read_params
@@ -28,6 +28,7 @@ from peftqa.training import run_seed, train_adapter
 from stages import workspace
 
 
+@memory_explained()
 def main() -> None:
     params = read_params(workspace.PARAMS)
     name, fold, seed = parse_run(workspace.stage_key(), params)

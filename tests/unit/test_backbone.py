@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models
 
-from peftqa.backbone import choose_dtype, load_backbone, load_tokenizer
+from peftqa.backbone import choose_dtype, load_backbone, load_tokenizer, memory_explained
 from peftqa.errors import UserError
 from peftqa.params import Model
 from tests.conftest import ROOT
@@ -150,6 +150,16 @@ def test_without_the_fast_path_auto_is_sdpa_and_fused_is_refused(folder):
     assert load_backbone(folder, settings(fast=False)).config._attn_implementation == "sdpa"
     with pytest.raises(UserError, match=r"model\.attention: fused is part of the fast path, and model\.fast is off"):
         load_backbone(folder, settings(fast=False, attention="fused"))
+
+
+def test_memory_that_runs_out_is_explained_and_other_errors_stay():
+    with (
+        pytest.raises(UserError, match=r"not memory enough \(.*can't allocate memory.*\); lower train\.batch_size"),
+        memory_explained(),
+    ):
+        torch.empty(2**50)
+    with pytest.raises(RuntimeError, match="negative dimension"), memory_explained():
+        torch.empty(-1)
 
 
 @pytest.mark.slow
