@@ -1,0 +1,126 @@
+"""Damaged and unfit models, through DVC: refused in one sentence when fetched, and back with the same bytes."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from tests.clone import SHORT, Clone, ran
+from tests.conftest import ROOT
+from tests.tiny import save_tiny_checkpoint
+
+pytestmark = pytest.mark.drill
+
+Q = "encoder.block.0.layer.0.SelfAttention.q.weight"
+WEIGHTS = "model.safetensors"
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    return save_tiny_checkpoint(tmp_path_factory.mktemp("whole"), ROOT / "embedded/pico-t5")
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory, whole):
+    """A clone that has fetched a copy of the model, and what frozen models answer from."""
+    clone = Clone(tmp_path_factory.mktemp("models") / "clone")
+    clone.model = clone.folder.with_name("model")
+    shutil.copytree(whole, clone.model)
+    clone.set(SHORT | {"model.name": str(clone.model)})
+    clone("dvc", "repro", "fetch_model", "split")
+    clone.commit("Fetched")
+    return clone
+
+
+def write_config(folder, **changes):
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def write_tensors(folder, drop=None, **changes):
+    tensors = load_file(folder / WEIGHTS) | changes
+    tensors.pop(drop, None)
+    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def weights_as_pickle(folder):
+    torch.save(load_file(folder / WEIGHTS), folder / "pytorch_model.bin")
+    (folder / WEIGHTS).unlink()
+
+
+FAULTS = {
+    "truncated weights": (lambda f: cut(f / WEIGHTS), "model.safetensors is damaged or no safetensors file"),
+    "empty weights": (lambda f: (f / WEIGHTS).write_bytes(b""), "model.safetensors is damaged or no safetensors file"),
+    "weights as a pickle": (weights_as_pickle, "has no model.safetensors or model.safetensors.index.json"),
+    "a missing tensor": (lambda f: write_tensors(f, drop=Q), f"missing: {Q}"),
+    "a tensor too many": (lambda f: write_tensors(f, x=torch.zeros(3)), "not of this model: x"),
+    "a tensor of wrong shape": (lambda f: write_tensors(f, **{Q: torch.zeros(3, 3)}), f"of wrong shape: {Q} [3, 3]"),
+    "a configuration of another depth": (lambda f: write_config(f, num_layers=1), "not of this model: encoder.block.1"),
+    "an empty configuration": (lambda f: (f / "config.json").write_text("{}"), "config.json names no model type"),
+    "BART": (lambda f: write_config(f, model_type="bart"), "names the model type 'bart', which cannot be used here"),
+    "a decoder alone": (lambda f: write_config(f, model_type="gpt2"), "encoder-decoder of the types t5, mt5, umt5"),
+    "an encoder alone": (lambda f: write_config(f, model_type="bert"), "encoder-decoder of the types t5, mt5, umt5"),
+    "a broken tokenizer": (lambda f: cut(f / "tokenizer.json"), "broken JSON file"),
+    "a tokenizer that is none": (lambda f: (f / "tokenizer.json").write_text("{}"), "tokenizer.json is no tokenizer"),
+}
+
+
+# The folder is no dependency of DVC's, which knows a model by its name and revision.
+FETCH = ("dvc", "repro", "--force", "--single-item", "fetch_model")
+
+
+def sentence(printed):
+    """The one that a command ended with; of what DVC adds itself, nothing counts."""
+    assert "Traceback" not in printed, printed
+    (line,) = [line for line in printed.splitlines() if line.startswith("error: ")]
+    return line
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_model_that_cannot_be_used_is_refused_when_fetched_and_the_whole_one_comes_back(clone, whole, fault):
+    before = clone.bytes()
+    make, reason = FAULTS[fault]
+    make(clone.model)
+    try:
+        message = sentence(clone(*FETCH, ok=False))
+        assert reason in message and str(clone.model) in message
+        assert not list(clone.folder.glob("models/*")), "nothing half-fetched stays under the final name"
+    finally:
+        shutil.rmtree(clone.model)
+        shutil.copytree(whole, clone.model)
+    clone(*FETCH)
+    assert clone.bytes() == before
+    assert clone("git", "status", "--porcelain") == ""
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers_are_named_by_the_first_stage_that_computes_with_them(clone, whole, value):
+    before, lock = clone.bytes(), (clone.folder / "dvc.lock").read_bytes()
+    weight = load_file(whole / WEIGHTS)[Q]
+    weight[0, 0] = value
+    write_tensors(clone.model, **{Q: weight})
+    clone(*FETCH)
+    try:
+        message = sentence(clone("dvc", "repro", "predict_untrained@base-0", ok=False))
+        assert f"models/base: {Q} holds NaN or infinite numbers, so the backbone's weights are damaged" in message
+        assert "learning" not in message and not list(clone.folder.glob("predictions/base/*/*"))
+    finally:
+        shutil.rmtree(clone.model)
+        shutil.copytree(whole, clone.model)
+    clone(*FETCH)
+    assert clone.bytes() == before and (clone.folder / "dvc.lock").read_bytes() == lock
+
+
+def test_a_fetched_model_that_is_damaged_afterwards_is_fetched_anew(clone):
+    before = clone.bytes()
+    cut(clone.folder / "models/base" / WEIGHTS)
+    message = sentence(clone("python", "-m", "stages.predict", "base-0", ok=False))
+    assert "models/base: model.safetensors is damaged" in message
+    assert "fetch_model" not in ran(clone("dvc", "repro", "fetch_model")), "DVC's cache has it"
+    assert clone.bytes() == before
