@@ -39,6 +39,17 @@ def encode_prompts(
     table: columns id, question, context. examples: ids put before every prompt, not counted in max_tokens.
     Raises UserError, with the value that is needed, where question and instruction alone are too long in some rows.
     """
+    return [ids for ids, _ in encode_and_cut(tokenizer, table, template, labels, examples)]
+
+
+def encode_and_cut(
+    tokenizer: PreTrainedTokenizerBase,
+    table: pd.DataFrame,
+    template: Template,
+    labels: Sequence[str],
+    examples: Sequence[int] = (),
+) -> list[tuple[np.ndarray, list[int]]]:
+    """`encode_prompts`, each with the token ids of its abstract that did not fit."""
     before, after = (part.strip() for part in template.text.split("{context}"))
     instruction = template.instruction.format(labels=name_labels(labels))
 
@@ -61,9 +72,12 @@ def encode_prompts(
                 too_long.append(pmid)
                 continue
             cut = max(len(context) - room, 0)
-            context = context[cut:] if template.truncation_side == "left" else context[: len(context) - cut]
+            if template.truncation_side == "left":
+                lost, context = context[:cut], context[cut:]
+            else:
+                context, lost = context[: len(context) - cut], context[len(context) - cut :]
             ids = [*examples, *head, *context, *tail, tokenizer.eos_token_id]
-            prompts.append(np.array(ids, dtype=np.int32))
+            prompts.append((np.array(ids, dtype=np.int32), lost))
     if too_long:
         raise UserError(
             f"template.max_tokens is {template.max_tokens}, but question and instruction alone take up to {needed} "

@@ -7,11 +7,11 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from zipfile import BadZipFile, ZipFile
 
+import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from tqdm import tqdm
@@ -22,6 +22,7 @@ from peftqa.checkpoint import one_line, tensor_shapes
 from peftqa.errors import UserError
 
 WEIGHTS = "trainable.safetensors"
+VALIDATION = ("loss", "log_loss", "accuracy", "macro_f1", "confidence")
 
 
 class AdapterTrainer(Trainer):
@@ -75,7 +76,7 @@ class EpochReport(TrainerCallback):
 
     def on_evaluate(self, args, state, control, **kwargs) -> None:
         record = epoch_records(state.log_history)[-1]
-        if not all(math.isfinite(value) for value in record.values()):
+        if not np.isfinite(np.hstack(list(record.values()))).all():
             raise UserError(
                 f"{self.title}: the loss is no longer a number in epoch {record['epoch']} with learning rate "
                 f"{self.learning_rate:g}; lower the adapter's learning_rate in params.yaml."
@@ -103,7 +104,7 @@ def epoch_records(log_history: Sequence[dict]) -> list[dict]:
             "epoch": round(entry["epoch"]),
             "step": entry["step"],
             "loss": losses[entry["step"]],
-            **{f"val_{name}": entry[f"eval_{name}"] for name in ("loss", "log_loss", "accuracy", "macro_f1")},
+            **{f"val_{name}": entry[f"eval_{name}"] for name in VALIDATION},
         }
         for entry in log_history
         if "eval_loss" in entry

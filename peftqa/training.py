@@ -16,6 +16,7 @@ from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback
 from peftqa.adapters import Adapter, encoder_is_constant
 from peftqa.encoder_outputs import add_encoder_outputs
 from peftqa.scoring import label_probabilities_from_logits, pad_batch
+from peftqa.task import confidence_quantiles
 from peftqa.trainer import AdapterTrainer, EpochReport, epoch_records, last_complete_checkpoint
 
 if TYPE_CHECKING:
@@ -65,7 +66,8 @@ def train_adapter(
     If `settings.encode_once` is on and training cannot change the encoder's outputs, they are computed once and kept in
     files in `checkpoints`.
 
-    Returns one record an epoch: epoch, step, loss, val_loss, val_log_loss, val_accuracy, val_macro_f1.
+    Returns one record an epoch: epoch, step, loss, val_loss, val_log_loss, val_accuracy, val_macro_f1, and
+    val_confidence, quantiles of the answers' confidence (task.py).
     Raises UserError where the loss becomes NaN or infinite.
     """
     if settings.encode_once and encoder_is_constant(model, adapter):
@@ -155,8 +157,8 @@ def collate(examples: Sequence[dict], pad_id: int) -> dict[str, torch.Tensor | t
 
 def validation_metrics(
     probabilities: np.ndarray, answers: np.ndarray, label_token_ids: Sequence[int]
-) -> dict[str, float]:
-    """log_loss, accuracy and macro_f1 of probabilities (n, labels) for answers' token ids (n, tokens).
+) -> dict[str, float | list[float]]:
+    """log_loss, accuracy, macro_f1 and confidence of probabilities (n, labels) for answers' token ids (n, tokens).
 
     log_loss is NaN where a probability is NaN: training has diverged, and EpochReport stops it.
     """
@@ -170,4 +172,5 @@ def validation_metrics(
         "log_loss": float(log_loss(y_true, probabilities, labels=labels)) if finite else math.nan,
         "accuracy": float(accuracy_score(y_true, y_pred)),
         "macro_f1": float(f1_score(y_true, y_pred, labels=labels, average="macro", zero_division=0)),
+        "confidence": confidence_quantiles(probabilities),
     }

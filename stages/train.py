@@ -24,6 +24,7 @@ from peftqa.fetch.digest import folder_digest
 from peftqa.params import Params, read_params
 from peftqa.prompts import encode_examples, first_token_ids
 from peftqa.records import read_table
+from peftqa.task import BaseModelFiles, Task, write_task
 from peftqa.training import run_seed, train_adapter
 from stages import workspace
 
@@ -60,6 +61,7 @@ def main() -> None:
     if main_process:
         with workspace.written(workspace.ADAPTERS / name / run) as partial:
             save_adapter(model, partial, params.model.name, params.model.revision)
+            write_task(partial, task(records, params))
         runtime = {
             "seconds": time.perf_counter() - began,
             "examples": len(examples["train"]),
@@ -68,6 +70,15 @@ def main() -> None:
         }
         workspace.write_json(workspace.RUNTIME / "train" / name / f"{run}.json", runtime)
         shutil.rmtree(checkpoints, ignore_errors=True)
+
+
+def task(records: list[dict], params: Params) -> Task:
+    """How the adapter must be asked, and how sure it was on validation in the epoch that was kept."""
+    kept = min(records, key=lambda record: record["val_log_loss"])
+    name, revision, dtype = params.model.name, params.model.revision, params.model.dtype
+    base = BaseModelFiles(name=name, revision=revision, digest=folder_digest(workspace.BASE_MODEL), dtype=dtype)
+    confidence = [round(value, 6) for value in kept["val_confidence"]]
+    return Task(base_model=base, labels=params.data.labels, template=params.template, confidence=confidence)
 
 
 def parse_run(key: str, params: Params) -> tuple[str, int, int]:

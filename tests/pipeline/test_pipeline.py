@@ -10,6 +10,9 @@ import pytest
 from ruamel.yaml import YAML
 from sklearn.metrics import accuracy_score, f1_score, log_loss
 
+from peftqa.fetch.digest import folder_digest
+from peftqa.params import read_params
+from peftqa.task import confidence_quantiles, read_task
 from tests.clone import ran
 from tests.conftest import ROOT
 
@@ -33,6 +36,18 @@ def test_every_stage_writes_what_the_design_names(finished):
             assert (finished.folder / f"runtime/{stage}/{adapter}/fold-0/seed-42.json").is_file()
     assert (finished.folder / "runtime/predict/base/fold-0/seed-0.json").is_file()
     assert not list((finished.folder / ".checkpoints").iterdir())
+
+
+def test_an_adapter_says_how_it_must_be_asked_and_how_sure_it_was_on_validation(finished):
+    params = read_params(finished.folder / "params.yaml")
+    for adapter in ADAPTERS:
+        task = read_task(finished.folder / f"models/adapters/{adapter}/fold-0/seed-42")
+        assert (task.labels, task.template) == (params.data.labels, params.template)
+        assert (task.base_model.name, task.base_model.revision) == (params.model.name, None)
+        assert task.base_model.digest == folder_digest(finished.folder / "models/base")
+        table = read_predictions(finished, adapter)
+        answers = table.loc[table["split"] == "val", ["p_yes", "p_no"]].to_numpy()
+        assert np.allclose(task.confidence, confidence_quantiles(answers), atol=1e-3)  # other batches, other rounding
 
 
 def test_metrics_show_is_one_table_of_120_columns(finished):

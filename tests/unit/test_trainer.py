@@ -13,7 +13,10 @@ from peftqa.trainer import WEIGHTS, epoch_records, last_complete_checkpoint
 def test_epoch_records_join_training_and_validation():
     log = [
         {"loss": 1.5, "epoch": 1.0, "step": 6, "grad_norm": 1.0},
-        {"eval_loss": 1.4, "eval_log_loss": 0.6, "eval_accuracy": 0.5, "eval_macro_f1": 0.4, "epoch": 1.0, "step": 6},
+        {
+            **{"eval_loss": 1.4, "eval_log_loss": 0.6, "eval_accuracy": 0.5, "eval_macro_f1": 0.4},
+            **{"eval_confidence": [0.5, 0.9], "epoch": 1.0, "step": 6},
+        },
         {"train_runtime": 3.0, "epoch": 1.0, "step": 6},
     ]
     assert epoch_records(log) == [
@@ -25,6 +28,7 @@ def test_epoch_records_join_training_and_validation():
             "val_log_loss": 0.6,
             "val_accuracy": 0.5,
             "val_macro_f1": 0.4,
+            "val_confidence": [0.5, 0.9],
         }
     ]
 

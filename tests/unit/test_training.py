@@ -86,7 +86,8 @@ def test_training_lowers_both_losses_and_reports_every_epoch(tmp_path):
     assert [record["step"] for record in records] == [6, 12, 18, 24]
     assert records[-1]["loss"] < records[0]["loss"]
     assert min(r["val_loss"] for r in records[1:]) < records[0]["val_loss"]
-    assert set(records[0]) == {"epoch", "step", "loss", "val_loss", "val_log_loss", "val_accuracy", "val_macro_f1"}
+    numbers = {"epoch", "step", "loss", "val_loss", "val_log_loss", "val_accuracy", "val_macro_f1"}
+    assert set(records[0]) == numbers | {"val_confidence"}
 
 
 @pytest.mark.slow
@@ -192,7 +193,7 @@ def train_in_decoder(adapter, checkpoints, encode_once: bool = True) -> tuple[li
 def test_an_adapter_in_the_decoder_encodes_each_prompt_once_and_learns_the_same(tmp_path, adapter):
     once, calls = train_in_decoder(adapter, tmp_path / "once")
     each_epoch, more_calls = train_in_decoder(adapter, tmp_path / "each", encode_once=False)
-    values = [[value for record in records for value in record.values()] for records in (once, each_epoch)]
+    values = [np.hstack([value for record in records for value in record.values()]) for records in (once, each_epoch)]
     assert np.allclose(*values, atol=1e-4)
     # batches of 4, of 24 and 12 prompts; once, and in each of 4 epochs
     assert (calls, more_calls) == (6 + 3, 4 * (6 + 3))
