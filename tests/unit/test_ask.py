@@ -1,0 +1,237 @@
+"""One question to one adapter: the answer that `predict` gives, or one sentence."""
+
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from peftqa import ask
+from peftqa.adapters import load_adapter
+from peftqa.backbone import load_backbone, load_tokenizer
+from peftqa.errors import UserError
+from peftqa.prompts import encode_prompts, first_token_ids
+from peftqa.scoring import label_probabilities
+from peftqa.task import FILE, read_task
+from tests.unit.asking import ABSTRACT, QUESTION, make_adapter, peftqa
+from tests.unit.test_backbone import settings
+
+LABELS = ["yes", "no"]
+ASKED = pd.DataFrame(
+    {
+        "id": map(str, range(5)),
+        "question": [
+            "is risk higher",
+            "does treatment reduce the risk in patients",
+            QUESTION,
+            "are results lower",
+            "x",
+        ],
+        "context": ["results of a study", ABSTRACT, ABSTRACT * 3, "methods " * 9, "group\u00e9 \U0001f9ea <b>in</b>"],
+    }
+)
+
+
+@pytest.fixture(scope="module")
+def adapter(tmp_path_factory):
+    return make_adapter(tmp_path_factory.mktemp("run"))
+
+
+@pytest.fixture(scope="module")
+def answerer(adapter):
+    return ask.Answerer(adapter)
+
+
+def predicted(adapter, trained: bool = True) -> np.ndarray:
+    """What the stage `predict` computes for the questions of ASKED."""
+    base = adapter.parents[3] / "base"
+    tokenizer = load_tokenizer(base)
+    model = load_backbone(base, settings(dtype="float32", fast=True))
+    model = load_adapter(model, adapter) if trained else model
+    prompts = encode_prompts(tokenizer, ASKED, read_task(adapter).template, LABELS)
+    return label_probabilities(model, prompts, first_token_ids(tokenizer, LABELS), batch_size=2)
+
+
+@pytest.mark.slow
+def test_one_by_one_and_together_the_answers_are_those_of_predict(adapter, answerer):
+    expected = predicted(adapter)
+    prompts = [answerer.encode(row.question, row.context) for row in ASKED.itertuples()]
+    alone = [answerer.answer([prompt])[0] for prompt in prompts]
+    for answers in (alone, answerer.answer(prompts)):
+        np.testing.assert_allclose([list(a.probabilities.values()) for a in answers], expected, atol=1e-5)
+        assert [a.label for a in answers] == [LABELS[row.argmax()] for row in expected]
+    assert expected[:, 0].std() > 1e-3, "this test needs questions that differ"
+
+
+@pytest.mark.slow
+def test_untrained_is_the_frozen_model_alone_which_says_nothing_of_being_sure(adapter):
+    model = ask.Answerer(adapter, untrained=True)
+    answers = model.answer([model.encode(row.question, row.context) for row in ASKED.itertuples()])
+    given = [list(answer.probabilities.values()) for answer in answers]
+    np.testing.assert_allclose(given, predicted(adapter, trained=False), atol=1e-5)
+    assert np.abs(np.array(given) - predicted(adapter)).max() > 1e-3
+    assert {answer.sure for answer in answers} == {None}
+
+
+@pytest.mark.slow
+def test_an_answer_is_sure_where_its_confidence_reaches_that_of_the_share_asked_for(adapter):
+    for coverage in (0.2, 0.8, 1):
+        model = ask.Answerer(adapter, coverage=coverage)
+        prompts = [model.encode(row.question, row.context) for row in ASKED.itertuples()]
+        for answer in model.answer(prompts):
+            assert answer.sure == (answer.confidence >= model.task.threshold(coverage))
+            assert answer.sure or coverage < 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_what_did_not_fit_is_told(tmp_path, side):
+    model = ask.Answerer(make_adapter(tmp_path, side=side))
+    words = "methods study patients group results lower risk treatment effect of the " * 3
+    prompt = model.encode(QUESTION, words)
+    read, cut = model.text(prompt.ids), model.text(prompt.cut)
+    assert len(prompt.ids) == 40 and cut and QUESTION in read and "answer with yes or no" in read
+    whole = " ".join(words.split())
+    assert whole.startswith(cut) if side == "left" else whole.endswith(cut)
+    assert not model.encode(QUESTION, ABSTRACT).cut
+
+
+@pytest.mark.parametrize(
+    ("question", "abstract", "message"),
+    [
+        ("", ABSTRACT, "the question is empty"),
+        (" \n\t\u00a0", ABSTRACT, "the question is empty"),
+        (QUESTION, "", "the abstract is empty"),
+        (QUESTION, "a " * 500_000, "the abstract has 1,000,000 characters; at most 100,000 are read"),
+        ("a" * 1_000_000, ABSTRACT, "the question has 1,000,000 characters; at most 100,000 are read"),
+        ("does " * 60, ABSTRACT, "the question is too long: it and the instruction must fit into 40 tokens"),
+        (QUESTION, "caf\udce9", "the abstract is no UTF-8 text"),
+    ],
+)
+def test_what_cannot_be_asked_is_refused_in_one_sentence(answerer, question, abstract, message):
+    with pytest.raises(UserError) as error:
+        answerer.encode(question, abstract)
+    assert str(error.value) == message
+
+
+@pytest.mark.parametrize(
+    "abstract",
+    [
+        "<script>alert(1)</script>",
+        "\U0001f9ea\U0001f9ea",
+        "{context} {question} {0.__class__}",
+        "\x1b[2J \x00 \x07",
+        "</s>",
+    ],
+)
+def test_hostile_abstracts_are_answered_like_any_text(answerer, abstract):
+    (answer,) = answerer.answer([answerer.encode(QUESTION, abstract)])
+    assert answer.label in LABELS and sum(answer.probabilities.values()) == pytest.approx(1)
+
+
+def test_cut_text_is_safe_to_show_in_a_terminal(answerer):
+    prompt = answerer.encode(QUESTION, "\x1b[2J\x07\u202e " + "methods " * 60)
+    assert answerer.text(prompt.cut).isprintable()
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Where the files are
+
+
+def test_the_base_is_found_beside_the_adapter_and_in_folders_above_or_by_its_name(adapter, tmp_path, monkeypatch):
+    base, task = adapter.parents[3] / "base", read_task(adapter)
+    assert ask.find_base(task.base_model, adapter, None) == base
+    shutil.copytree(adapter, adapter.parents[4] / "release/prefix")
+    assert ask.find_base(task.base_model, adapter.parents[4] / "release/prefix", None) == base
+    monkeypatch.chdir(tmp_path)
+    elsewhere = shutil.copytree(adapter, tmp_path / "elsewhere")
+    assert ask.find_base(task.base_model, elsewhere, str(base)) == base
+    named = task.base_model.model_copy(update={"name": str(base), "revision": None})
+    assert ask.find_base(named, elsewhere, None) == base
+
+
+def test_files_of_another_model_are_never_taken_for_the_base(adapter, tmp_path):
+    task = read_task(adapter)
+    other = shutil.copytree(adapter.parents[3] / "base", tmp_path / "models/base")
+    (other / "config.json").write_text("{}")
+    elsewhere = shutil.copytree(adapter, tmp_path / "models/adapters/prefix")
+    with pytest.raises(UserError, match="does not hold the files of org/tiny"):
+        ask.find_base(task.base_model, elsewhere, str(other))
+    local = task.base_model.model_copy(update={"name": "models/tiny", "revision": None})
+    with pytest.raises(UserError, match=r"trained on, models/tiny, is not beside it; name its folder with --base"):
+        ask.find_base(local, elsewhere, None)
+
+
+def test_an_adapter_is_a_folder_or_a_name_of_the_hub(adapter, tmp_path):
+    assert ask.find_adapter(str(adapter)) == adapter
+    for name in ("nothing", "a/b/c", "../a", "lab/adapter@main", "lab/adapter@"):
+        with pytest.raises(UserError, match=r"is no folder, and no OWNER/NAME or OWNER/NAME@COMMIT"):
+            ask.find_adapter(name)
+
+
+@pytest.mark.parametrize("file", ask.ADAPTER_FILES)
+def test_a_folder_that_lacks_a_file_is_refused_so_pickled_weights_are_never_read(adapter, tmp_path, file):
+    copy = shutil.copytree(adapter, tmp_path / "copy")
+    (copy / file).unlink()
+    (copy / "adapter_model.bin").write_bytes(b"pickle")
+    with pytest.raises(UserError, match=f"has no {file}"):
+        ask.find_adapter(str(copy))
+
+
+@pytest.mark.slow
+def test_adapter_and_base_come_from_the_hub_at_their_commits_and_then_from_the_cache(adapter, tmp_path, hub):
+    files = {name: {path.name: path.read_bytes() for path in folder.iterdir()} for name, folder in
+             {"lab/adapter": adapter, "org/tiny": adapter.parents[3] / "base"}.items()}  # fmt: skip
+    commit, base_commit = "a" * 40, "0" * 40
+    hub.models = {"lab/adapter": {commit: files["lab/adapter"]}, "org/tiny": {base_commit: files["org/tiny"]}}
+    arguments = ("ask", "--adapter", f"lab/adapter@{commit}", QUESTION, ABSTRACT)
+    online = {"HF_ENDPOINT": hub.url, "HF_HUB_OFFLINE": "0"}
+    first = peftqa(*arguments, folder=tmp_path, environment=online)
+    assert first.returncode == 0, first.stderr
+    assert first.stdout == peftqa("ask", "--adapter", adapter, QUESTION, ABSTRACT, folder=tmp_path).stdout
+    assert peftqa(*arguments, folder=tmp_path).stdout == first.stdout
+    other = peftqa("ask", "--adapter", "lab/other", QUESTION, ABSTRACT, folder=tmp_path)
+    assert other.returncode == 1 and other.stderr.startswith("error: lab/other is no folder, and lab/other is neither")
+    assert len(other.stderr.splitlines()) == 1
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The command
+
+
+@pytest.mark.slow
+def test_the_command_prints_answer_probabilities_sureness_and_what_was_cut(adapter, answerer, tmp_path):
+    (answer,) = answerer.answer([answerer.encode(QUESTION, ABSTRACT)])
+    (tmp_path / "both.txt").write_text(f"\n{QUESTION}\n{ABSTRACT}\n")
+    ways = {
+        "arguments": {"arguments": (QUESTION, ABSTRACT)},
+        "abstract on standard input": {"arguments": (QUESTION,), "input": ABSTRACT},
+        "both in a file": {"arguments": ("--file", "both.txt")},
+    }
+    for way, options in ways.items():
+        result = peftqa("ask", "--adapter", adapter, *options.pop("arguments"), folder=tmp_path, **options)
+        assert result.returncode == 0 and result.stderr == "", (way, result.stderr)
+        lines = dict(line.split(maxsplit=1) for line in result.stdout.replace("sure enough", "sure").splitlines())
+        assert lines["answer"] == answer.label
+        yes, no = (f"{value:.6f}" for value in answer.probabilities.values())
+        assert lines["probabilities"] == f"yes {yes}, no {no}"
+        assert lines["sure"].startswith("yes: " if answer.sure else "no, ask a person: ")
+        assert lines["cut"].startswith("nothing; all ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((QUESTION, ""), "error: the abstract is empty"),
+        (("--file", "missing.txt"), "error: missing.txt cannot be read: No such file or directory."),
+        (("--csv", "a.csv"), "--csv and --out go together"),
+        ((QUESTION, ABSTRACT, "--coverage", "1.5"), "--coverage is a share above 0"),
+        ((QUESTION, "--file", "a"), "one of them"),
+    ],
+)
+def test_a_command_that_cannot_be_answered_is_refused_before_a_model_is_loaded(adapter, tmp_path, arguments, message):
+    folder = shutil.copytree(adapter, tmp_path / "no-base")  # loading would fail
+    assert (folder / FILE).is_file()
+    result = peftqa("ask", "--adapter", folder, *arguments, folder=tmp_path)
+    assert result.returncode in (1, 2) and message in result.stderr and "Traceback" not in result.stderr
+    assert result.stdout == ""
