@@ -7,6 +7,7 @@ workspace stays as it is, and an interrupted experiment goes on where it was. At
 
 import argparse
 import os
+import shlex
 import subprocess
 from pathlib import Path
 
@@ -20,6 +21,11 @@ from peftqa.params import read_params
 from stages import workspace
 
 FOLDER = Path("experiments")
+# Question and abstract; made up, in the words of the embedded data.
+EXAMPLE = (
+    "Does aspirin reduce pain in nursing home residents?",
+    "We gave aspirin or placebo to 120 nursing home residents. Pain was lower with aspirin (14 versus 35, p = 0.002).",
+)
 # What a finished pipeline changes among the files that git tracks; the experiment's own must not be replaced.
 RESULTS = ("dvc.lock", "metrics/")
 # An experiment is a commit, which needs an author; a newcomer may have no git identity yet.
@@ -53,6 +59,9 @@ def main() -> None:
         f"\nEvery number:   dvc metrics diff HEAD {options.name}    (or dvc exp show --only-changed)"
         f"\nIts files:      {folder}/    (delete it when you have no more use for it; DVC's cache keeps the results)"
     )
+    adapters = sorted((folder / "release").iterdir())
+    if adapters:
+        print(f"\nAsk it a question of your own:\npython -m peftqa ask --adapter {adapters[0]} {shlex.join(EXAMPLE)}")
 
 
 def read_overrides(name: str) -> dict[str, object]:

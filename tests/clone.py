@@ -13,6 +13,7 @@ from ruamel.yaml import YAML
 from tests.conftest import ROOT
 
 OUTS = ("data/clean", "data/raw", "data/split", "metrics", "models", "plots", "predictions", "evaluation", "comparison")
+OUTS += ("release",)
 # What keeps a run short: the shortest useful prompts, one epoch, big batches, one thread for tiny tensors.
 SHORT = {
     "data.name": "synthetic abstracts",

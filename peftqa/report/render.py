@@ -53,6 +53,20 @@ class Results(NamedTuple):
 
 def render(results: Results) -> tuple[str, str]:
     """The report as HTML, which needs no other file, and as Markdown for a comment."""
+    environment = template_environment()
+    script = (TEMPLATES / "report.js").read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    values = contents(results) | {
+        "style": Markup((TEMPLATES / "report.css").read_text(encoding="utf-8")),
+        "script": Markup(script),
+        "script_digest": f"sha256-{digest}",
+    }
+    html, markdown = (environment.get_template(f"report.{kind}.j2").render(values) for kind in ("html", "md"))
+    return html, markdown
+
+
+def template_environment() -> Environment:
+    """Jinja as the templates here are written for; only what becomes HTML is escaped."""
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=select_autoescape(["html.j2"]),
@@ -71,15 +85,7 @@ def render(results: Results) -> tuple[str, str]:
         # No line may end within `p = 0.012`.
         "unbroken": lambda text: text.replace("p = ", "p\u00a0=\u00a0").replace("p < ", "p\u00a0<\u00a0"),
     }
-    script = (TEMPLATES / "report.js").read_text(encoding="utf-8")
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    values = contents(results) | {
-        "style": Markup((TEMPLATES / "report.css").read_text(encoding="utf-8")),
-        "script": Markup(script),
-        "script_digest": f"sha256-{digest}",
-    }
-    html, markdown = (environment.get_template(f"report.{kind}.j2").render(values) for kind in ("html", "md"))
-    return html, markdown
+    return environment
 
 
 def contents(results: Results) -> dict:

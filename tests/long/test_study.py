@@ -47,14 +47,14 @@ def test_a_third_seed_trains_and_predicts_twenty_more_runs_and_nothing_else(stud
     study.set({"train.seeds": [*SEEDS, 3]})
     shown = study("dvc", "repro")
     more = {f"{stage}@{adapter}-{fold}-3" for stage in ("train", "predict") for adapter in ADAPTERS for fold in FOLDS}
-    after = {"evaluate", "compare", "select", "report"}
+    after = {"evaluate", "compare", "select", "report", "publish"}
     assert set(ran(shown)) >= more and {stage.partition("@")[0] for stage in set(ran(shown)) - more} <= after
 
 
 def test_a_dropped_fold_recomputes_metrics_alone_and_is_in_none(study):
     study.set({"split.folds": FOLDS[:-1]})
     shown = study("dvc", "repro")
-    after = {"baselines", "evaluate", "compare", "select", "report"}
+    after = {"baselines", "evaluate", "compare", "select", "report", "publish"}
     assert {stage.partition("@")[0] for stage in ran(shown)} <= after
     assert json.loads((study.folder / "metrics/prefix.json").read_text())["n"] == 801
     assert not list(study.folder.glob("predictions/*/fold-9/*"))

@@ -35,6 +35,8 @@ def test_every_stage_writes_what_the_design_names(finished):
         for stage in ("train", "predict"):
             assert (finished.folder / f"runtime/{stage}/{adapter}/fold-0/seed-42.json").is_file()
     assert (finished.folder / "runtime/predict/base/fold-0/seed-0.json").is_file()
+    for name in ("adapter_config.json", "adapter_model.safetensors", "task.json", "README.md"):
+        assert (finished.folder / f"release/{adapter}/{name}").is_file()
     assert not list((finished.folder / ".checkpoints").iterdir())
 
 
@@ -209,7 +211,7 @@ def test_plots_show_draws_every_curve_with_one_colour_a_variant(finished):
             set(),
             {"train", "predict", "evaluate", "compare", "report", "download", "split", "clean"},
         ),
-        ("peftqa/report/wording.py", {"report"}, {"train", "predict", "evaluate", "compare", "select"}),
+        ("peftqa/report/wording.py", {"report", "publish"}, {"train", "predict", "evaluate", "compare", "select"}),
         ("peftqa/kv_prefix.py", {"train@prefix-0-42", "train@prompt-0-42"}, {"evaluate", "clean", "split"}),
         ("peftqa/fast/kernels.cpp", {"train@prefix-0-42", "predict@prefix-0-42"}, {"evaluate", "clean"}),
         ("peftqa/records.py", {"clean", "split", "baselines"}, {"fetch_model", "select"}),
@@ -232,8 +234,8 @@ def test_an_edit_makes_stale_what_depends_on_it_and_no_more(finished, path, stal
     [
         ("evaluate.calibration_bins", 5, {"evaluate", "compare", "report"}),
         ("evaluate.coverage", 0.5, {"compare", "report"}),
-        ("train.epochs", 2, {"train", "report"}),
-        ("data.name", "others", {"compare", "report"}),
+        ("train.epochs", 2, {"train", "report", "publish"}),
+        ("data.name", "others", {"compare", "report", "publish"}),
         ("selected", "base", {"select"}),
     ],
 )

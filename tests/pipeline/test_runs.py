@@ -68,7 +68,7 @@ def test_runs_name_what_is_missing_and_each_that_is_done(study):
 
 def test_afterwards_repro_finds_every_run_in_place(study):
     assert not {stage for stage in ran(study.then) if stage.startswith(("train", "predict"))}
-    assert {"evaluate@prefix", "compare", "report"} <= set(ran(study.then))
+    assert {"evaluate@prefix", "compare", "report", "publish"} <= set(ran(study.then))
 
 
 def test_seeds_and_folds_give_different_adapters(study):
@@ -103,7 +103,8 @@ def test_another_seed_trains_and_predicts_that_and_nothing_else(study):
 def test_a_dropped_fold_and_seed_are_in_no_number_and_in_no_hash(study, new_clone, tmp_path):
     study.set({"split.folds": [0], "train.seeds": [1]})
     shown = study("dvc", "repro")
-    assert {stage.partition("@")[0] for stage in ran(shown)} == {"baselines", "evaluate", "compare", "select", "report"}
+    after = {"baselines", "evaluate", "compare", "select", "report", "publish"}
+    assert {stage.partition("@")[0] for stage in ran(shown)} == after
     assert study.status() == set()
     metrics = pd.read_json(study.folder / "metrics/prefix.json", typ="series")
     assert metrics["n"] == 89 and "accuracy_sd" not in metrics
@@ -116,7 +117,7 @@ def test_a_dropped_fold_and_seed_are_in_no_number_and_in_no_hash(study, new_clon
     command = 'cd "$0" && dvc remote add -q --local -d lab "$1" && dvc repro --pull'
     shown = study("sh", "-c", command, str(fresh), str(tmp_path / "remote"))
     assert ran(shown) == []
-    for name in ("evaluation", "comparison", "metrics", "report"):
+    for name in ("evaluation", "comparison", "metrics", "report", "release"):
         for path in (study.folder / name).rglob("*.*"):
             if path.is_file():
                 assert (fresh / path.relative_to(study.folder)).read_bytes() == path.read_bytes(), path

@@ -1,0 +1,56 @@
+"""An adapter's model card, as the Hub shows it: how to ask it, and its results. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from huggingface_hub import ModelCard, ModelCardData
+
+from peftqa.params import Params
+from peftqa.prompts import name_labels
+from peftqa.report import wording
+from peftqa.report.render import BASELINES, template_environment
+
+METRICS = ("accuracy", "macro_f1", "log_loss")
+
+
+def model_card(name: str, run: tuple[int, int], params: Params, comparison: Mapping, size: Mapping) -> str:
+    """README.md of a published adapter, metadata included; equal results make equal bytes.
+
+    run: fold and seed of the training that is published; comparison: of comparison.py; size: `adapter_size` of the
+    adapter.
+    """
+    adapter, model = params.adapters[name], params.model
+    on_hub = model.revision is not None and not model.revision.startswith("sha256:")
+    synthetic = "synthetic" in params.data.name.lower()
+    pairs = [pair for pair in comparison["pairs"] if name in (pair["variant"], pair["reference"])]
+    data = ModelCardData(
+        language="en",
+        license="mit",
+        library_name="peft",
+        base_model=model.name if on_hub else None,
+        datasets=None if synthetic else ["qiaojin/PubMedQA"],
+        tags=[adapter.method, "question-answering", *(["synthetic"] if synthetic else [])],
+    )
+    template = template_environment().get_template("card.md.j2")
+    body = template.render(
+        name=name,
+        adapter=adapter,
+        fold=run[0],
+        seed=run[1],
+        runs=len(params.runs(name)),
+        params=params,
+        comparison=comparison,
+        size=size,
+        on_hub=on_hub,
+        synthetic=synthetic,
+        flan="flan-t5" in model.name,
+        labels=name_labels(params.data.labels),
+        confidence=wording.level(comparison),
+        metrics=METRICS,
+        headings=wording.METRICS,
+        baselines=BASELINES,
+        pairs=pairs,
+        flags=[flag["text"] for flag in comparison["flags"] if flag["variant"] in (None, name)],
+    )
+    return str(ModelCard(f"---\n{data.to_yaml()}\n---\n\n{body}"))
