@@ -24,19 +24,21 @@ def main() -> None:
     expected = [workspace.ADAPTERS / name / workspace.run_path(*run) for name, run in trained]
     workspace.remove_stale(workspace.ADAPTERS, expected)
     comparison = workspace.read_json(workspace.COMPARISON / "comparison.json")
-    shutil.rmtree(RELEASE, ignore_errors=True)
-    RELEASE.mkdir()
-    for name in [name for name in params.evaluate.variants if name in params.adapters]:
-        fold, seed = best_run(name, params)
-        source, target = workspace.ADAPTERS / name / workspace.run_path(fold, seed), RELEASE / name
-        try:
-            shutil.copytree(source, target)
-        except FileNotFoundError:
-            raise UserError(f"{source} is missing; run `dvc repro`.") from None
-        size = workspace.read_json((workspace.PREDICTIONS / name / workspace.run_path(fold, seed)).with_suffix(".json"))
-        card = model_card(name, (fold, seed), params, comparison, size)
-        (target / "README.md").write_text(card, encoding="utf-8")
-        print(f"{target}: fold {fold}, seed {seed}")
+    with workspace.written(RELEASE) as partial:
+        partial.mkdir()
+        for name in [name for name in params.evaluate.variants if name in params.adapters]:
+            publish(name, best_run(name, params), params, comparison, partial / name)
+
+
+def publish(name: str, run: tuple[int, int], params: Params, comparison: dict, target: Path) -> None:
+    """The files of one training of an adapter, and the model card beside them."""
+    source = workspace.ADAPTERS / name / workspace.run_path(*run)
+    if not source.is_dir():
+        raise UserError(f"{source} is missing; run `dvc repro`.")
+    shutil.copytree(source, target)
+    size = workspace.read_json((workspace.PREDICTIONS / name / workspace.run_path(*run)).with_suffix(".json"))
+    (target / "README.md").write_text(model_card(name, run, params, comparison, size), encoding="utf-8")
+    print(f"{RELEASE / name}: fold {run[0]}, seed {run[1]}")
 
 
 def best_run(name: str, params: Params) -> tuple[int, int]:
