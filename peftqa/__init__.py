@@ -8,7 +8,8 @@ Read it in the order in which data pass through it:
     training trainer encoder_outputs scoring    an adapter is trained; a question gets a probability for each label
     predictions metrics curves baselines    tables of answers, and what they are worth
     significance bootstrap power comparison     whether a difference is more than chance
-    palette report/                         the report
+    palette report/                         the report, and an adapter's model card
+    task ask ask_csv __main__               an adapter says how it is asked; `peftqa ask`
     fast/                                   the same model computed faster on a CPU, where `model.fast` is on
     fetch/                                  downloads and digests
 """

@@ -1,6 +1,7 @@
 """`make demo` as a newcomer runs it, and what its adapters learned, judged on 2,000 questions made for that alone."""
 
 import json
+import shlex
 import shutil
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from scipy.stats import binomtest
 from embedded.generate import make_judge
 from experiments.__main__ import read_overrides
 from peftqa.adapters import load_adapter
+from peftqa.ask import Answerer
 from peftqa.backbone import load_backbone, load_tokenizer
 from peftqa.params import read_params
 from peftqa.predictions import predict
@@ -54,6 +56,36 @@ def test_the_demo_prints_its_table_once_and_where_to_look_next(demo):
     for word in ("majority", "tfidf", "base", "prompt", "prefix", "points of accuracy", "report/index.html"):
         assert word in shown
     assert "No file hash info" not in demo.output
+
+
+def test_the_demo_ends_with_a_command_that_asks_a_question_of_ones_own(demo):
+    command = shlex.split(demo.output.splitlines()[-1])
+    assert command[:4] == ["python", "-m", "peftqa", "ask"] and "/release/" in command[5]
+    answers = {}
+    for name in ("prompt", "prefix"):
+        command[5] = f"experiments/demo/release/{name}"
+        shown = demo(*command)
+        answers[name] = shown.splitlines()[0].split()
+    assert answers == {name: ["answer", "yes"] for name in answers}  # as the abstract in the command has it
+
+
+def test_asked_by_themselves_and_in_a_table_the_adapters_answer_as_predictions_say(demo):
+    asked = pd.read_csv(demo.results / "data/split/fold-0/test.csv", dtype=str, keep_default_na=False)
+    asked.head(20).to_csv(demo.folder / "asked.csv", index=False)
+    for name in ("prompt", "prefix"):
+        table = pd.read_csv(demo.results / f"predictions/{name}/fold-0/seed-42.csv", dtype={"id": str})
+        expected = table[table["split"] == "test"].head(20).reset_index(drop=True)
+        adapter = demo.results / f"models/adapters/{name}/fold-0/seed-42"
+        demo("python", "-m", "peftqa", "ask", "--adapter", str(adapter), "--csv", "asked.csv", "--out", "answers.csv")
+        answers = pd.read_csv(demo.folder / "answers.csv", dtype={"id": str})
+        answerer = Answerer(adapter)
+        alone = [answerer.answer([answerer.encode(row.question, row.context)])[0] for row in answers.itertuples()]
+        assert list(answers["id"]) == list(expected["id"])
+        assert list(answers["answer"]) == [answer.label for answer in alone] == list(expected["prediction"])
+        for given in (answers["p_yes"], pd.Series([answer.probabilities["yes"] for answer in alone])):
+            assert (given - expected["p_yes"]).abs().max() < 1e-5
+        (demo.folder / "answers.csv").unlink()
+    (demo.folder / "asked.csv").unlink()
 
 
 def test_the_demo_leaves_the_workspace_as_it_was_but_for_its_own_ignored_folder(demo):
