@@ -21,7 +21,7 @@ VARIANTS := import pathlib, peftqa.params as p; print(*p.read_params(pathlib.Pat
 MODEL ?= models/base
 DATA ?= data/raw/ori_pqal.json
 
-.PHONY: help setup check test nightly format repro runs demo study experiment compare bench
+.PHONY: help setup check test nightly format repro runs demo study experiment experiments tune compare bench
 
 help: ## List the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -69,6 +69,12 @@ study: $(SETUP) ## Ten folds, three seeds, training until it has converged: make
 
 experiment: $(SETUP) ## One of your own, experiments/NAME.yaml: make experiment NAME=mine JOBS=2
 	@python -m experiments $(NAME) --jobs $(JOBS)
+
+tune: $(SETUP) ## Search an adapter's settings on validation alone: make tune ADAPTER=prefix TRIALS=20
+	@python -m experiments.tune $(ADAPTER) $(if $(TRIALS),--trials $(TRIALS)) $(if $(NAME),--experiment $(NAME))
+
+experiments: $(SETUP) ## A table of the experiments, lowest validation log loss first
+	@python -m experiments.table
 
 compare: $(SETUP) ## Record each variant as an experiment, for `dvc metrics diff base prefix`
 	@export GIT_AUTHOR_NAME=pubmedqa-peft GIT_AUTHOR_EMAIL=pubmedqa-peft@localhost; \

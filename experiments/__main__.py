@@ -9,6 +9,7 @@ import argparse
 import os
 import shlex
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -107,10 +108,13 @@ def prepare(folder: Path, overrides: dict[str, object]) -> None:
     dvc(folder, "cache", "dir", "--local", str(Path(".dvc/cache").resolve()))
 
 
-def write_params(path: Path, overrides: dict[str, object]) -> None:
-    """params.yaml of this workspace with the overrides. Raises UserError for a key or a value that it may not have."""
+def write_params(path: Path, overrides: dict[str, object], base: Path | str = workspace.PARAMS) -> None:
+    """params.yaml of this workspace, or a text like it, with the overrides.
+
+    Raises UserError for a key or a value that it may not have.
+    """
     yaml = YAML()
-    params = yaml.load(Path("params.yaml"))
+    params = yaml.load(base)
     for key, value in overrides.items():
         *groups, last = key.split(".")
         group = params
@@ -128,11 +132,15 @@ def write_params(path: Path, overrides: dict[str, object]) -> None:
         partial.replace(path)
 
 
-def record(folder: Path, name: str) -> None:
-    """Save what the folder holds as a DVC experiment of this repository's HEAD; one of that name is replaced."""
+def record(folder: Path, name: str, stages: Sequence[str] = ()) -> None:
+    """Save what the folder holds as a DVC experiment of its HEAD in this repository; one of that name is replaced.
+
+    stages: those that have run, if not all.
+    """
     untracked = git("ls-files", "-z", "--others", "--exclude-standard", "metrics", cwd=folder).split("\0")
-    dvc(folder, "exp", "save", "--quiet", "--force", "--name", name, *(f"-I{path}" for path in untracked if path))
-    head = git("rev-parse", "HEAD")
+    included = [f"-I{path}" for path in untracked if path]
+    dvc(folder, "exp", "save", "--quiet", "--force", "--name", name, *included, *stages)
+    head = git("rev-parse", "HEAD", cwd=folder)
     ref = f"refs/exps/{head[:2]}/{head[2:]}/{name}"  # where DVC keeps an experiment of this commit
     git("fetch", "--quiet", str(folder), f"+{ref}:{ref}")
 

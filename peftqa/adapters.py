@@ -39,6 +39,8 @@ class Adapter(Settings):
     changes_encoder_input: ClassVar[bool] = True
 
     learning_rate: Annotated[float, Field(gt=0)]
+    # Of the learning rate; train.schedule where none is given. Methods differ in which one serves them.
+    schedule: Literal["constant", "linear", "cosine"] | None = None
 
     def peft_config(self, backbone: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> PeftConfig:
         """The PEFT configuration for this encoder-decoder model."""

@@ -22,6 +22,7 @@ FOLDS = {"random": 1, "official": 10, "cross_validation": 10}
 
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
+Protocol = Literal["random", "official", "cross_validation"]
 DIGEST = r"^[0-9a-f]{64}$"
 REVISION = r"^([0-9a-f]{40}|sha256:[0-9a-f]{64})$"
 NAME = r"^[A-Za-z0-9_]+$"
@@ -54,7 +55,7 @@ class Data(Settings):
 
 
 class Split(Settings):
-    protocol: Literal["random", "official", "cross_validation"]
+    protocol: Protocol
     folds: list[Annotated[int, Field(ge=0)]] = Field(min_length=1)
     seed: Seed
     train: Fraction
@@ -169,6 +170,13 @@ class Evaluate(Settings):
         return variants
 
 
+class Tuned(Settings):
+    """By how many trials of a search, and under which protocol's validation questions, settings were chosen."""
+
+    trials: Positive
+    protocol: Protocol
+
+
 class Compare(Settings):
     resamples: Positive
     confidence: Fraction
@@ -182,6 +190,7 @@ class Params(Settings):
     model: Model
     template: Template
     adapters: dict[Annotated[str, Field(pattern=NAME)], AnyAdapter]
+    tuning: dict[str, Tuned]
     train: Train
     evaluate: Evaluate
     compare: Compare
@@ -196,6 +205,9 @@ class Params(Settings):
         both = set(self.adapters) & set(self.evaluate.untrained)
         if both:
             raise ValueError(f"evaluate.untrained.{min(both)}: there is an adapter of this name; choose another")
+        for name in self.tuning:
+            if name not in self.adapters:
+                raise ValueError(f"tuning: no adapter {name!r}; there are: {', '.join(self.adapters)}")
         known = [*BASELINES, *self.evaluate.untrained, *self.adapters]
         for name in self.evaluate.variants:
             if name not in known:
@@ -285,6 +297,8 @@ def _allowed_keys(path: list[str], values: dict) -> list[str]:
     if path[0] == "adapters":
         method = values["adapters"][path[1]].get("method")
         return list(METHOD_BY_NAME[method].model_fields)
+    if path[0] == "tuning":
+        return list(Tuned.model_fields)
     if path[:2] == ["evaluate", "untrained"]:
         return list(Untrained.model_fields)
     return list(Params.model_fields[path[0]].annotation.model_fields)

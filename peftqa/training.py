@@ -77,7 +77,7 @@ def train_adapter(
         )
     trainer = AdapterTrainer(
         model=model,
-        args=training_arguments(settings, adapter.learning_rate, seed, checkpoints),
+        args=training_arguments(settings, adapter, seed, checkpoints),
         train_dataset=train,
         eval_dataset=sorted(val, key=lambda example: len(example["input_ids"])),
         data_collator=lambda examples: collate(examples, model.config.pad_token_id),
@@ -105,16 +105,16 @@ def train_adapter(
     return epoch_records(trainer.state.log_history)
 
 
-def training_arguments(settings: Train, learning_rate: float, seed: int, checkpoints: Path) -> TrainingArguments:
+def training_arguments(settings: Train, adapter: Adapter, seed: int, checkpoints: Path) -> TrainingArguments:
     """Trainer's arguments for a run: the numbers are params.yaml's, the rest keeps Trainer quiet and repeatable."""
     return TrainingArguments(
         output_dir=str(checkpoints),
         num_train_epochs=settings.epochs,
         per_device_train_batch_size=settings.batch_size,
         per_device_eval_batch_size=settings.batch_size,
-        learning_rate=learning_rate,
+        learning_rate=adapter.learning_rate,
         optim=OPTIMIZERS[settings.optimizer],
-        lr_scheduler_type=SCHEDULES[settings.schedule],
+        lr_scheduler_type=SCHEDULES[adapter.schedule or settings.schedule],
         warmup_steps=settings.warmup_steps,
         weight_decay=settings.weight_decay,
         max_grad_norm=settings.max_grad_norm,

@@ -95,10 +95,18 @@ def parse_run(key: str, params: Params) -> tuple[str, int, int]:
 
 
 def curve_writer(folder: Path) -> Callable[[dict], None]:
-    """A function that adds an epoch's record to DVCLive's curves in `folder`."""
+    """A function that adds an epoch's record to DVCLive's curves in `folder`.
+
+    Beside the curves, metrics.json has the last epoch's numbers and, under "best", the validation figures of the epoch
+    whose weights are kept: the first of lowest log loss. By these a search judges settings (experiments/tune.py).
+    """
     live = Live(str(folder), save_dvc_exp=False, dvcyaml=None)
+    records = []
 
     def write(record: dict) -> None:
+        records.append(record)
+        best = min(records, key=lambda epoch: epoch["val_log_loss"])
+        live.summary["best"] = {key: best[key] for key in best if key == "epoch" or key.startswith("val_")}
         live.step = record["step"]
         live.log_metric("epoch", record["epoch"])
         live.log_metric("train/loss", record["loss"])

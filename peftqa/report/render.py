@@ -102,6 +102,7 @@ def contents(results: Results) -> dict:
         "confidence": level(comparison),
         "opening": wording.opening(comparison, params.data.name),
         "findings": wording.findings(comparison),
+        "tuning": wording.tuning(adapters, params),
         "few_epochs": wording.few_epochs(params.train.epochs),
         "subjects": listed(adapters or names),
         "described": {name: describe(name, params) for name in names},

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from peftqa.comparison import p_text
 from peftqa.flags import MAJORITY
+from peftqa.params import Params
 
 MINUS = "\N{MINUS SIGN}"
 METRICS = {
@@ -157,6 +158,26 @@ def few_epochs(epochs: int) -> str:
         "answers better after that much training, not which would after more: while validation log loss still falls at "
         "the last epoch, the order of the methods may yet change."
     )
+
+
+def tuning(adapters: Sequence[str], params: Params) -> str:
+    """By how many trials the adapters' settings were chosen, and whether test questions had a part in it."""
+    tuned = {name: params.tuning[name] for name in adapters if name in params.tuning}
+    if not tuned:
+        return "nothing was tuned: no search chose the adapters' settings"
+    trials = {name: tuned[name].trials if name in tuned else 0 for name in adapters}
+    text = f"trials of a search that chose the settings: {listed(f'{name} {count}' for name, count in trials.items())}"
+    if len(set(trials.values())) > 1:
+        text += ", not as many for each, which by itself can make one method look better"
+    text += "; judged by validation log loss"
+    if params.split.protocol == "cross_validation":
+        return (
+            f"{text}, not within each fold by itself: the questions that judged in one fold are test questions of "
+            "another, so that scores of tuned adapters are higher here than they would be on new questions"
+        )
+    if {one.protocol for one in tuned.values()} != {params.split.protocol}:
+        return f"{text}, under another split than this one: test questions may have had a part in the choice"
+    return f"{text}; no test question had a part in the choice"
 
 
 def level(comparison: Mapping) -> str:
