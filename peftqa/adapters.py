@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
@@ -188,6 +189,14 @@ def check_init_text(adapter: PromptTuning | KVPrefix) -> PromptTuning | KVPrefix
     if adapter.init == "text" and not adapter.init_text:
         raise ValueError("init: text needs a non-empty init_text")
     return adapter
+
+
+def naming_labels(adapter: Adapter, labels: Sequence[str]) -> Adapter:
+    """The adapter with the labels in use, "yes or no", in the place of {labels} in its init_text, where it has one."""
+    from peftqa.prompts import name_labels
+
+    text = getattr(adapter, "init_text", None)
+    return adapter.model_copy(update={"init_text": text.replace("{labels}", name_labels(labels))}) if text else adapter
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from accelerate import PartialState
 from dvclive import Live
 from transformers import set_seed
 
-from peftqa.adapters import add_adapter, save_adapter
+from peftqa.adapters import add_adapter, naming_labels, save_adapter
 from peftqa.backbone import choose_device, load_backbone, load_tokenizer, memory_explained, peak_memory_mb
 from peftqa.errors import UserError
 from peftqa.fetch.digest import folder_digest
@@ -33,7 +33,7 @@ from stages import workspace
 def main() -> None:
     params = read_params(workspace.PARAMS)
     name, fold, seed = parse_run(workspace.stage_key(), params)
-    adapter, run = params.adapters[name], workspace.run_path(fold, seed)
+    adapter, run = naming_labels(params.adapters[name], params.data.labels), workspace.run_path(fold, seed)
     began = time.perf_counter()
 
     tokenizer = load_tokenizer(workspace.BASE_MODEL)

@@ -22,6 +22,7 @@ from peftqa.adapters import (
     add_adapter,
     encoder_is_constant,
     load_adapter,
+    naming_labels,
     save_adapter,
 )
 from peftqa.errors import UserError
@@ -52,6 +53,14 @@ BATCH = {
 
 def parsed(name: str):
     return TypeAdapter(AnyAdapter).validate_python(ADAPTERS[name] | {"learning_rate": 0.1})
+
+
+def test_an_init_text_names_the_labels_in_use():
+    default = read_params(ROOT / "params.yaml").adapters["prefix"]
+    assert naming_labels(default, ["yes", "no"]).init_text == "Answer the question with yes or no."
+    assert naming_labels(default, ["yes", "no", "maybe"]).init_text == "Answer the question with yes, no or maybe."
+    for other in (parsed("ia3"), parsed("prefix_text"), parsed("prompt_random")):
+        assert naming_labels(other, ["yes", "no", "maybe"]) == other
 
 
 @pytest.fixture(scope="module")
