@@ -201,7 +201,9 @@ def test_two_processes_share_a_study_and_no_trial_is_lost_or_run_twice(new_clone
 
 
 def test_a_training_that_diverges_is_a_result_and_any_other_fault_ends_the_search(new_clone):
-    clone = new_clone("diverging", **{"train.optimizer": "adamw", "train.max_grad_norm": 1e30})
+    clone = new_clone(
+        "diverging", **{"train.optimizer": "adamw", "train.max_grad_norm": 1e30, "adapters.prefix.reparametrization": 8}
+    )
     rate = {"learning_rate": {"low": 1e30, "high": 1e31, "log": True}}
     write_space(clone, trials=1, spaces={"kv_prefix": rate})
     shown = clone(*TUNE)

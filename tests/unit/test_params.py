@@ -136,7 +136,7 @@ def test_numbers_in_the_notations_of_yaml_1_2_are_read(tmp_path):
         ),
         ("adapters.prefix.num_virtual_tokens", 0, "0 is not allowed: Input should be greater than or equal to 1"),
         ("adapters.prompt.num_tokens", 5, "adapters.prompt.num_tokens: unknown key; did you mean num_virtual_tokens?"),
-        ("adapters.prefix.alpha", 5, "adapters.prefix.alpha: unknown key; allowed: learning_rate, method, num_vir"),
+        ("adapters.prefix.alpha", 5, "adapters.prefix.alpha: unknown key; allowed: learning_rate, schedule, method,"),
         ("split.test", MISSING, "split.test: missing key"),
         ("data", MISSING, "data: missing key"),
         ("data", None, "data: must be a group of keys, not None"),
@@ -183,7 +183,7 @@ def test_numbers_in_the_notations_of_yaml_1_2_are_read(tmp_path):
             "adapters.prompt.method: 'prompt' is not allowed: must be one of 'prompt_t",
         ),
         ("adapters.prompt.method", MISSING, "adapters.prompt.method: missing key: must be one of 'prompt_tuning'"),
-        ("adapters.prompt.init", "text", "adapters.prompt: init: text needs a non-empty init_text"),
+        ("adapters.prefix.init_text", None, "adapters.prefix: init: text needs a non-empty init_text"),
         (
             "adapters.prefix.target",
             ["cross", "cross"],
@@ -215,6 +215,17 @@ def test_numbers_in_the_notations_of_yaml_1_2_are_read(tmp_path):
         ("evaluate.variants", {"prefix": "models"}, "evaluate.variants: must be a list, not {'prefix': 'models'}"),
         ("evaluate.coverage", 1.1, "evaluate.coverage: 1.1 is not allowed"),
         ("compare.confidence", 95, "compare.confidence: 95 is not allowed"),
+        (
+            "tuning",
+            {"lora": {"trials": 3, "protocol": "random"}},
+            "tuning: no adapter 'lora'; there are: prompt, prefix",
+        ),
+        ("tuning", {"prompt": {"trials": 0, "protocol": "random"}}, "tuning.prompt.trials: 0 is not allowed"),
+        (
+            "tuning",
+            {"prompt": {"trial": 3, "protocol": "random"}},
+            "tuning.prompt.trial: unknown key; did you mean trials",
+        ),
         ("selected", "lora", "selected: 'lora' is not in evaluate.variants (majority, tfidf, base, "),
     ],
 )

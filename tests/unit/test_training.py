@@ -52,7 +52,14 @@ def examples(count: int, seed: int) -> list[dict]:
     return rows
 
 
-def train(checkpoints, learning_rate: float = 0.05, on_epoch=lambda record: None, reparametrization=8, **changes):
+def train(
+    checkpoints,
+    learning_rate: float = 0.05,
+    on_epoch=lambda record: None,
+    reparametrization=8,
+    own_schedule=None,
+    **changes,
+):
     """Train a prefix; returns the epochs' records and the trained tensors."""
     set_seed(1)
     adapter = KVPrefix(
@@ -61,6 +68,7 @@ def train(checkpoints, learning_rate: float = 0.05, on_epoch=lambda record: None
         num_virtual_tokens=3,
         init="random",
         reparametrization=reparametrization,
+        schedule=own_schedule,
     )
     model = add_adapter(tiny_t5(vocab_size=192, dropout_rate=0.0).requires_grad_(False), adapter, tiny_tokenizer())
     records = train_adapter(
@@ -145,6 +153,13 @@ def test_a_run_killed_in_the_middle_ends_with_the_weights_of_one_that_was_not(tm
     whole, expected = train(tmp_path / "whole", **kept)
     assert resumed == whole == seen
     assert all(torch.equal(weights[name], expected[name]) for name in expected)
+
+
+def test_an_adapters_own_schedule_takes_the_place_of_the_general_one(tmp_path):
+    linear, _ = train(tmp_path / "a", epochs=2, schedule="linear")
+    own, _ = train(tmp_path / "b", epochs=2, own_schedule="linear")
+    constant, _ = train(tmp_path / "c", epochs=2)
+    assert own == linear != constant
 
 
 @pytest.mark.slow

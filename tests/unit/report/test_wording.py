@@ -5,12 +5,14 @@ Intervals and p-values are those of tests worked here, where a formula is at han
 
 import numpy as np
 import pytest
+from ruamel.yaml import YAML
 from scipy.stats import binomtest, t
 
 from peftqa.adapters import METHODS
 from peftqa.params import check_params
 from peftqa.report.render import describe
-from peftqa.report.wording import few_epochs, findings, interval, listed, opening, signed, significant, value
+from peftqa.report.wording import few_epochs, findings, interval, listed, opening, signed, significant, tuning, value
+from tests.conftest import ROOT
 from tests.finished_run import crafted_comparison, crafted_params, right_where
 
 MINUS = "\N{MINUS SIGN}"
@@ -239,6 +241,35 @@ def test_every_method_has_its_description():
         "lora": "LoRA of rank 8",
         "ia3": "IA3",
     }
+
+
+@pytest.mark.parametrize(
+    ("tuned", "protocol", "says", "says_not"),
+    [
+        ({}, "random", ["nothing was tuned"], ["trials"]),
+        (
+            {"prompt": (20, "official"), "prefix": (20, "official")},
+            "official",
+            ["20", "no test question"],
+            ["not as many"],
+        ),
+        ({"prompt": (20, "official"), "prefix": (9, "official")}, "official", ["prefix 9", "not as many"], []),
+        ({"prefix": (9, "official")}, "official", ["prompt 0 and prefix 9", "not as many"], []),
+        ({"prefix": (9, "official")}, "random", ["another split"], ["no test question"]),
+        (
+            {"prompt": (9, "cross_validation"), "prefix": (9, "cross_validation")},
+            "cross_validation",
+            ["not within each fold"],
+            ["no test question"],
+        ),
+    ],
+)
+def test_the_report_says_what_was_tuned_and_whether_test_questions_had_a_part_in_it(tuned, protocol, says, says_not):
+    values = YAML(typ="safe").load(ROOT / "params.yaml")
+    values["split"]["protocol"] = protocol
+    values["tuning"] = {name: {"trials": trials, "protocol": under} for name, (trials, under) in tuned.items()}
+    text = tuning(["prompt", "prefix"], check_params(values))
+    assert all(part in text for part in says) and not [part for part in says_not if part in text], text
 
 
 @pytest.mark.parametrize(

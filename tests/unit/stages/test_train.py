@@ -1,5 +1,6 @@
 """A run of training: its name, what its checkpoints depend on, and what it leaves behind."""
 
+import json
 import subprocess
 import sys
 import types
@@ -10,7 +11,7 @@ import pytest
 from peftqa.errors import UserError
 from peftqa.params import Params, check_params, read_params
 from peftqa.records import write_table
-from stages.train import parse_run, run_digest
+from stages.train import curve_writer, parse_run, run_digest
 from tests.conftest import ROOT
 from tests.unit.test_records import table_of
 
@@ -107,6 +108,22 @@ def test_what_training_does_not_read_makes_no_other_run(inputs, change):
 
 def test_adapters_have_runs_of_their_own(inputs):
     assert run_digest("prompt", 0, CROSSED) != run_digest("prefix", 0, CROSSED)
+
+
+def test_the_validation_figures_are_those_of_the_first_epoch_of_lowest_log_loss(tmp_path):
+    write = curve_writer(tmp_path / "curves")
+    for epoch, log_loss in enumerate([0.5, 0.3, 0.4, 0.3], 1):
+        numbers = {"val_loss": 1.0 / epoch, "val_accuracy": epoch / 10, "val_macro_f1": 0.5}
+        write({"epoch": epoch, "step": 10 * epoch, "loss": 1.0, "val_log_loss": log_loss} | numbers)
+    figures = json.loads((tmp_path / "curves/metrics.json").read_text())
+    assert figures["best"] == {
+        "epoch": 2,
+        "val_loss": 0.5,
+        "val_log_loss": 0.3,
+        "val_accuracy": 0.2,
+        "val_macro_f1": 0.5,
+    }
+    assert figures["epoch"] == 4
 
 
 def test_a_folder_that_is_a_package_without_a_file_does_no_harm(inputs, monkeypatch):
