@@ -121,6 +121,15 @@ def test_a_trial_is_an_experiment_with_its_settings_its_score_and_no_test_metric
         assert metrics == {"metrics/prefix.json": {"val_log_loss": pytest.approx(row["val_log_loss"], abs=1e-6)}}
 
 
+def test_the_table_of_experiments_has_the_trials_lowest_log_loss_first(search):
+    lines = search("make", "experiments", "SETUP=").splitlines()
+    assert lines[0].split() == ["experiment", "adapter", "val", "log", "loss", "accuracy", "changed"]
+    assert max(map(len, lines)) <= 120
+    rows = [line.split() for line in lines[1:]]
+    assert sorted(row[0] for row in rows) == recorded(search)
+    assert [float(row[2]) for row in rows] == pytest.approx(sorted(trials(search)["val_log_loss"]), abs=1e-4)
+
+
 def test_the_pictures_tables_can_be_drawn_by_dvc(search):
     folder = Path("experiments/tune-prefix")
     for table, x in (("trials.csv", "learning_rate"), ("best.csv", "trials")):
