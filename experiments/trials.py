@@ -28,8 +28,11 @@ def report(study: Study, space: Mapping, base: Params, adapter: str, experiment:
         print("No trial has finished yet.")
         return
     table = trial_table(done, space)
-    best = best_so_far(table[SCORE])
     table.to_csv(folder / "trials.csv", index=False)
+    if not np.isfinite(table[SCORE]).any():
+        print("Every training has diverged, so there is nothing to take over: lower the rates in tuning.yaml.")
+        return
+    best = best_so_far(table[SCORE])
     best.to_csv(folder / "best.csv", index=False)
     draw(table, best, adapter, folder / "trials.svg")
     ranked = table.sort_values(SCORE, kind="stable")
@@ -70,13 +73,11 @@ def best_so_far(scores: Sequence[float]) -> pd.DataFrame:
     `found`: the lowest score so far. `expected`: the lowest of so many trials if these scores were drawn at random,
     with replacement (Dodge et al. 2019, arXiv 1909.03004): E[min of k] is the sum over sorted scores v_i of
     v_i ((n-i+1)/n)^k - v_i ((n-i)/n)^k. It says what a smaller budget would have found on average; a search that
-    learns is better than that later on. A training that diverged counts as the worst that did not.
+    learns is better than that later on. A training that diverged counts as the worst that did not,
+    of which there must be one.
     """
     scores = np.asarray(scores, dtype=float)
-    finite = scores[np.isfinite(scores)]
-    if not len(finite):
-        return pd.DataFrame(columns=["variant", "trials", SCORE])
-    scores, n = np.minimum(scores, finite.max()), len(scores)
+    scores, n = np.minimum(scores, scores[np.isfinite(scores)].max()), len(scores)
     at_least = (n - np.arange(n + 1)) / n  # share of scores that are the i-th lowest or worse
     expected = [float(np.sort(scores) @ -np.diff(at_least**k)) for k in range(1, n + 1)]
     curves = {"found": np.minimum.accumulate(scores), "expected": expected}
