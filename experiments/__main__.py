@@ -57,7 +57,7 @@ def main() -> None:
         raise UserError(f"experiment {options.name} is running already; wait for it, or end that process.") from None
     print(
         f"\nReport:         {folder / 'report/index.html'}"
-        f"\nEvery number:   dvc metrics diff HEAD {options.name}    (or dvc exp show --only-changed)"
+        f"\nEvery number:   (cd {folder} && dvc metrics show)    once you have typed: . .venv/bin/activate"
         f"\nIts files:      {folder}/    (delete it when you have no more use for it; DVC's cache keeps the results)"
     )
     adapters = sorted((folder / "release").iterdir())

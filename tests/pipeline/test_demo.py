@@ -2,6 +2,7 @@
 
 import json
 import shlex
+import re
 import shutil
 from pathlib import Path
 
@@ -86,6 +87,15 @@ def test_asked_by_themselves_and_in_a_table_the_adapters_answer_as_predictions_s
             assert (given - expected["p_yes"]).abs().max() < 1e-5
         (demo.folder / "answers.csv").unlink()
     (demo.folder / "asked.csv").unlink()
+
+
+def test_the_command_that_the_demo_ends_with_shows_its_numbers(demo):
+    (command,) = re.findall(r"^Every number: +(\(.*\))", demo.output, re.MULTILINE)
+    shown = demo("sh", "-c", command)
+    for variant in EXPECTED:
+        (row,) = [line.split() for line in shown.splitlines() if line.startswith(f"metrics/{variant}.json")]
+        assert float(row[1]) == pytest.approx(metrics_of(demo, variant)["accuracy"], abs=1e-5)
+    assert "metrics diff" not in demo.output  # HEAD has no numbers of a fresh clone to compare with
 
 
 def test_the_demo_leaves_the_workspace_as_it_was_but_for_its_own_ignored_folder(demo):
