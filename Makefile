@@ -33,8 +33,8 @@ $(SETUP): requirements.txt
 	  { echo "This project needs Python 3.11, 3.12 or 3.13; name one: make $(or $(MAKECMDGOALS),setup) PYTHON=python3.12"; exit 1; }
 	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || \
 	  { echo "Python's venv module is incomplete; on Debian: apt-get install python3-venv"; exit 1; }
-	@echo "Once, before anything else: all that requirements.txt pins goes into $(VENV)/, most of it torch. 1.5 GB with a CPU"
-	@echo "build of it, 7 GB with the one that Linux gets by default (README, \"Set up\", has the choice); minutes, by your line."
+	@echo "Once, before anything else: all that requirements.txt pins goes into $(VENV)/, most of it torch: 2 GB with a CPU"
+	@echo "build of it, over 7 GB with the one that Linux gets by default (README, Set up, has the choice). It takes minutes."
 	@$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --disable-pip-version-check -r requirements.txt
 	@touch $@

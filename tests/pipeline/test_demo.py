@@ -1,8 +1,8 @@
 """`make demo` as a newcomer runs it, and what its adapters learned, judged on 2,000 questions made for that alone."""
 
 import json
-import shlex
 import re
+import shlex
 import shutil
 from pathlib import Path
 

@@ -42,7 +42,7 @@ ADAPTERS = {
     "lora": {"method": "lora", "r": 2, "alpha": 4},
     "ia3": {"method": "ia3"},
 }
-# Half of PEFT's prefix tuning's parameters are made and counted but never read on T5 (FAQ in README).
+# Half of PEFT's prefix tuning's parameters are made and counted but never read on T5 (docs/questions.md).
 DEAD_PARAMETERS = {"peft_prefix"}
 BATCH = {
     "input_ids": torch.tensor([[5, 6, 7, 8, 1], [9, 10, 1, 0, 0]]),
