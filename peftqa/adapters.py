@@ -125,7 +125,7 @@ class KVPrefix(Adapter):
 
 
 class PEFTPrefixTuning(Adapter):
-    """PEFT's own prefix tuning; on T5 it reaches decoder self-attention only (README, "Questions")."""
+    """PEFT's own prefix tuning; on T5 it reaches decoder self-attention only (docs/questions.md)."""
 
     changes_encoder_input: ClassVar[bool] = False
 
