@@ -19,8 +19,8 @@ PRIVATE = "remove-output"
 
 def execute(notebook: nbformat.NotebookNode, workspace: Path) -> None:
     """Run all cells, in place, as an editor does that has opened the notebook in `workspace`/data."""
-    folder = workspace / "data"
-    NotebookClient(notebook, timeout=300, record_timing=False, resources={"metadata": {"path": str(folder)}}).execute()
+    place = {"metadata": {"path": str(workspace / "data")}}
+    NotebookClient(notebook, timeout=None, startup_timeout=600, record_timing=False, resources=place).execute()
 
 
 def strip(notebook: nbformat.NotebookNode) -> None:
