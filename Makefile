@@ -21,14 +21,14 @@ VARIANTS := import pathlib, peftqa.params as p; print(*p.read_params(pathlib.Pat
 MODEL ?= models/base
 DATA ?= data/raw/ori_pqal.json
 
-.PHONY: help setup check test nightly format repro runs demo study experiment experiments tune compare bench
+.PHONY: help setup check test nightly lock format repro runs demo study experiment experiments tune compare bench
 
 help: ## List the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
 
 setup: $(SETUP) ## Create .venv and install requirements.txt
 
-$(SETUP): requirements.txt
+$(SETUP): requirements.txt requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
 	  { echo "This project needs Python 3.11, 3.12 or 3.13; name one: make $(or $(MAKECMDGOALS),setup) PYTHON=python3.12"; exit 1; }
 	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || \
@@ -36,6 +36,8 @@ $(SETUP): requirements.txt
 	@echo "Once, before anything else: all that requirements.txt pins goes into $(VENV)/, most of it torch: 2 GB with a CPU"
 	@echo "build of it, over 7 GB with the one that Linux gets by default (README, Set up, has the choice). It takes minutes."
 	@$(PYTHON) -m venv $(VENV)
+	@# First all that has one content everywhere, by its hashes; then torch, of which machines get different builds.
+	$(VENV)/bin/python -m pip install --disable-pip-version-check --no-deps --require-hashes -r requirements.lock
 	$(VENV)/bin/python -m pip install --disable-pip-version-check -r requirements.txt
 	@touch $@
 
@@ -51,6 +53,11 @@ test: $(SETUP) ## Check the style and run all tests but the long ones
 
 nightly: $(SETUP) ## The tests that are long by nature: a study of ten folds, a batch system
 	pytest tests/long
+
+lock: $(SETUP) ## Renew requirements.lock, the hashes of what requirements.txt pins, torch's aside
+	python -m pip install --disable-pip-version-check --quiet uv==0.13.9
+	uv pip compile requirements.txt --no-deps --generate-hashes --no-emit-package torch --python-version 3.11 \
+	  --no-header --no-annotate --no-emit-index-url --quiet --output-file requirements.lock
 
 format: $(SETUP) ## Format the code
 	ruff check --fix .

@@ -4,7 +4,7 @@ Read it in the order in which data pass through it:
 
     errors params                           what may stand in params.yaml, and how it is refused
     records prompts                         PubMedQA's records, cleaned and split; the token ids of a question
-    backbone adapters kv_prefix             the frozen model, and what is trained on it
+    checkpoint backbone adapters kv_prefix  the frozen model, checked and loaded, and what is trained on it
     training trainer encoder_outputs scoring    an adapter is trained; a question gets a probability for each label
     predictions metrics curves baselines    tables of answers, and what they are worth
     significance bootstrap power comparison     whether a difference is more than chance

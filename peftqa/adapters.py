@@ -250,8 +250,8 @@ def load_adapter(backbone: PreTrainedModel, folder: Path, expected: PeftConfig |
 
     import peftqa.kv_prefix  # noqa: F401  registers KV_PREFIX with PEFT
 
+    found = adapter_shapes(folder)
     try:
-        found = tensor_shapes(folder / WEIGHTS)
         with warnings.catch_warnings(action="ignore"):  # they are of what is refused here
             config = PeftConfig.from_pretrained(folder)
             if expected is not None:
@@ -269,6 +269,14 @@ def load_adapter(backbone: PreTrainedModel, folder: Path, expected: PeftConfig |
     return model
 
 
+def adapter_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of an adapter's tensors, as saved. Raises UserError where its file cannot be opened."""
+    try:
+        return tensor_shapes(folder / WEIGHTS)
+    except UserError as error:
+        raise UserError(f"{folder}: {error.args[0].rstrip('.')}; {ANEW}") from None
+
+
 def check_config(config: PeftConfig, expected: PeftConfig) -> None:
     """Raise UserError where a saved configuration is of another method, or differs from a value that is expected."""
     if type(config) is not type(expected):
@@ -282,7 +290,7 @@ def check_config(config: PeftConfig, expected: PeftConfig) -> None:
 
 def adapter_size(folder: Path, backbone: PreTrainedModel) -> dict[str, int | float]:
     """`trainable_params`, `trainable_percent` (of backbone and adapter together), `adapter_bytes`, as saved."""
-    count = sum(map(math.prod, tensor_shapes(folder / WEIGHTS).values()))
+    count = sum(map(math.prod, adapter_shapes(folder).values()))
     total = count + backbone.num_parameters()
     size = (folder / WEIGHTS).stat().st_size
     return {"trainable_params": count, "trainable_percent": 100 * count / total, "adapter_bytes": size}

@@ -1,0 +1,142 @@
+"""Damaged adapters, predictions and checkpoints, through DVC: refused in one sentence, and back with the same bytes."""
+
+import json
+import os
+import signal
+import time
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from tests.clone import SHORT, Clone
+from tests.conftest import ROOT
+from tests.faults.test_models import cut, sentence
+from tests.tiny import save_tiny_checkpoint
+
+pytestmark = pytest.mark.drill
+
+ADAPTER, WEIGHTS = "models/adapters/prefix/fold-0/seed-42", "adapter_model.safetensors"
+PREDICTIONS = "predictions/prefix/fold-0/seed-42.csv"
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory):
+    """A clone in which one adapter has been trained, asked and evaluated."""
+    model = save_tiny_checkpoint(tmp_path_factory.mktemp("tiny-t5"), ROOT / "embedded/pico-t5")
+    clone = Clone(tmp_path_factory.mktemp("adapters") / "clone")
+    clone.set(SHORT | {"model.name": str(model), "train.epochs": 4})
+    clone("dvc", "repro", "evaluate@prefix")
+    clone.commit("One adapter")
+    return clone
+
+
+def edit_config(folder, **changes):
+    path = folder / "adapter_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def edit_tensors(folder, edit):
+    tensors = load_file(folder / WEIGHTS)
+    edit(min(tensors), tensors)
+    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+
+
+def spoil(first, tensors):
+    tensors[first].view(-1)[0] = float("nan")
+
+
+BROKEN_ADAPTERS = {
+    "marked as LoRA": (
+        lambda f: edit_config(f, peft_type="LORA", r=2, target_modules=["q", "v"]),
+        "adapter_config.json is a LoraConfig, but params.yaml makes it a KVPrefixConfig",
+    ),
+    "of another length": (lambda f: edit_config(f, num_virtual_tokens=7), "num_virtual_tokens is 7, but params.yaml"),
+    "a tensor missing": (lambda f: edit_tensors(f, lambda first, tensors: tensors.pop(first)), "(missing: base_model."),
+    "a tensor renamed": (
+        lambda f: edit_tensors(f, lambda first, tensors: tensors.update({"x": tensors.pop(first)})),
+        "not of this model: x)",
+    ),
+    "a tensor of wrong shape": (
+        lambda f: edit_tensors(f, lambda first, tensors: tensors.update({first: torch.zeros(2, 2)})),
+        "size mismatch for base_model.",
+    ),
+    "a number that is none": (lambda f: edit_tensors(f, spoil), "holds NaN or infinite numbers"),
+    "cut short": (lambda f: cut(f / WEIGHTS), f"{WEIGHTS} is damaged or no safetensors file"),
+    "without a configuration": (lambda f: (f / "adapter_config.json").unlink(), "this is no adapter of this model"),
+}
+
+
+@pytest.fixture
+def recovers(clone):
+    """After the test, one command gives every byte back."""
+    before = clone.bytes()
+    yield
+    clone("dvc", "repro", "evaluate@prefix")
+    assert clone.bytes() == before
+
+
+@pytest.mark.parametrize("fault", BROKEN_ADAPTERS)
+def test_an_adapter_that_is_another_is_never_asked_and_the_trained_one_comes_back(clone, recovers, fault):
+    make, reason = BROKEN_ADAPTERS[fault]
+    make(clone.folder / ADAPTER)
+    message = sentence(clone("dvc", "repro", "--single-item", "predict@prefix-0-42", ok=False))
+    assert reason in message and ADAPTER in message
+    assert not (clone.folder / PREDICTIONS).exists()
+
+
+def edit_line(number, old, new):
+    def edit(text):
+        lines = text.splitlines(keepends=True)
+        assert old in lines[number - 1]
+        return "".join([*lines[: number - 1], lines[number - 1].replace(old, new, 1), *lines[number:]])
+
+    return edit
+
+
+BROKEN_PREDICTIONS = {
+    "a probability above one": (lambda text: edit_line(5, ",0.", ",1.")(text), "line 5 (record "),
+    "a label nobody has": (
+        lambda text: edit_line(5, ",no,", ",perhaps,")(text.replace(",yes,", ",no,")),
+        "line 5 (rec",
+    ),
+    "a row missing": (lambda text: text[: text.rindex("\n", 0, -1) + 1], "has no answer, one of 1"),
+    "a row twice": (
+        lambda text: text + text[text.rindex("\n", 0, -1) + 1 :],
+        "is answered and was not asked, one of 1",
+    ),
+    "cut short": (lambda text: text[: len(text) // 2], "record"),
+    "empty": (lambda text: "", "is no table of predictions"),
+}
+
+
+@pytest.mark.parametrize("fault", BROKEN_PREDICTIONS)
+def test_predictions_that_no_run_has_written_give_no_metrics_and_the_true_ones_come_back(clone, recovers, fault):
+    path = clone.folder / PREDICTIONS
+    edit, reason = BROKEN_PREDICTIONS[fault]
+    path.write_text(edit(path.read_text()))
+    message = sentence(clone("dvc", "repro", "--single-item", "evaluate@prefix", ok=False))
+    assert reason in message and "predictions/prefix" in message
+    assert not (clone.folder / "metrics/prefix.json").exists()
+
+
+@pytest.mark.parametrize("damaged", ["trainable.safetensors", "optimizer.pt", "trainer_state.json"])
+def test_a_killed_training_whose_last_checkpoint_is_damaged_ends_with_the_same_bytes(clone, damaged):
+    before = clone.bytes()
+    for path in (clone.folder / ".dvc/cache/runs").rglob("*"):  # or DVC would not train again
+        if path.is_file():
+            path.unlink()
+    process = clone.start("dvc", "repro", "--force", "--single-item", "train@prefix-0-42")
+    deadline, found = time.monotonic() + 300, []
+    while not found and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+        found = list((clone.folder / ".checkpoints").glob("*/checkpoint-*/trainer_state.json"))
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    for checkpoint in (clone.folder / ".checkpoints").glob("*/checkpoint-*"):
+        if (checkpoint / damaged).exists():
+            cut(checkpoint / damaged)
+    printed = clone("dvc", "repro", "train@prefix-0-42")
+    (line,) = [line for line in printed.splitlines() if "incomplete or damaged" in line]
+    assert line.startswith("prefix, fold 0, seed 42: checkpoint-") and line.endswith("; going on from the beginning")
+    assert "Traceback" not in printed and clone.bytes() == before

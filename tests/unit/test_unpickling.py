@@ -1,0 +1,69 @@
+"""Nothing is ever unpickled: a pickle that is loaded may run any code. Weights are safetensors, all else is text."""
+
+import ast
+import subprocess
+import sys
+
+import pytest
+
+from tests.conftest import ROOT
+
+PICKLING = {"pickle", "_pickle", "cPickle", "joblib", "dill", "cloudpickle", "shelve", "marshal"}
+LOADERS = {"torch.load", "np.load", "numpy.load", "pd.read_pickle", "pandas.read_pickle", "torch.jit.load"}
+FILES = sorted(
+    path for folder in ("peftqa", "stages", "experiments", "embedded") for path in (ROOT / folder).rglob("*.py")
+)
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_no_code_of_ours_names_a_loader_of_pickles(file):
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            assert not {alias.name.split(".")[0] for alias in node.names} & PICKLING
+        elif isinstance(node, ast.ImportFrom):
+            assert node.module.split(".")[0] not in PICKLING
+            assert not {f"{node.module}.{alias.name}" for alias in node.names} & LOADERS
+        elif isinstance(node, ast.Attribute):
+            assert ast.unparse(node) not in LOADERS
+
+
+# Python says so before a pickle names any code, whoever loads it; torch's reader with weights_only is not Python's.
+WATCHED = """
+import os, sys
+def refuse(event, arguments):
+    if event == "pickle.find_class":
+        os.write(2, f"unpickled {arguments}".encode())
+        os._exit(3)
+from pathlib import Path
+import torch
+from peftqa.adapters import KVPrefix, add_adapter, load_adapter, save_adapter
+from peftqa.backbone import load_backbone, load_tokenizer
+from peftqa.scoring import label_probabilities
+from peftqa.trainer import last_complete_checkpoint
+from tests.tiny import save_tiny_checkpoint
+from tests.unit.test_backbone import settings
+from tests.unit.test_training import train
+folder = Path(sys.argv[1])
+sys.addaudithook(refuse)
+train(folder / "checkpoints", epochs=1)
+assert last_complete_checkpoint(folder / "checkpoints")
+train(folder / "checkpoints", epochs=2)
+base = save_tiny_checkpoint(folder / "base")
+tokenizer = load_tokenizer(base)
+adapter = KVPrefix(method="kv_prefix", num_virtual_tokens=2, init="random", learning_rate=1.0)
+save_adapter(add_adapter(load_backbone(base, settings()), adapter, tokenizer), folder / "adapter", "x", None)
+model = load_adapter(load_backbone(base, settings()), folder / "adapter")
+label_probabilities(model, [[5, 6, 1]], [3, 4], 1)
+print("trained, resumed, saved, loaded, asked", flush=True)
+torch.save(Path("x"), folder / "pickle")
+torch.load(folder / "pickle", weights_only=False)
+"""
+
+
+@pytest.mark.slow
+def test_training_resuming_loading_and_asking_unpickle_nothing(tmp_path):
+    command = [sys.executable, "-c", WATCHED, str(tmp_path)]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert result.stdout.splitlines()[-1] == "trained, resumed, saved, loaded, asked", result.stderr
+    # And the watch sees what it is there for.
+    assert result.returncode == 3 and result.stderr.endswith("unpickled ('pathlib', 'PosixPath')"), result.stderr
