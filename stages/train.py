@@ -55,10 +55,12 @@ def main() -> None:
         settings=params.train,
         seed=run_seed(name, fold, seed),
         checkpoints=checkpoints,
-        on_epoch=curve_writer(workspace.PLOTS / "training" / name / run) if main_process else None,
+        on_epoch=curve_writer(checkpoints / "curves") if main_process else None,
         title=f"{name}, fold {fold}, seed {seed}",
     )
     if main_process:
+        with workspace.written(workspace.PLOTS / "training" / name / run) as partial:
+            shutil.copytree(checkpoints / "curves", partial)
         with workspace.written(workspace.ADAPTERS / name / run) as partial:
             save_adapter(model, partial, params.model.name, params.model.revision)
             write_task(partial, task(records, params))

@@ -106,10 +106,10 @@ def written(path: Path) -> Iterator[Path]:
     """A path to write a file or a folder to. It becomes `path` when it is whole, so that no half stands there ever."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
+    remove(partial)  # of a process that was killed
     try:
         yield partial
-        if path.is_dir():
-            shutil.rmtree(path)
+        remove(path)
         partial.replace(path)
     except Exception as error:
         # A write that fails does not say where: the system knows the file by a number.
@@ -117,10 +117,15 @@ def written(path: Path) -> Iterator[Path]:
             error.filename = str(path)
         raise
     finally:
-        if partial.is_dir():
-            shutil.rmtree(partial)
-        else:
-            partial.unlink(missing_ok=True)
+        remove(partial)
+
+
+def remove(path: Path) -> None:
+    """Delete a file, or a folder with all that is in it, where there is one."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def write_json(path: Path, data: object) -> None:

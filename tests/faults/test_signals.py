@@ -1,0 +1,121 @@
+"""Ctrl-C, a closed terminal and kills while runs are under way: nothing goes on alone, and the bytes are the same."""
+
+import signal
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+from tests.clone import ran
+from tests.faults.drill import Copy, commands, send, sentence, wait_for
+
+pytestmark = pytest.mark.drill
+REPRO, RUNS = ("dvc", "repro", "predict@prefix-0-42"), ("make", "runs", "SETUP=")
+INTERRUPTED = "interrupted; the same command goes on where this one stopped."
+
+
+@pytest.fixture
+def untrained(clone) -> Copy:
+    """A copy in which the prefix was never trained: not in the lock file, not in the cache, not in the workspace."""
+    lock, yaml = clone.folder / "dvc.lock", YAML()
+    values = yaml.load(lock)
+    for stage in [name for name in values["stages"] if "prefix-0-42" in name]:
+        for out in values["stages"].pop(stage)["outs"]:
+            clone("rm", "-r", out["path"])
+    yaml.dump(values, lock)
+    clone("rm", "-r", ".dvc/cache")
+    return clone
+
+
+def training(clone: Copy) -> bool:
+    """Whether one epoch is safe and another under way."""
+    return bool(list(clone.folder.glob("**/.checkpoints/prefix-*/checkpoint-12/trainer_state.json")))
+
+
+def at(stage: str):
+    """Whether a stage has begun; it is importing its libraries then."""
+
+    def begun(clone: Copy) -> bool:
+        return any(f"stages.{stage}" in command for command in commands(clone.running.pid).values())
+
+    return begun
+
+
+@pytest.mark.parametrize(
+    ("command", "number", "victim", "moment"),
+    [
+        (REPRO, signal.SIGINT, None, training),
+        (REPRO, signal.SIGINT, None, at("train")),
+        (REPRO, signal.SIGINT, None, at("predict")),
+        (REPRO, signal.SIGTERM, "stages.train", training),
+        (REPRO, signal.SIGTERM, "dvc repro", training),
+        (REPRO, signal.SIGHUP, None, training),
+        (REPRO, signal.SIGKILL, "stages.predict", at("predict")),
+        (RUNS, signal.SIGINT, None, training),
+        (RUNS, signal.SIGTERM, "experiments.runs", training),
+        (RUNS, signal.SIGKILL, None, training),
+        (RUNS, signal.SIGKILL, "repro", training),
+    ],
+)
+def test_a_run_that_ends_too_early(whole, untrained, command, number, victim, moment):
+    untrained.running = process = untrained.start(*command)
+    wait_for(lambda: moment(untrained), process)
+    send(process, number, victim)
+    printed, _ = process.communicate()
+    wait_for_nobody(process)
+    assert process.returncode
+    if number == signal.SIGINT:
+        assert INTERRUPTED in sentence(printed)
+    assert "Traceback" not in printed
+    untrained.unharmed(whole)
+    printed = untrained("dvc", "repro")
+    assert ("resumed after epoch" in printed) == (moment is training)
+    assert untrained.bytes() == whole.bytes()
+
+
+def wait_for_nobody(process) -> None:
+    """No process of the session is left; those that were killed may take a moment."""
+    wait_for(lambda: not commands(process.pid), FakeProcess())
+
+
+class FakeProcess:
+    """What has ended already: only the time counts."""
+
+    def poll(self) -> None:
+        return None
+
+
+def test_a_suspended_training_goes_on(whole, untrained):
+    process = untrained.start(*REPRO)
+    wait_for(lambda: training(untrained), process)
+    send(process, signal.SIGSTOP, None)
+    send(process, signal.SIGCONT, None)
+    printed, _ = process.communicate()
+    assert process.returncode == 0 and "resumed" not in printed
+    untrained.recovers(whole)
+
+
+@pytest.mark.parametrize(
+    ("number", "victim"), [(signal.SIGINT, None), (signal.SIGKILL, "-m experiments mine"), (signal.SIGTERM, "make")]
+)
+def test_an_experiment_that_ends_too_early_goes_on_from_the_stages_that_finished(whole, untrained, number, victim):
+    """As `make demo` is, which is one of them."""
+    prefix = YAML(typ="safe").load(untrained.folder / "params.yaml")["adapters"]["prefix"]
+    mine = {"adapters": {"prefix": prefix}, "evaluate.variants": ["majority", "prefix"]}
+    YAML().dump(mine, untrained.folder / "experiments/mine.yaml")
+    command = ("make", "experiment", "NAME=mine", "SETUP=")
+    process = untrained.start(*command)
+    wait_for(lambda: training(untrained), process)
+    send(process, number, victim)
+    printed, _ = process.communicate()
+    wait_for_nobody(process)
+    assert "Traceback" not in printed and process.returncode
+    if number == signal.SIGINT:
+        assert INTERRUPTED in sentence(printed)
+    untrained.unharmed(whole)
+
+    printed = untrained(*command)
+    assert not {"download", "clean", "split", "fetch_model"} & set(ran(printed))
+    folder = Path("experiments/mine/predictions/prefix/fold-0/seed-42.csv")
+    assert (untrained.folder / folder).read_bytes() == whole.bytes()[str(folder.relative_to("experiments/mine"))]
+    untrained.recovers(whole)

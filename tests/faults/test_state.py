@@ -1,0 +1,121 @@
+"""The state of git, of DVC and of the machine: damaged, missing, or in the hands of another process."""
+
+import os
+import shutil
+import signal
+import stat
+
+import pytest
+from filelock import FileLock
+
+from tests.faults.drill import commands, send, wait_for
+
+pytestmark = pytest.mark.drill
+
+
+def test_a_lock_file_with_a_conflict(whole, clone):
+    lock = clone.folder / "dvc.lock"
+    lock.write_text(f"<<<<<<< HEAD\n{lock.read_text()}=======\n>>>>>>> theirs\n")
+    printed = clone("dvc", "repro", ok=False)
+    assert "ERROR" in printed and "dvc.lock" in printed and "Traceback" not in printed
+    clone.unharmed(whole)
+    clone("git", "checkout", "--quiet", ".")
+    clone.recovers(whole)
+
+
+def test_a_damaged_cache_and_outputs_that_are_gone(whole, clone):
+    for path in (clone.folder / ".dvc/cache/files").rglob("*"):
+        if path.is_file():
+            path.chmod(stat.S_IRUSR | stat.S_IWUSR)
+            path.write_bytes(b"damaged")
+    for path in ("data/split", "predictions/majority", "predictions/tfidf"):
+        shutil.rmtree(clone.folder / path)
+    assert "split" in clone.recovers(whole)
+
+
+def test_a_lost_cache_and_a_lost_workspace(whole, clone):
+    """Of everything but what git keeps, and the runs' own outputs."""
+    shutil.rmtree(clone.folder / ".dvc/cache")
+    for path in ("data/raw", "data/clean", "data/split", "models/base", "evaluation", "comparison", "report"):
+        shutil.rmtree(clone.folder / path)
+    assert {"download", "clean", "split", "fetch_model", "compare"} <= set(clone.recovers(whole))
+
+
+def test_another_process_is_at_the_same_experiment(whole, clone):
+    (clone.folder / "experiments/mine.yaml").write_text("train.epochs: 1\n")
+    with FileLock(clone.folder / "experiments/mine.lock"):
+        clone.refused("make", "experiment", "NAME=mine", "SETUP=", says=("mine is running already; wait for it",))
+    assert clone.bytes() == whole.bytes()
+
+
+def test_a_lock_of_dvcs_that_a_killed_process_left(whole, clone):
+    shutil.rmtree(clone.folder / "data/clean")
+    process = clone.start("dvc", "repro", "--force", "split")
+    wait_for(lambda: any("stages.split" in command for command in commands(process.pid).values()), process)
+    send(process, signal.SIGKILL, None)
+    process.communicate()
+    clone.recovers(whole)
+
+
+def test_killed_comparisons_leave_folders_that_one_command_clears(whole, clone):
+    """The command is README's."""
+    process = clone.start("make", "compare", "SETUP=")
+    wait_for(lambda: any("stages.select" in command for command in commands(process.pid).values()), process)
+    send(process, signal.SIGKILL, None)
+    process.communicate()
+    heap = clone.folder / ".dvc/tmp/exps"
+    assert [path for path in heap.rglob("params.yaml")]
+    clone("rm", "-rf", ".dvc/tmp/exps")
+    clone.unharmed(whole)
+    clone("make", "compare", "SETUP=")
+    assert not [path for path in heap.rglob("params.yaml")]
+    clone.recovers(whole)
+
+
+def test_without_git(whole, clone, tmp_path):
+    """A program of this project that needs it says so; a stage does not."""
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/python").symlink_to(shutil.which("python", path=clone.environment()["PATH"]))
+    path = {"PATH": str(tmp_path / "bin")}
+    clone("python", "-m", "stages.report", **path)
+    clone.refused("python", "-m", "experiments", "demo", says=("git is not there", "install it"), **path)
+    assert clone.bytes() == whole.bytes()
+
+
+def test_a_compiler_that_hangs_costs_20_seconds_once_and_is_named(whole, clone, tmp_path):
+    compiler = tmp_path / "c++"
+    compiler.write_text("#!/bin/sh\necho x >> $0.log\nexec sleep 600\n")
+    compiler.chmod(0o755)
+    printed = clone("dvc", "repro", "--force", "--single-item", "predict@prefix-0-42", CXX=str(compiler))
+    assert printed.count(f"kernels of PyTorch ({compiler} took longer than 20 s)") == 1
+    assert (tmp_path / "c++.log").read_text() == "x\n"
+    clone("dvc", "repro", "--force", "--single-item", "predict@prefix-0-42")
+    clone.recovers(whole)
+
+
+def test_a_terminal_that_knows_ascii_alone(whole, clone):
+    plain = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    for stage in ("clean", "split", "baselines", "compare", "report"):
+        clone("python", "-m", f"stages.{stage}", **plain)
+    assert clone.bytes() == whole.bytes()
+
+
+@pytest.mark.parametrize(
+    ("command", "variables", "says"),
+    [
+        ("download", {"PUBMEDQA_SOURCE": "ori_pqal.json"}, ("PUBMEDQA_SOURCE", "relative path")),
+        ("train nobody-0-42", {}, ("no run 'nobody-0-42'", "prompt, prefix")),
+        ("evaluate nobody", {}, ("no variant 'nobody'", "majority")),
+        ("predict", {}, ("python -m stages.predict NAME",)),
+    ],
+)
+def test_a_stage_that_is_asked_for_what_there_is_not(whole, clone, command, variables, says):
+    clone.refused("python", "-m", *f"stages.{command}".split(), says=says, **variables)
+    assert clone.bytes() == whole.bytes()
+
+
+def test_stages_in_another_folder(whole, clone):
+    process = clone.start("sh", "-c", f"cd / && PYTHONPATH={clone.folder} python -m stages.clean")
+    printed, _ = process.communicate()
+    assert process.returncode == 1 and "params.yaml is missing; run from the root of the repository" in printed
+    assert os.listdir(clone.folder) and clone.bytes() == whole.bytes()
