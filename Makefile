@@ -21,7 +21,7 @@ VARIANTS := import pathlib, peftqa.params as p; print(*p.read_params(pathlib.Pat
 MODEL ?= models/base
 DATA ?= data/raw/ori_pqal.json
 
-.PHONY: help setup check test nightly lock format repro runs demo study experiment experiments tune compare bench
+.PHONY: help setup check test drill nightly lock format repro runs demo study experiment experiments tune compare bench
 
 help: ## List the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -49,7 +49,10 @@ check: $(SETUP) ## The inner loop: style, and the quick unit tests
 test: $(SETUP) ## Check the style and run all tests but the long ones
 	ruff check .
 	ruff format --check .
-	pytest --numprocesses auto --dist loadfile --durations 15
+	pytest --numprocesses auto --dist loadfile --durations 15 -m "not drill"
+
+drill: $(SETUP) ## Every fault that is known, through the real commands, on two cores in a quarter of an hour
+	pytest --numprocesses auto --dist loadfile tests/faults
 
 nightly: $(SETUP) ## The tests that are long by nature: a study of ten folds, a batch system
 	pytest tests/long

@@ -150,7 +150,10 @@ def dvc(folder: Path, *arguments: str) -> None:
 
 
 def git(*arguments: str, cwd: Path = Path()) -> str:
-    result = subprocess.run(["git", *arguments], cwd=cwd, env=os.environ | IDENTITY, capture_output=True, text=True)
+    try:
+        result = subprocess.run(["git", *arguments], cwd=cwd, env=os.environ | IDENTITY, capture_output=True, text=True)
+    except FileNotFoundError:
+        raise UserError("git is not there; install it (on Debian: apt-get install git).") from None
     if result.returncode:
         raise UserError(f"git {arguments[0]} failed: {result.stderr.strip()}")
     return result.stdout.strip()

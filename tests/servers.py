@@ -42,17 +42,29 @@ def status(code: int) -> Fault:
     return lambda handler, _: handler.send(code, b"<html>not the file</html>")
 
 
+def to_itself(handler: Handler, _: bytes) -> None:
+    """Lead back to the same address."""
+    handler.send(302, headers={"Location": handler.path})
+
+
+def announced(length: int) -> Fault:
+    """Announce a body of so many bytes and send the one there is."""
+    return lambda handler, body: handler.send(200, body, length=length)
+
+
 def truncated(handler: Handler, body: bytes) -> None:
     """Announce the whole body, send half of it, and close the connection."""
     handler.send(200, body[: len(body) // 2], length=len(body))
     handler.close_connection = True
 
 
-def endless(pause: float, chunk: bytes) -> Fault:
-    """Send one chunk after another until the client hangs up."""
+def endless(pause: float, chunk: bytes, begun: threading.Event | None = None) -> Fault:
+    """Send one chunk after another until the client hangs up; `begun` is set when it has asked."""
 
     def send(handler: Handler, _: bytes) -> None:
         handler.close_connection = True
+        if begun:
+            begun.set()
         handler.send_response(200)
         handler.end_headers()
         with contextlib.suppress(OSError):
@@ -109,6 +121,7 @@ class Hub(Server):
     def __init__(self) -> None:
         super().__init__()
         self.models: dict[str, dict[str, dict[str, bytes]]] = {}
+        self.listed: dict[str, int] = {}  # sizes that are not the files'
         self.gated: set[str] = set()
         self.down = False
         self.faults: Iterator[Fault] = iter(())
@@ -123,7 +136,8 @@ class Hub(Server):
         elif commit not in self.models[name]:
             handler.send(404, headers={"X-Error-Code": "RevisionNotFound"})
         elif what == "revision":
-            listed = [{"rfilename": file, "size": len(body)} for file, body in self.models[name][commit].items()]
+            sizes = {file: len(body) for file, body in self.models[name][commit].items()} | self.listed
+            listed = [{"rfilename": file, "size": size} for file, size in sizes.items()]
             handler.send(200, json.dumps({"id": name, "sha": commit, "siblings": listed}).encode())
         elif what == "tree":
             files = self.models[name][commit].items()

@@ -86,11 +86,11 @@ def mounted(folder: Path) -> Iterator[Disk]:
         subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
-def wait_for(condition: Callable[[], object], process: subprocess.Popen, seconds: float = 120) -> None:
-    """Wait until something is so while a process runs."""
+def wait_for(condition: Callable[[], object], process: subprocess.Popen | None = None, seconds: float = 300) -> None:
+    """Wait until something is so, while a process runs where one is given."""
     end = time.monotonic() + seconds
     while not condition():
-        assert process.poll() is None, process.communicate()[0]
+        assert process is None or process.poll() is None, process.communicate()[0]
         assert time.monotonic() < end
         time.sleep(0.01)
 

@@ -1,6 +1,5 @@
 """A disk that is full or may not be written, under every stage: the sentence names the disk, and no half is left."""
 
-import os
 import shutil
 
 import pytest
@@ -70,6 +69,6 @@ def test_a_file_where_a_folder_should_be(whole, clone, path, stage):
     (clone.folder / path).write_text("in the way")
     clone.refused("python", "-m", f"stages.{stage}", says=(path.split("/")[-1], "move the file"))
     assert (clone.folder / path).read_text() == "in the way"
-    os.unlink(clone.folder / path)
+    (clone.folder / path).unlink()
     clone("git", "checkout", "--quiet", ".")
     clone.recovers(whole)

@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from tests.servers import endless, status, truncated
+from tests.servers import announced, endless, status, to_itself, truncated
 
 RECORDS, TEST_IDS = b'{"1": "records"}' * 20_000, b'{"1": "yes"}'
 PATH, IDS_PATH = "/data/ori_pqal.json", "/data/test_ground_truth.json"
@@ -73,6 +73,8 @@ def test_a_fault_that_passes_is_tried_again(workspace, file_host):
         (PATH, truncated, "Connection broken"),
         (IDS_PATH, status(200), sha256(b"<html>not the file</html>")),
         (PATH, endless(0, bytes(2**20)), "larger than 100 MB"),
+        (IDS_PATH, announced(10**12), "larger than 100 MB"),
+        (PATH, to_itself, "Exceeded 30 redirects"),
     ],
 )
 def test_a_fault_of_either_file_is_reported_and_leaves_neither(workspace, file_host, refused, path, fault, reason):
@@ -98,10 +100,48 @@ def test_files_of_an_earlier_run_do_not_outlive_a_failure(workspace, refused):
     assert workspace.files("data") == []
 
 
-@pytest.mark.parametrize("source", [f"http://anna:geheim@127.0.0.1:1{PATH}?a=geheim", "ftp://a:geheim@b/c"])
-def test_an_address_that_cannot_be_asked_is_named_without_the_password(workspace, refused, source):
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        (f"http://anna:geheim@127.0.0.1:1{PATH}?a=geheim", "(Connection refused)"),
+        ("http://a:geheim@nowhere.invalid/x.json", "(Name or service not known)"),
+        ("ftp://a:geheim@b/c", "(it does not begin with http:// or https://)"),
+        ("http://a:geheim@", "(it names no host)"),
+        ("http://a:geheim@[bad/x.json", "(Invalid IPv6 URL)"),
+        ("http://a:geheim@127.0.0.1:99999/x.json", "(Port out of range 0-65535)"),
+    ],
+)
+def test_an_address_that_cannot_be_asked_is_named_without_the_password(workspace, refused, source, reason):
     message = refused(workspace.run("download", PUBMEDQA_SOURCE=source))
-    assert source.split("@")[1].split("?")[0] in message and "geheim" not in message
+    assert source.split("@")[1].split("?")[0] in message and "geheim" not in message and reason in message
+
+
+def test_a_server_that_speaks_no_tls_is_said_to(workspace, file_host, refused):
+    message = refused(workspace.run("download", PUBMEDQA_SOURCE=file_host.url.replace("http", "https") + PATH))
+    assert "wrong version number" in message and "HTTPSConnectionPool" not in message
+
+
+@pytest.mark.parametrize("proxy", ["http://anna:geheim@127.0.0.1:1", "anna:geheim@127.0.0.1:1"])
+def test_a_proxy_that_does_not_answer_is_not_blamed_on_the_address(workspace, refused, proxy):
+    message = refused(workspace.run("download", HTTP_PROXY=proxy, NO_PROXY=""))
+    assert ", through the proxy http://***@127.0.0.1:1: see that HTTP_PROXY" in message
+    assert "geheim" not in message
+    assert workspace.run("download", HTTP_PROXY=proxy, NO_PROXY="127.0.0.1").returncode == 0
+    assert raw(workspace) == FETCHED
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_download_that_is_interrupted_leaves_no_file(workspace, file_host, number):
+    begun = threading.Event()
+    file_host.faults[PATH] = iter([endless(0.1, b"0", begun)])
+    process = workspace.start("-m", "stages.download")
+    assert begun.wait(60)
+    process.send_signal(number)
+    _, message = process.communicate(timeout=60)
+    assert process.returncode == -number and not FETCHED.keys() & set(workspace.files("data/raw"))
+    assert message == ("error: interrupted; the same command goes on where this one stopped.\n" * (number == 2))
+    assert workspace.run("download").returncode == 0
+    assert raw(workspace) == FETCHED
 
 
 def test_a_killed_download_leaves_no_file_and_the_next_run_no_remains(workspace, file_host):

@@ -2,6 +2,8 @@
 
 import itertools
 import json
+import signal
+import threading
 
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ from tokenizers import Tokenizer, models
 
 from peftqa.checkpoint import expected_shapes
 from peftqa.fetch.digest import folder_digest
-from tests.servers import truncated
+from tests.servers import endless, to_itself, truncated
 
 NAME, COMMIT = "someone/tiny-t5", "a" * 40
 CONFIG = {
@@ -135,6 +137,66 @@ def test_what_is_not_the_hub_or_is_down_is_reported(hub, fetch, refused, file_ho
     assert file_host.url in refused(fetch(HF_ENDPOINT=file_host.url))
     hub.down = True
     assert "503" in refused(fetch())
+
+
+@pytest.mark.parametrize("endpoint", ["http://[bad", "nonsense", "http://", "ftp://a:geheim@hub"])
+def test_an_endpoint_that_is_no_address_is_refused(workspace, fetch, refused, endpoint):
+    message = refused(fetch(HF_ENDPOINT=endpoint))
+    assert message.startswith("error: HF_ENDPOINT: ") and "unset it" in message and "geheim" not in message
+    assert base(workspace) == {}
+
+
+def test_a_proxy_that_does_not_answer_is_not_blamed_on_the_hub(workspace, fetch, refused):
+    proxy = {"HTTP_PROXY": "http://anna:geheim@127.0.0.1:1"}
+    message = refused(fetch(**proxy, NO_PROXY=""))
+    assert "Connection refused, through the proxy http://***@127.0.0.1:1" in message and "geheim" not in message
+    assert fetch(**proxy, NO_PROXY="127.0.0.1").returncode == 0
+    assert base(workspace) == MODEL
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [
+        (endless(0, bytes(2**16)), "the Hub sends more of someone/tiny-t5 than it lists"),
+        (to_itself, "redirects"),
+    ],
+)
+def test_weights_that_never_end_or_come_are_given_up(workspace, hub, fetch, refused, fault, reason):
+    hub.faults = itertools.repeat(fault)
+    assert reason in refused(fetch())
+    assert base(workspace) == {}
+    assert sum(path.stat().st_size for path in workspace.home.rglob("*") if path.is_file()) < 10**6
+    hub.faults = iter(())
+    assert fetch().returncode == 0
+    assert base(workspace) == MODEL
+
+
+def test_a_model_too_large_to_be_meant_is_refused_by_its_length(hub, fetch, refused):
+    hub.listed["model.safetensors"] = 10**12
+    assert "someone/tiny-t5 has 1000 GB, more than the 100 that are fetched" in refused(fetch())
+    assert not any("resolve" in path for _, path, _ in hub.requests)
+
+
+@pytest.mark.parametrize(("number", "reason"), [(signal.SIGINT, "was interrupted"), (signal.SIGALRM, "12 hours")])
+def test_a_transfer_that_drips_ends_at_once_and_leaves_the_next_one_to_go_on(workspace, hub, fetch, number, reason):
+    """On Ctrl-C, and when its time is up, which is brought forward here."""
+    begun = threading.Event()
+    hub.faults = iter([endless(0.05, b"0", begun)])
+    workspace.set(model__name=NAME, model__revision=COMMIT)
+    process = workspace.start("-m", "stages.fetch_model", HF_ENDPOINT=hub.url)
+    assert begun.wait(60)
+    process.send_signal(number)
+    _, message = process.communicate(timeout=60)
+    assert process.returncode == 1 and message.count("\n") == 1 and reason in message
+    assert base(workspace) == {}
+    assert fetch().returncode == 0
+    assert base(workspace) == MODEL
+
+
+def test_a_cache_that_cannot_be_written_is_not_blamed_on_the_model(workspace, fetch, refused):
+    message = refused(fetch(HF_HOME="/proc/none"))
+    assert "/proc/none" in message and "model.revision" not in message
+    assert base(workspace) == {}
 
 
 def test_weights_damaged_on_the_way_are_refused(workspace, hub, fetch, refused):

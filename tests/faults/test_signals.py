@@ -62,7 +62,7 @@ def test_a_run_that_ends_too_early(whole, untrained, command, number, victim, mo
     wait_for(lambda: moment(untrained), process)
     send(process, number, victim)
     printed, _ = process.communicate()
-    wait_for_nobody(process)
+    wait_for(lambda: not commands(process.pid))
     assert process.returncode
     if number == signal.SIGINT:
         assert INTERRUPTED in sentence(printed)
@@ -71,18 +71,6 @@ def test_a_run_that_ends_too_early(whole, untrained, command, number, victim, mo
     printed = untrained("dvc", "repro")
     assert ("resumed after epoch" in printed) == (moment is training)
     assert untrained.bytes() == whole.bytes()
-
-
-def wait_for_nobody(process) -> None:
-    """No process of the session is left; those that were killed may take a moment."""
-    wait_for(lambda: not commands(process.pid), FakeProcess())
-
-
-class FakeProcess:
-    """What has ended already: only the time counts."""
-
-    def poll(self) -> None:
-        return None
 
 
 def test_a_suspended_training_goes_on(whole, untrained):
@@ -108,7 +96,7 @@ def test_an_experiment_that_ends_too_early_goes_on_from_the_stages_that_finished
     wait_for(lambda: training(untrained), process)
     send(process, number, victim)
     printed, _ = process.communicate()
-    wait_for_nobody(process)
+    wait_for(lambda: not commands(process.pid))
     assert "Traceback" not in printed and process.returncode
     if number == signal.SIGINT:
         assert INTERRUPTED in sentence(printed)
