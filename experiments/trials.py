@@ -16,6 +16,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from peftqa.palette import variant_color
 from peftqa.params import Params
+from stages import workspace
 
 EDGE = 0.05  # of a range, in logarithms where it is searched so: nearer to an end than this is on the edge
 SCORE = "val_log_loss"
@@ -28,12 +29,12 @@ def report(study: Study, space: Mapping, base: Params, adapter: str, experiment:
         print("No trial has finished yet.")
         return
     table = trial_table(done, space)
-    table.to_csv(folder / "trials.csv", index=False)
+    workspace.write_csv(folder / "trials.csv", table)
     if not np.isfinite(table[SCORE]).any():
         print("Every training has diverged, so there is nothing to take over: lower the rates in tuning.yaml.")
         return
     best = best_so_far(table[SCORE])
-    best.to_csv(folder / "best.csv", index=False)
+    workspace.write_csv(folder / "best.csv", best)
     draw(table, best, adapter, folder / "trials.svg")
     ranked = table.sort_values(SCORE, kind="stable")
     print(f"\n{ranked.head(10).to_string(index=False, float_format=lambda number: f'{number:.4g}')}")

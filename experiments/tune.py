@@ -31,8 +31,8 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from experiments import trials
-from experiments.__main__ import FOLDER, prepare, read_overrides, record, run, write_params
-from experiments.runs import REPRO, duration, environment
+from experiments.__main__ import FOLDER, prepare, read_overrides, record, write_params
+from experiments.runs import REPRO, duration, environment, run_python
 from peftqa.adapters import Positive, Settings
 from peftqa.errors import UserError
 from peftqa.fetch.digest import folder_digest
@@ -102,11 +102,8 @@ def main() -> None:
         if "data.source" in overrides:
             os.environ.pop("PUBMEDQA_SOURCE", None)  # it would lead to other data than the experiment's
         task = Task(options.adapter, search, folder, clone, number)
-        run(clone, *REPRO[1:], "--quiet", "split", "fetch_model")
-        try:
-            task.work(wanted)
-        except KeyboardInterrupt:
-            raise UserError("interrupted; the same command goes on where this one stopped.") from None
+        run_python(*REPRO[1:], "--quiet", "split", "fetch_model", folder=clone)
+        task.work(wanted)
         trials.report(task.study, task.space, task.base, options.adapter, options.experiment, folder)
 
 
