@@ -1,9 +1,7 @@
-"""A search: what it reads, what it leaves alone, what comes out; killed ones, and several processes on one study."""
+"""A search: what it reads, what it leaves alone, what comes out of it."""
 
 import json
-import os
 import re
-import signal
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +10,6 @@ import pytest
 from ruamel.yaml import YAML
 
 from tests.clone import Clone
-from tests.pipeline.test_runs import descendants, wait_for
 
 # Every Python process, DVC's among them, tells what it opens; PYTHONPATH leads them here.
 WITNESS = """
@@ -167,46 +164,6 @@ def test_other_parameters_are_another_study(search):
     assert len(trials(search)) == 1
     (new,) = set(recorded(search)) - set(before)
     assert new.rpartition("-")[0] not in {name.rpartition("-")[0] for name in before}
-
-
-LONG = {"train.epochs": 15}
-
-
-def test_killed_in_a_trial_it_goes_on_with_it_at_its_last_epoch(new_clone):
-    clone = new_clone("killed-search", **LONG)
-    write_space(clone, trials=2)
-    process = clone.start(*TUNE)
-    checkpoints = clone.folder / "experiments/tune-prefix/worker-0/.checkpoints"
-    wait_for(lambda: process.poll() is not None or list(checkpoints.glob("*/checkpoint-24/trainer_state.json")))
-    tree = descendants(process.pid)
-    commands = {pid: Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0") for pid in tree}
-    search = next(pid for pid, words in commands.items() if "experiments.tune" in words and "-m" in words)
-    os.kill(search, signal.SIGKILL)
-    process.communicate()
-    wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in tree[1:]))
-    (found,) = checkpoints.iterdir()
-    settings = YAML(typ="safe").load(checkpoints.parent / "params.yaml")["adapters"]["prefix"]
-
-    clone(*TUNE)
-    table = trials(clone)
-    assert list(table["trial"]) == [0, 1]
-    assert table["learning_rate"][0] == settings["learning_rate"] and not found.exists()
-    assert len(recorded(clone)) == 2
-
-
-def test_two_processes_share_a_study_and_no_trial_is_lost_or_run_twice(new_clone):
-    clone = new_clone("two", **LONG)
-    write_space(clone, trials=5)
-    first, second = clone.start(*TUNE), clone.start(*TUNE)
-    printed = [process.communicate()[0] for process in (first, second)]
-    assert [first.returncode, second.returncode] == [0, 0], printed
-    # Each trial is told of once, by the process that ran it, and both ran some.
-    by = [re.findall(r"^prefix-\w{4}-(\d+): log loss", text, re.MULTILINE) for text in printed]
-    assert sorted(by[0] + by[1]) == list("01234") and all(by)
-    clone(*TUNE)
-    assert list(trials(clone)["trial"]) == [0, 1, 2, 3, 4]
-    assert trials(clone)["learning_rate"].is_unique
-    assert len(recorded(clone)) == 5
 
 
 def test_a_training_that_diverges_is_a_result_and_any_other_fault_ends_the_search(new_clone):
