@@ -17,11 +17,15 @@ endif
 JOBS ?= 1
 VARIANTS := import pathlib, peftqa.params as p; print(*p.read_params(pathlib.Path("params.yaml")).evaluate.variants)
 
+# Whose adapters `make app` asks, and on which port: this workspace's where there are any, else the demonstration's.
+IN ?= $(if $(wildcard release),.,experiments/demo)
+PORT ?= 7860
+
 # What `make bench` measures on: any folder with a T5 checkpoint, any file like ori_pqal.json.
 MODEL ?= models/base
 DATA ?= data/raw/ori_pqal.json
 
-.PHONY: help setup check test drill nightly lock format repro runs demo study experiment experiments tune compare bench
+.PHONY: help setup check test drill nightly lock format repro runs demo study experiment experiments tune compare app bench
 
 help: ## List the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -96,6 +100,10 @@ compare: $(SETUP) ## Record each variant as an experiment, for `dvc metrics diff
 	    $$(git ls-files --others --exclude-standard metrics | sed 's/^/--copy-paths /') || exit 1; \
 	done
 	@echo 'Now, for example: dvc metrics diff base prefix --targets metrics/selected.json'
+
+app: $(SETUP) ## A page on this machine that asks base, prompt and prefix: make app IN=experiments/demo PORT=7860
+	@test -d $(IN)/release || { echo "There is no $(IN)/release: make demo, or make repro, makes adapters to ask."; exit 1; }
+	@python -m peftqa app --port $(PORT) --questions $(IN)/data/split/fold-0/test.csv $(IN)/release/*
 
 bench: $(SETUP) ## Speed and memory against the usual script, about ten minutes: make bench MODEL=DIR DATA=FILE
 	python -m benchmarks.training --model $(MODEL) --data $(DATA) --json benchmarks/latest.json

@@ -24,19 +24,22 @@ The answers are a model's. Base no decision about a patient on them."""
 def main() -> None:
     options = parse_arguments()
     try:
-        if options.csv is not None:
-            ask_csv(options)
-        else:
-            ask_one(options)
+        options.run(options)
     except UserError as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
-        sys.exit("interrupted" + ("; the same command goes on where this one stopped" if options.csv else ""))
+        going_on = options.run is ask_csv
+        sys.exit("interrupted" + ("; the same command goes on where this one stopped" if going_on else ""))
 
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="peftqa", description=__doc__)
-    commands = parser.add_subparsers(required=True, metavar="ask")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    page = commands.add_parser("app", help="a page on this machine that asks several adapters side by side")
+    page.add_argument("adapters", nargs="+", metavar="FOLDER", help="of an adapter; its name is the one shown")
+    page.add_argument("--questions", type=Path, metavar="CSV", help="test questions to choose from (data/split/...)")
+    page.add_argument("--port", type=int, default=7860, help="default: %(default)s; 0 takes a free one")
+    page.set_defaults(run=serve_app)
     command = commands.add_parser(
         "ask",
         help="answer one question, or those of a CSV file",
@@ -59,7 +62,15 @@ def parse_arguments() -> argparse.Namespace:
     command.add_argument("--untrained", action="store_true", help="leave the adapter out: what the frozen model says")
     command.add_argument("--base", metavar="FOLDER", help="the frozen model (default: beside the adapter, or the Hub)")
     command.add_argument("--dtype", choices=["auto", "float32", "bfloat16"], help="default: as the adapter was trained")
+    command.set_defaults(run=ask_one)
     options = parser.parse_args()
+    if options.run is ask_one:
+        check_ask(options, command)
+    return options
+
+
+def check_ask(options: argparse.Namespace, command: argparse.ArgumentParser) -> None:
+    """End the program where options of `ask` do not go together."""
     if (options.csv is None) != (options.out is None):
         command.error("--csv and --out go together")
     if not 0 < options.coverage <= 1:
@@ -67,7 +78,8 @@ def parse_arguments() -> argparse.Namespace:
     given = [options.question is not None, options.file is not None, options.csv is not None]
     if sum(given) > 1:
         command.error("give a question, --file or --csv, one of them")
-    return options
+    if options.csv is not None:
+        options.run = ask_csv
 
 
 def answerer(folder: Path, options: argparse.Namespace) -> ask.Answerer:
@@ -147,6 +159,21 @@ def ask_csv(options: argparse.Namespace) -> None:
         more = ", ..." if summary.left_out_count > len(summary.left_out) else ""
         shown = "; ".join(summary.left_out) + more
         print(f"{summary.left_out_count} rows left out, see {summary.left_out_path}: {shown}")
+
+
+def serve_app(options: argparse.Namespace) -> None:
+    from peftqa.app import App, bind
+    from peftqa.records import read_table
+
+    questions = options.questions and read_table(options.questions)
+    folders = {Path(name).resolve().name: ask.find_adapter(name) for name in options.adapters}
+    with bind(options.port) as server:
+        print("Loading the models ...", flush=True)
+        answerers = {"base": ask.Answerer(next(iter(folders.values())), untrained=True)}
+        answerers |= {name: ask.Answerer(folder) for name, folder in folders.items()}
+        server.app = App(answerers, questions)
+        print(f"http://127.0.0.1:{server.server_port}    (for this machine alone; Ctrl-C ends it)", flush=True)
+        server.serve_forever()
 
 
 if __name__ == "__main__":
