@@ -81,9 +81,8 @@ def test_any_text_is_answered_or_refused_in_one_sentence(url, question, abstract
     found, page = fetch(url, {"question": question, "abstract": abstract})
     assert found == status
     assert (f'role="alert">{sentence}' in page) == (status != 200) and (page.count("<section") == 2) == (status == 200)
-    assert (
-        "<script" not in page and "<img" not in page and "49" not in page.partition("</style>")[2].split("<section")[0]
-    )
+    assert "<script" not in page and "<img" not in page
+    assert ("{{ 7 * 7 }}" in page) == (abstract == HOSTILE)
 
 
 def test_only_this_machine_by_its_own_name_and_its_own_form_is_answered(url):
