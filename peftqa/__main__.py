@@ -166,7 +166,9 @@ def serve_app(options: argparse.Namespace) -> None:
     from peftqa.records import read_table
 
     questions = options.questions and read_table(options.questions)
-    folders = {Path(name).resolve().name: ask.find_adapter(name) for name in options.adapters}
+    names = [Path(name).resolve().name for name in options.adapters]
+    names = names if len(set(names)) == len(names) else options.adapters
+    folders = {name: ask.find_adapter(given) for name, given in zip(names, options.adapters, strict=True)}
     with bind(options.port) as server:
         print("Loading the models ...", flush=True)
         answerers = {"base": ask.Answerer(next(iter(folders.values())), untrained=True)}
