@@ -81,6 +81,8 @@ def read_predictions(paths: Iterable[Path], labels: Sequence[str]) -> pd.DataFra
             raise UserError(f"{path} is missing; run `dvc repro`.") from None
         except ValueError as error:  # pandas' parser errors and wrong encodings are kinds of it
             raise UserError(f"{path} is no table of predictions ({' '.join(str(error).split())}); {ANEW}") from None
+        if not isinstance(table.index, pd.RangeIndex):  # pandas takes what is too many for row names
+            raise UserError(f"{path} has rows with more values than columns; {ANEW}")
         if list(table.columns) != columns:
             raise UserError(
                 f"{path} was not written for the labels {', '.join(labels)} (columns: {', '.join(table.columns)}); "

@@ -186,6 +186,8 @@ def read_table(path: Path) -> pd.DataFrame:
         raise UserError(f"{path} is missing; run the stage that writes it first") from None
     except ValueError as error:  # pandas' parser errors and wrong encodings are kinds of it
         raise UserError(f"{path} is no CSV table: {_one_line(error)}") from None
+    if not isinstance(table.index, pd.RangeIndex):  # pandas takes what is too many for row names
+        raise UserError(f"{path} has rows with more values than columns; run the stage that writes it again")
     if list(table.columns) != COLUMNS:
         raise UserError(f"{path} has the columns {', '.join(table.columns)} instead of {', '.join(COLUMNS)}")
     return table

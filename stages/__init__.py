@@ -42,7 +42,7 @@ def end(kind: type[BaseException], error: BaseException, trace: TracebackType | 
 def explain(error: BaseException) -> str | None:
     """One sentence for an error that says what is wrong, where, and what to do; None for an error of another kind."""
     if isinstance(error, UserError):
-        return str(error)
+        return one_line(error)
     if isinstance(error, KeyboardInterrupt):
         return INTERRUPTED
     # Libraries written in Rust (safetensors, tokenizers) give the system's error as a number in their text.
@@ -51,9 +51,14 @@ def explain(error: BaseException) -> str | None:
     if code is None and shutil.disk_usage(".").free < FULL:
         code = errno.ENOSPC  # of which torch says no more than "iostream error"
     if code is None:
-        return " ".join(str(error).split()) if isinstance(error, OSError) else None
+        return one_line(error) if isinstance(error, OSError) else None
     where = getattr(error, "filename", None) or f"a file below {Path.cwd()}"
     return f"{where}: {os.strerror(code)}; {REMEDIES.get(code, 'mend that')}, and run the same command again."
+
+
+def one_line(error: BaseException) -> str:
+    """The error's text, of which names in a file may be a part, without what would break a line or steer a terminal."""
+    return " ".join("".join(character if character.isprintable() else " " for character in str(error)).split())
 
 
 sys.excepthook = end

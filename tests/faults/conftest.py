@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 from collections import Counter
 from pathlib import Path
 
@@ -12,6 +13,9 @@ from tests.clone import SHORT, Clone
 from tests.conftest import ROOT
 from tests.faults.drill import Copy, mounted
 from tests.tiny import save_tiny_checkpoint
+
+# Who starts the tests in the background of a shell lets them, and all that they start, ignore Ctrl-C.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,179 @@
+"""Whatever stands in a file from outside: it is read as it is, or refused in one line; nothing ends in a traceback."""
+
+import contextlib
+import copy
+import json
+import string
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from ruamel.yaml import YAML
+
+from peftqa.errors import UserError
+from peftqa.params import Params, check_params, read_params
+from peftqa.predictions import prediction_table, read_predictions
+from peftqa.records import COLUMNS, Record, clean, read_records, read_table, to_table, write_table
+from stages import explain
+from tests.conftest import ROOT
+
+PARAMS = YAML(typ="safe", pure=True).load(ROOT / "params.yaml")
+LABELS = ["yes", "no"]
+TEXT = st.text(max_size=30)
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | TEXT,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXT, inner, max_size=4),
+    max_leaves=8,
+)
+RECORD = st.fixed_dictionaries(
+    {
+        "QUESTION": TEXT | st.none(),
+        "CONTEXTS": st.lists(TEXT, max_size=3) | st.none(),
+        "LABELS": st.none(),
+        "MESHES": st.lists(TEXT, max_size=2),
+        "YEAR": st.none() | st.just("2007"),
+        "reasoning_required_pred": st.sampled_from(["yes", "no", "maybe", None]),
+        "reasoning_free_pred": st.none(),
+        "final_decision": st.sampled_from(["yes", "no", "maybe", None]),
+        "LONG_ANSWER": TEXT,
+    }
+)
+ODD_RECORD = st.builds(
+    lambda record, odd: record | odd, RECORD, st.dictionaries(st.sampled_from(sorted(Record.model_fields)), JSON)
+)
+# The same on every machine and every day; a file a try, in a folder that all tries share.
+settings.register_profile("files", derandomize=True, deadline=None, max_examples=60, database=None)
+settings.load_profile("files")
+in_a_folder = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+@contextlib.contextmanager
+def refused_in_one_line() -> Iterator[None]:
+    """What happens inside, or a UserError that is shown in one line of printable characters."""
+    try:
+        yield
+    except UserError as error:
+        assert explain(error) and explain(error).isprintable()
+
+
+def leaves(values: dict, path: tuple = ()) -> Iterator[tuple]:
+    """Paths of all keys."""
+    for key, value in values.items():
+        yield (*path, key)
+        if isinstance(value, dict):
+            yield from leaves(value, (*path, key))
+
+
+@in_a_folder
+@given(content=st.binary(max_size=200) | JSON.map(lambda value: json.dumps(value).encode()))
+def test_any_bytes_are_records_or_refused(tmp_path, content):
+    path = tmp_path / "records.json"
+    path.write_bytes(content)
+    with refused_in_one_line():
+        read_records(path)
+
+
+@in_a_folder
+@given(
+    records=st.dictionaries(
+        st.text(string.digits, min_size=1, max_size=8) | TEXT, ODD_RECORD | JSON, min_size=1, max_size=5
+    )
+)
+def test_any_records_become_a_table_that_is_read_as_it_was_written_or_are_refused(tmp_path, records):
+    source, target = tmp_path / "records.json", tmp_path / "table.csv"
+    source.write_text(json.dumps(records), encoding="utf-8")
+    with refused_in_one_line():
+        table, counts = clean(to_table(read_records(source)), LABELS)
+        assert counts["records"] == len(records)
+        assert (
+            len(table)
+            == sum(counts["labels"].values())
+            == len(records) - sum(count for name, count in counts.items() if name.startswith("dropped_"))
+        )
+        write_table(table, target)
+        again = read_table(target)
+        assert again[COLUMNS].to_numpy().tolist() == table[COLUMNS].to_numpy().tolist()
+        assert clean(again, LABELS)[0].equals(again)
+
+
+@in_a_folder
+@given(
+    content=st.binary(max_size=120)
+    | TEXT.map(lambda text: f"id,question,context,label\n{text}".encode(errors="replace"))
+)
+def test_any_bytes_are_a_table_or_refused(tmp_path, content):
+    path = tmp_path / "table.csv"
+    path.write_bytes(content)
+    with refused_in_one_line():
+        read_table(path)
+
+
+PROBABILITY = st.floats(0, 1)
+
+
+@in_a_folder
+@given(rows=st.lists(st.tuples(st.text(string.digits, min_size=1), PROBABILITY), min_size=1, max_size=5))
+def test_predictions_are_read_to_the_last_bit(tmp_path, rows):
+    questions = pd.DataFrame({"id": [name for name, _ in rows], "label": ["yes"] * len(rows)})
+    probabilities = np.array([[p, 1 - p] for _, p in rows])
+    table = prediction_table("test", 0, 42, questions, probabilities, LABELS)
+    table.to_csv(tmp_path / "run.csv", index=False)
+    again = read_predictions([tmp_path / "run.csv"], LABELS)
+    assert again["id"].tolist() == table["id"].tolist()
+    assert again[["p_yes", "p_no"]].to_numpy().tobytes() == probabilities.tobytes()
+
+
+HEADER = "split,fold,seed,id,label,prediction,p_yes,p_no\n"
+CELL = (
+    st.sampled_from(["", "test", "yes", "no", "0", "42", "0.5", "1", "nan", "inf", "-1", '"', "x\ny", "1e999"]) | TEXT
+)
+
+
+@in_a_folder
+@given(content=st.binary(max_size=120).map(lambda rest: HEADER.encode() + rest) | st.binary(max_size=60))
+def test_any_bytes_are_predictions_or_refused(tmp_path, content):
+    path = tmp_path / "run.csv"
+    path.write_bytes(content)
+    with refused_in_one_line():
+        read_predictions([path], LABELS)
+
+
+@in_a_folder
+@given(rows=st.lists(st.lists(CELL, min_size=7, max_size=9), min_size=1, max_size=3))
+def test_what_is_read_as_predictions_has_labels_and_probabilities_of_sum_1(tmp_path, rows):
+    path = tmp_path / "run.csv"
+    path.write_text(HEADER + "".join(",".join(row) + "\n" for row in rows), encoding="utf-8", errors="replace")
+    with refused_in_one_line():
+        table = read_predictions([path], LABELS)
+        assert set(table["label"]) | set(table["prediction"]) <= set(LABELS)
+        assert np.allclose(table[["p_yes", "p_no"]].sum(axis=1), 1) and (table[["p_yes", "p_no"]] >= 0).all().all()
+
+
+@given(path=st.sampled_from(sorted(leaves(PARAMS))), value=JSON)
+def test_any_value_under_any_key_is_a_parameter_or_refused_with_the_key(path, value):
+    values = copy.deepcopy(PARAMS)
+    group = values
+    for key in path[:-1]:
+        group = group[key]
+    group[path[-1]] = value
+    with refused_in_one_line():
+        try:
+            assert isinstance(check_params(values), Params)
+        except UserError as error:
+            # A name that others refer to may be missed there.
+            assert path[0] in str(error) or path[0] in ("adapters", "evaluate", "selected")
+            raise
+
+
+@in_a_folder
+@given(content=st.binary(max_size=80) | TEXT.map(lambda text: text.encode(errors="replace")))
+def test_any_bytes_are_parameters_or_refused(tmp_path, content):
+    path = Path(tmp_path / "params.yaml")
+    path.write_bytes(content)
+    with refused_in_one_line():
+        read_params(path)
+        pytest.fail("such a short file cannot hold them all")
