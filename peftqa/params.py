@@ -122,6 +122,7 @@ class Template(Settings):
 class Train(Settings):
     epochs: Positive
     batch_size: Positive
+    processes: Positive
     batches: Literal["similar_length", "random"]
     encode_once: bool
     optimizer: Literal["adamw", "adafactor"]
@@ -131,6 +132,12 @@ class Train(Settings):
     max_grad_norm: Annotated[float, Field(gt=0)]
     patience: Positive | None
     seeds: list[Seed] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _batch_divides(self) -> Train:
+        if self.batch_size % self.processes:
+            raise ValueError(f"batch_size: {self.batch_size} cannot be divided among {self.processes} processes")
+        return self
 
     @field_validator("seeds")
     @classmethod

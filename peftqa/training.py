@@ -110,8 +110,8 @@ def training_arguments(settings: Train, adapter: Adapter, seed: int, checkpoints
     return TrainingArguments(
         output_dir=str(checkpoints),
         num_train_epochs=settings.epochs,
-        per_device_train_batch_size=settings.batch_size,
-        per_device_eval_batch_size=settings.batch_size,
+        per_device_train_batch_size=settings.batch_size // settings.processes,
+        per_device_eval_batch_size=settings.batch_size // settings.processes,
         learning_rate=adapter.learning_rate,
         optim=OPTIMIZERS[settings.optimizer],
         lr_scheduler_type=SCHEDULES[adapter.schedule or settings.schedule],

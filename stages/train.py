@@ -1,20 +1,29 @@
 """Train one adapter on one fold with one seed, on the frozen backbone: python -m stages.train prompt-0-42
 
-On several GPUs: torchrun --nproc-per-node 2 -m stages.train prompt-0-42
+With `train.processes` above 1 the stage starts itself that many times, through torchrun; the first process writes.
 """
 
 import hashlib
 import json
+import logging
+import os
 import shutil
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 import pooch
+import torch
 from accelerate import PartialState
 from dvclive import Live
+from torch import distributed
+from torch.distributed.elastic.multiprocessing import SignalException
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.run import parse_args
+from torch.distributed.run import run as torchrun
 from transformers import set_seed
 
 from peftqa.adapters import add_adapter, naming_labels, save_adapter
@@ -34,6 +43,10 @@ def main() -> None:
     params = read_params(workspace.PARAMS)
     name, fold, seed = parse_run(workspace.stage_key(), params)
     adapter, run = naming_labels(params.adapters[name], params.data.labels), workspace.run_path(fold, seed)
+    if params.train.processes > 1 and "LOCAL_RANK" not in os.environ:
+        return start_processes(params)
+    # From here on this process knows the others, and which GPU is its own.
+    main_process = PartialState(cpu=choose_device().type == "cpu").is_main_process
     began = time.perf_counter()
 
     tokenizer = load_tokenizer(workspace.BASE_MODEL)
@@ -44,7 +57,6 @@ def main() -> None:
     set_seed(run_seed(name, fold, seed))
     model = add_adapter(backbone, adapter, tokenizer)
 
-    main_process = PartialState(cpu=choose_device().type == "cpu").is_main_process
     checkpoints = workspace.CHECKPOINTS / f"{name}-{fold}-{seed}-{run_digest(name, fold, params)}"
     records = train_adapter(
         model,
@@ -72,6 +84,35 @@ def main() -> None:
         }
         workspace.write_json(workspace.RUNTIME / "train" / name / f"{run}.json", runtime)
         shutil.rmtree(checkpoints, ignore_errors=True)
+    if distributed.is_initialized():
+        distributed.barrier()
+        sys.stdout.flush()
+        os._exit(0)  # all is written, and gloo's way of shutting down now and then waits for ever
+
+
+def start_processes(params: Params) -> None:
+    """Run this stage in `train.processes` processes of torchrun's, on one machine; only the first one is heard.
+
+    Raises UserError where there are GPUs, but fewer, and with another process's last words where that one failed first.
+    """
+    count = params.train.processes
+    if 0 < torch.cuda.device_count() < count:
+        raise UserError(f"train.processes is {count}, but there are {torch.cuda.device_count()} GPUs; each takes one.")
+    os.environ.setdefault("OMP_NUM_THREADS", str(params.model.threads))  # torchrun would choose one
+    logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)
+    with tempfile.TemporaryDirectory() as logs:
+        silent = ",".join(f"{rank}:3" for rank in range(1, count))
+        options = ["--standalone", "--nproc-per-node", str(count), "--redirects", silent, "--log-dir", logs]
+        try:
+            torchrun(parse_args([*options, "-m", "stages.train", workspace.stage_key()]))
+        except SignalException:
+            raise KeyboardInterrupt from None
+        except ChildFailedError as error:
+            rank, _ = error.get_first_failure()
+            heard = [line for path in Path(logs).rglob(f"{rank}/stderr.log") for line in path.read_text().splitlines()]
+            if rank and heard:
+                raise UserError(f"process {rank}: {heard[-1].removeprefix('error: ')}") from None
+            sys.exit(1)
 
 
 def task(records: list[dict], params: Params) -> Task:
