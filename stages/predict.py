@@ -8,7 +8,7 @@ import time
 import numpy as np
 import pandas as pd
 
-from peftqa.adapters import adapter_size, load_adapter
+from peftqa.adapters import adapter_size, load_adapter, naming_labels
 from peftqa.backbone import load_backbone, load_tokenizer, memory_explained, peak_memory_mb
 from peftqa.errors import UserError
 from peftqa.params import Params, read_params
@@ -42,7 +42,7 @@ def main() -> None:
     model, about = load_backbone(workspace.BASE_MODEL, params.model), {}
     if name in params.adapters:
         about = adapter_size(workspace.ADAPTERS / name / run, model)
-        expected = params.adapters[name].peft_config(model, tokenizer)
+        expected = naming_labels(params.adapters[name], labels).peft_config(model, tokenizer)
         model = load_adapter(model, workspace.ADAPTERS / name / run, expected)
 
     title, probabilities = (

@@ -3,8 +3,8 @@
 from tests.clone import ran
 
 
-def test_two_processes_train_one_adapter_that_stays(new_clone):
-    clone = new_clone("processes", **{"train.processes": 2, "template.max_tokens": 5})
+def test_two_processes_train_one_adapter_that_stays(study_clone):
+    clone = study_clone("processes", **{"train.processes": 2, "train.epochs": 1, "template.max_tokens": 5})
     refused = clone("dvc", "repro", "train@prefix-0-42", ok=False)
     assert refused.count("error: template.max_tokens is 5") == 1 and "Traceback" not in refused
     clone.set({"template.max_tokens": 64})
