@@ -9,7 +9,7 @@ Read it in the order in which data pass through it:
     predictions metrics curves baselines    tables of answers, and what they are worth
     significance bootstrap power comparison     whether a difference is more than chance
     palette report/                         the report, and an adapter's model card
-    task ask ask_csv __main__               an adapter says how it is asked; `peftqa ask`
+    task ask ask_csv app __main__           an adapter says how it is asked; `peftqa ask`, and the page `peftqa app`
     fast/                                   the same model computed faster on a CPU, where `model.fast` is on
     fetch/                                  downloads and digests
 """

@@ -1,4 +1,4 @@
-"""Ask a trained adapter a question: peftqa ask --adapter FOLDER QUESTION ABSTRACT (docs/ask.md)"""
+"""Ask trained adapters: peftqa ask --adapter FOLDER QUESTION ABSTRACT, or a page, peftqa app FOLDER... (docs/ask.md)"""
 
 import argparse
 import sys

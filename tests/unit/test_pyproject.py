@@ -1,0 +1,40 @@
+"""What `pip install` brings: all that asking an adapter imports, and the command."""
+
+import ast
+import re
+import sys
+import tomllib
+from importlib.metadata import packages_distributions
+
+from tests.conftest import ROOT
+from tests.unit.test_dvc_yaml import PARAMS, files_of, imported_names
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+
+
+def imported_packages(start: list[str]) -> set[str]:
+    """Top-level packages from elsewhere that these modules, and those of this repository they import, import."""
+    found, waiting, packages = set(), [file for name in start for file in files_of(name)], set()
+    while waiting:
+        file = waiting.pop()
+        if file not in found:
+            found.add(file)
+            packages |= {name.split(".")[0] for name in imported_names(file)}
+            waiting += [other for name in imported_names(file) for other in files_of(name)]
+    assert PARAMS in found
+    return packages - {"peftqa"} - sys.stdlib_module_names
+
+
+def test_the_declared_dependencies_are_what_asking_an_adapter_imports():
+    declared = {re.split("[<>=~!]", name)[0].lower().replace("-", "_") for name in PROJECT["dependencies"]}
+    packages = imported_packages(["peftqa.__main__"]) - {"sklearn"}  # splits and metrics, which asking has none of
+    known = packages_distributions()
+    candidates = {name: {found.lower().replace("-", "_") for found in known[name]} for name in packages}
+    assert {name for name in packages if not candidates[name] & declared} == set()
+    assert declared - set.union(*candidates.values()) == set()
+
+
+def test_the_command_is_the_modules_main():
+    module, function = PROJECT["scripts"]["peftqa"].split(":")
+    (file,) = [file for file in files_of(module) if file.name == "__main__.py"]
+    assert function in {node.name for node in ast.parse(file.read_text()).body if isinstance(node, ast.FunctionDef)}
