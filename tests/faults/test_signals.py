@@ -56,6 +56,7 @@ def at(stage: str):
         (RUNS, signal.SIGKILL, None, training),
         (RUNS, signal.SIGKILL, "repro", training),
     ],
+    ids=lambda value: value.name if isinstance(value, signal.Signals) else None,
 )
 def test_a_run_that_ends_too_early(whole, untrained, command, number, victim, moment):
     untrained.running = process = untrained.start(*command)

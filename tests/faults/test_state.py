@@ -18,7 +18,7 @@ def test_a_lock_file_with_a_conflict(whole, clone):
     lock = clone.folder / "dvc.lock"
     lock.write_text(f"<<<<<<< HEAD\n{lock.read_text()}=======\n>>>>>>> theirs\n")
     printed = clone("dvc", "repro", ok=False)
-    assert "ERROR" in printed and "dvc.lock" in printed and "Traceback" not in printed
+    assert "'./dvc.lock' is invalid (possible merge conflicts)" in printed and "Traceback" not in printed
     clone.unharmed(whole)
     clone("git", "checkout", "--quiet", ".")
     clone.recovers(whole)
