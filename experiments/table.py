@@ -94,13 +94,18 @@ def as_text(found: list[dict]) -> str:
 
 def fit(changes: dict[str, object], room: int) -> str:
     """As many `key=value` as fit into `room` characters, and how many more there are."""
-    text, parts = "", [f"{key}={value}" for key, value in changes.items()]
+    text, parts = "", [f"{key}={short(value)}" for key, value in changes.items()]
     for used in range(len(parts), -1, -1):
         left = len(parts) - used
         text = " ".join([*parts[:used], *([f"(+{left})"] if left else [])])
         if len(text) <= room:
             break
     return text
+
+
+def short(value: object) -> str:
+    """Three digits of a number that a search has drawn."""
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def number(value: float | None) -> str:

@@ -43,7 +43,9 @@ def report(study: Study, space: Mapping, base: Params, adapter: str, experiment:
     winner = study.best_trial
     for setting in edges(winner.params, space):
         value = shown(winner.params[setting])
-        print(f"\nThe best trial's {setting}, {value}, lies on an edge of its range in tuning.yaml; widen it there.")
+        print(
+            f"\nThe best trial's {setting}, {value}, lies on an edge of its range: widen it in tuning.yaml if you can."
+        )
     print(f"\n{take_over(winner.params, base, adapter, len(done), experiment)}")
     print(
         f"\nEvery trial:  {folder / 'trials.csv'}    (and as an experiment: make experiments)"

@@ -29,7 +29,7 @@ def changed(**adapters: dict) -> dict:
 
 
 def test_an_experiment_has_a_row_for_each_adapter_that_it_changed_with_the_changes_that_concern_it():
-    faster, better = {"learning_rate": 0.02}, PREFIX | {"val_log_loss": 0.5, "accuracy_sd": 0.023}
+    faster, better = {"learning_rate": 0.0204301}, PREFIX | {"val_log_loss": 0.5, "accuracy_sd": 0.023}
     one = experiment("one", changed(prefix=faster), prefix=better, prompt=PROMPT, selected=better)
     other = {"accuracy": 0.9, "val_log_loss": 0.4}
     both = experiment("both", changed(prefix=faster) | {"train": {"epochs": 9}}, prefix=better, prompt=other)
@@ -38,13 +38,13 @@ def test_an_experiment_has_a_row_for_each_adapter_that_it_changed_with_the_chang
         *(("main", "prefix"), ("main", "prompt")),
         *(("one", "prefix"), ("both", "prefix"), ("both", "prompt")),
     }
-    assert found["one", "prefix"]["changes"] == {"learning_rate": 0.02}
-    assert found["both", "prefix"]["changes"] == {"learning_rate": 0.02, "train.epochs": 9}
+    assert found["one", "prefix"]["changes"] == faster
+    assert found["both", "prefix"]["changes"] == faster | {"train.epochs": 9}
     assert found["both", "prompt"]["changes"] == {"train.epochs": 9}
 
     lines = as_text(list(found.values())).splitlines()
     assert [line.split()[:2] for line in lines[1:3]] == [["both", "prompt"], ["one", "prefix"]]
-    assert "0.5000" in lines[2] and "70.0% ± 2.3" in lines[2] and lines[2].endswith("learning_rate=0.02")
+    assert "0.5000" in lines[2] and "70.0% ± 2.3" in lines[2] and lines[2].endswith("learning_rate=0.0204")
 
 
 def test_no_line_is_longer_than_120_and_what_does_not_fit_is_counted():
