@@ -94,13 +94,13 @@ def as_text(found: list[dict]) -> str:
 
 def fit(changes: dict[str, object], room: int) -> str:
     """As many `key=value` as fit into `room` characters, and how many more there are."""
-    text, parts = "", [f"{key}={short(value)}" for key, value in changes.items()]
-    for used in range(len(parts), -1, -1):
-        left = len(parts) - used
-        text = " ".join([*parts[:used], *([f"(+{left})"] if left else [])])
-        if len(text) <= room:
-            break
-    return text
+    parts = [f"{key}={short(value)}" for key, value in changes.items()]
+    kept: list[str] = []
+    for part in parts:
+        if len(" ".join([*kept, part, f"(+{len(parts)})"])) <= room:
+            kept.append(part)
+    left = len(parts) - len(kept)
+    return " ".join([*kept, *([f"(+{left})"] if left else [])])
 
 
 def short(value: object) -> str:
