@@ -34,7 +34,7 @@ HUMANS = {
     "human_aided": ("human, aided", "annotator who had read the conclusion"),
 }
 PACKAGES = ("torch", "transformers", "peft")
-LINES, RINGS = "Of several runs each is a thin line, their mean the thick one", "rings mark the epochs kept"
+LINES, RINGS = "Of several runs each is a thin line, the thick one their mean while all train", "rings mark the epochs kept"
 
 
 class Results(NamedTuple):
