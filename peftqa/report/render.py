@@ -34,7 +34,8 @@ HUMANS = {
     "human_aided": ("human, aided", "annotator who had read the conclusion"),
 }
 PACKAGES = ("torch", "transformers", "peft")
-LINES, RINGS = "Of several runs each is a thin line, the thick one their mean while all train", "rings mark the epochs kept"
+LINES = "Of several runs each is a thin line, the thick one their mean while all train"
+RINGS = "rings mark the epochs kept"
 
 
 class Results(NamedTuple):
