@@ -20,6 +20,14 @@ from tests.servers import FileHost, Hub
 ROOT = Path(__file__).resolve().parents[1]
 
 
+@pytest.fixture(autouse=True)
+def as_many_threads_as_before() -> Iterator[None]:
+    """Rounding depends on the number of threads, which `load_backbone` sets for the process and all later tests."""
+    yield
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+
+
 def path_from_environment(variable: str, what: str) -> Path:
     """The path that an environment variable holds; skips the test where it holds none."""
     value = os.environ.get(variable, "")

@@ -158,7 +158,7 @@ def test_a_record_that_does_not_fit_is_named_with_its_field(tmp_path, bad, messa
 
 def test_half_of_a_surrogate_pair_in_a_pmid_is_refused(tmp_path):
     message = refusal(load, tmp_path, {"6": record(6), "\ud800": record(7)})
-    assert "1 of 2 records are not PubMedQA's: \\ud800 (half of a surrogate pair is no character)" in message
+    assert "1 of 2 records do not have PubMedQA's form: \\ud800 (contains an unpaired surrogate" in message
 
 
 @pytest.mark.parametrize("field", ["QUESTION", "CONTEXTS", "final_decision", "LONG_ANSWER", "LABELS"])
