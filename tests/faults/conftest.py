@@ -14,8 +14,9 @@ from tests.conftest import ROOT
 from tests.faults.drill import Copy, mounted
 from tests.tiny import save_tiny_checkpoint
 
-# Who starts the tests in the background of a shell lets them, and all that they start, ignore Ctrl-C.
+# Whoever starts the tests in the background of a shell lets them, and all that they start, ignore these.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session")
