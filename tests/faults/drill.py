@@ -96,12 +96,12 @@ def wait_for(condition: Callable[[], object], process: subprocess.Popen | None =
 
 
 def commands(group: int) -> dict[int, str]:
-    """Command lines of the living processes of a session, by pid."""
+    """Command lines of a session's processes, by pid. DVC takes one for alive that has ended, until it is reaped."""
     found = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
             fields = stat.read_text().rpartition(")")[2].split()
-            if int(fields[3]) == group and fields[0] != "Z":
+            if int(fields[3]) == group:
                 found[int(stat.parent.name)] = (stat.parent / "cmdline").read_bytes().replace(b"\0", b" ").decode()
         except (OSError, ValueError):
             continue  # it has ended in the meantime
