@@ -18,7 +18,7 @@ from typing import TextIO
 import pandas as pd
 from transformers import TrainerCallback, set_seed
 
-from peftqa.adapters import PEFTPrefixTuning, add_adapter, naming_labels
+from peftqa.adapters import PEFTPrefixTuning, add_adapter
 from peftqa.backbone import load_backbone, load_tokenizer, peak_memory_mb
 from peftqa.params import Params, read_params
 from peftqa.prompts import encode_examples, first_token_ids, name_labels
@@ -118,7 +118,6 @@ def our_arm(what: str, folder: str, parts: dict[str, pd.DataFrame], params: Para
         "kv_prefix": params.adapters["prefix"],
         "evaluate": params.adapters["prompt"],
     }[what]
-    adapter = naming_labels(adapter, params.data.labels)
     tokenizer = load_tokenizer(Path(folder))
     label_token_ids = first_token_ids(tokenizer, params.data.labels)
     model = add_adapter(load_backbone(Path(folder), params.model), adapter, tokenizer)

@@ -17,7 +17,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from experiments.runs import DVC, run_python
-from peftqa.errors import UserError
+from peftqa.errors import UserError, one_line
 from peftqa.params import read_params
 from stages import workspace
 
@@ -74,7 +74,7 @@ def read_overrides(name: str) -> dict[str, object]:
         known = ", ".join(sorted(other.stem for other in FOLDER.glob("*.yaml")))
         raise UserError(f"there is no {path}; there are: {known}.") from None
     except YAMLError as error:
-        raise UserError(f"{path} is no valid YAML: {' '.join(str(error).split())}") from None
+        raise UserError(f"{path} is no valid YAML: {one_line(error)}") from None
     if not isinstance(values, dict):
         raise UserError(f"{path} must hold lines like `train.epochs: 6`.")
     included = values.pop("include", [])

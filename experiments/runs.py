@@ -60,10 +60,8 @@ def main() -> None:
 
 def all_runs(params: Params) -> dict[str, list[str]]:
     """Every run that params.yaml lists, with the stages that make it up."""
-    trained = [f"{name}-{fold}-{seed}" for name in params.adapters for fold, seed in params.runs(name)]
-    untrained = [f"{name}-{fold}" for name in params.evaluate.untrained for fold, _ in params.runs(name)]
-    return {run: [f"train@{run}", f"predict@{run}"] for run in trained} | {
-        run: [f"predict_untrained@{run}"] for run in untrained
+    return {run: [f"train@{run}", f"predict@{run}"] for run in params.named_runs(params.adapters)} | {
+        run: [f"predict_untrained@{run}"] for run in params.named_runs(params.evaluate.untrained)
     }
 
 

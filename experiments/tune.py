@@ -34,7 +34,7 @@ from experiments import trials
 from experiments.__main__ import FOLDER, prepare, read_overrides, record, write_params
 from experiments.runs import REPRO, duration, environment, run_python
 from peftqa.adapters import Positive, Settings
-from peftqa.errors import UserError
+from peftqa.errors import UserError, one_line
 from peftqa.fetch.digest import folder_digest
 from peftqa.params import METHOD_BY_NAME, Params, Seed, read_params
 from stages import workspace
@@ -101,10 +101,10 @@ def main() -> None:
         prepare(clone, overrides)
         if "data.source" in overrides:
             os.environ.pop("PUBMEDQA_SOURCE", None)  # it would lead to other data than the experiment's
-        task = Task(options.adapter, search, folder, clone, number)
+        searcher = Worker(options.adapter, search, folder, clone, number)
         run_python(*REPRO[1:], "--quiet", "split", "fetch_model", folder=clone)
-        task.work(wanted)
-        trials.report(task.study, task.space, task.base, options.adapter, options.experiment, folder)
+        searcher.work(wanted)
+        trials.report(searcher.study, searcher.space, searcher.base, options.adapter, options.experiment, folder)
 
 
 def read_search() -> Search:
@@ -115,7 +115,7 @@ def read_search() -> Search:
     except FileNotFoundError:
         raise UserError(f"{SEARCH} is missing; run from the root of the repository.") from None
     except YAMLError as error:
-        raise UserError(f"{SEARCH} is no valid YAML: {' '.join(str(error).split())}") from None
+        raise UserError(f"{SEARCH} is no valid YAML: {one_line(error)}") from None
     except ValidationError as error:
         faults = (f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())
         raise UserError(f"{SEARCH}: {'; '.join(faults)}") from None
@@ -145,7 +145,7 @@ def worker_lock(folder: Path, number: int) -> FileLock:
     return FileLock(folder / f"worker-{number}.lock")
 
 
-class Task:
+class Worker:
     """One adapter's search, as one process works on it."""
 
     def __init__(self, adapter: str, search: Search, folder: Path, clone: Path, number: int) -> None:

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from peftqa.checkpoint import differences, one_line, tensor_shapes
-from peftqa.errors import UserError
+from peftqa.checkpoint import differences, tensor_shapes
+from peftqa.errors import UserError, one_line
 
 if TYPE_CHECKING:
     from peft import PeftConfig, PeftModel

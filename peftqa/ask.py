@@ -13,6 +13,7 @@ import pandas as pd
 from peftqa.adapters import load_adapter
 from peftqa.errors import UserError
 from peftqa.fetch.digest import MODEL_FILES, folder_digest
+from peftqa.fetch.hub import snapshot
 from peftqa.params import Model
 from peftqa.predictions import predict
 from peftqa.prompts import encode_and_cut, first_token_ids
@@ -144,7 +145,7 @@ def find_adapter(name: str) -> Path:
         if not re.fullmatch(HUB_ID + "(@[0-9a-f]{40})?", name):
             raise UserError(f"{name} is no folder, and no OWNER/NAME or OWNER/NAME@COMMIT of the Hub.")
         repository, _, commit = name.partition("@")
-        folder = from_hub(repository, commit or None, ADAPTER_FILES, f"{name} is no folder, and")
+        folder = snapshot(repository, commit or None, ADAPTER_FILES, f"{name} is no folder, and {repository}")
     missing = [file for file in ADAPTER_FILES if not (folder / file).is_file()]
     if missing:
         raise UserError(
@@ -174,7 +175,7 @@ def find_base(files: BaseModelFiles, adapter: Path, given: str | None) -> Path:
         raise UserError(
             f"the model that {adapter} was trained on, {files.name}, is not beside it; name its folder with --base."
         )
-    folder = from_hub(files.name, files.revision, MODEL_FILES, "its base model")
+    folder = snapshot(files.name, files.revision, MODEL_FILES, f"its base model {files.name}")
     if folder_digest(folder) != files.digest:
         raise UserError(f"{folder} is damaged: its files are not those that the adapter was trained on; delete it.")
     return folder
@@ -182,18 +183,3 @@ def find_base(files: BaseModelFiles, adapter: Path, given: str | None) -> Path:
 
 def on_hub(files: BaseModelFiles) -> bool:
     return files.revision is not None and not files.revision.startswith("sha256:")
-
-
-def from_hub(name: str, revision: str | None, patterns: Sequence[str], subject: str) -> Path:
-    """The folder of the Hub's cache with the files that match. Raises UserError, which begins with `subject`."""
-    import httpx2
-    from huggingface_hub import constants, snapshot_download
-
-    try:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=[*patterns]))
-    # Not the Hub's own alone: hf_xet raises RuntimeError, a full disk OSError, an answer that is no JSON ValueError.
-    except (httpx2.HTTPError, httpx2.InvalidURL, OSError, RuntimeError, ValueError) as error:
-        raise UserError(
-            f"{subject} {name} is neither in the cache {constants.HF_HUB_CACHE} nor to be had from the Hub "
-            f"({' '.join(str(error).split())[:200]})."
-        ) from None

@@ -14,8 +14,8 @@ import torch
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
-from peftqa.checkpoint import check_checkpoint, one_line
-from peftqa.errors import UserError
+from peftqa.checkpoint import check_checkpoint
+from peftqa.errors import UserError, one_line
 
 if TYPE_CHECKING:
     from peftqa.params import Model

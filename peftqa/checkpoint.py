@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from peftqa.errors import UserError
+from peftqa.errors import UserError, one_line
 
 # What peftqa/fast and the prefix are made for; of them, which have a position bias in every layer.
 MODEL_TYPES = {"t5": False, "mt5": False, "umt5": True}
@@ -155,7 +155,3 @@ def check_tokenizer(file: Path, vocab_size: int) -> None:
             f"{file.name} has {len(ids)} tokens with ids up to {max(ids, default=0)}, but config.json says vocab_size "
             f"{vocab_size}; the tokenizer is another model's."
         )
-
-
-def one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__

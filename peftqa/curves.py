@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import confusion_matrix, precision_recall_curve, roc_curve
 
-from peftqa.errors import UserError
+from peftqa.errors import UserError, one_line
 from peftqa.metrics import answers_by_confidence, encode_labels, reliability_points
 from peftqa.palette import variant_color
 from peftqa.predictions import predict
@@ -112,7 +112,7 @@ def read_text_table(path: Path) -> pd.DataFrame:
         raise UserError(f"{path} is missing; run `dvc repro`.") from None
     except ValueError as error:  # pandas' parser errors and wrong encodings are kinds of it
         raise UserError(
-            f"{path} is damaged ({' '.join(str(error).split())}); delete it and run `dvc repro` to have it made anew."
+            f"{path} is damaged ({one_line(error)}); delete it and run `dvc repro` to have it made anew."
         ) from None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Literal, Union, get_args
 
@@ -11,8 +12,8 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from peftqa.adapters import METHODS, Positive, Settings
-from peftqa.errors import UserError
+from peftqa.adapters import METHODS, Positive, Settings, naming_labels
+from peftqa.errors import UserError, one_line
 
 BASELINES = ("majority", "tfidf")
 # Names that are taken: the baselines are variants already, and metrics/ has files of the other two names.
@@ -230,6 +231,14 @@ class Params(Settings):
         seeds = self.train.seeds if name in self.adapters else [UNTRAINED_SEED]
         return [(fold, seed) for fold in self.split.folds for seed in seeds]
 
+    def named_runs(self, variants: Iterable[str]) -> dict[str, tuple[str, int, int]]:
+        """Variant, fold and seed by the name that dvc.yaml gives a run: `prompt-0-42`; `base-0` without training."""
+        return {
+            f"{name}-{fold}-{seed}" if name in self.adapters else f"{name}-{fold}": (name, fold, seed)
+            for name in variants
+            for fold, seed in self.runs(name)
+        }
+
 
 def read_params(path: Path) -> Params:
     """Read and check a params.yaml.
@@ -244,17 +253,20 @@ def read_params(path: Path) -> Params:
     except FileNotFoundError:
         raise UserError(f"{path} is missing; run from the root of the repository.") from None
     except (YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is no valid YAML: {' '.join(str(error).split())}") from None
+        raise UserError(f"{path} is no valid YAML: {one_line(error)}") from None
     return check_params(values, str(path))
 
 
 def check_params(values: object, source: str = "params.yaml") -> Params:
     """The checked form of a plain dictionary of parameters. Raises UserError; `source` names it in the message."""
     try:
-        return Params.model_validate(values)
+        params = Params.model_validate(values)
     except ValidationError as error:
         lines = [_explain(problem, values) for problem in error.errors()]
         raise UserError(f"{source}: " + "; ".join(lines)) from None
+    # So that whoever reads an adapter's settings sees the text that training starts from.
+    adapters = {name: naming_labels(adapter, params.data.labels) for name, adapter in params.adapters.items()}
+    return params.model_copy(update={"adapters": adapters})
 
 
 def _explain(problem: dict, values: object) -> str:

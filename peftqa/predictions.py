@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from peftqa.errors import UserError
+from peftqa.errors import UserError, one_line
 
 ANEW = "delete the file and run `dvc repro` to have it made anew."
 
@@ -80,7 +80,7 @@ def read_predictions(paths: Iterable[Path], labels: Sequence[str]) -> pd.DataFra
         except FileNotFoundError:
             raise UserError(f"{path} is missing; run `dvc repro`.") from None
         except ValueError as error:  # pandas' parser errors and wrong encodings are kinds of it
-            raise UserError(f"{path} is no table of predictions ({' '.join(str(error).split())}); {ANEW}") from None
+            raise UserError(f"{path} is no table of predictions ({one_line(error)}); {ANEW}") from None
         if not isinstance(table.index, pd.RangeIndex):  # pandas takes what is too many for row names
             raise UserError(f"{path} has rows with more values than columns; {ANEW}")
         if list(table.columns) != columns:

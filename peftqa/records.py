@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 import pandas as pd
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
-from peftqa.errors import UserError
+from peftqa.errors import UserError, one_line
 
 COLUMNS = ["id", "question", "context", "label"]
 SHOWN_RECORDS = 10
@@ -185,7 +185,7 @@ def read_table(path: Path) -> pd.DataFrame:
     except FileNotFoundError:
         raise UserError(f"{path} is missing; run the stage that writes it first") from None
     except ValueError as error:  # pandas' parser errors and wrong encodings are kinds of it
-        raise UserError(f"{path} is no CSV table: {_one_line(error)}") from None
+        raise UserError(f"{path} is no CSV table: {one_line(error)}") from None
     if not isinstance(table.index, pd.RangeIndex):  # pandas takes what is too many for row names
         raise UserError(f"{path} has rows with more values than columns; run the stage that writes it again")
     if list(table.columns) != COLUMNS:
@@ -236,7 +236,7 @@ def _read_object(path: Path) -> dict:
     except FileNotFoundError:
         raise UserError(f"{path} is missing; run the stage that downloads it first") from None
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is no valid JSON: {_one_line(error)}") from None
+        raise UserError(f"{path} is no valid JSON: {one_line(error)}") from None
     if not isinstance(values, dict):
         raise UserError(f"{path} must hold a JSON object keyed by PMID, not a {type(values).__name__}")
     if not values:
@@ -264,7 +264,3 @@ def _some(names: Sequence[str]) -> str:
 
 def _counts(table: pd.DataFrame) -> str:
     return ", ".join(f"{label} {count}" for label, count in table["label"].value_counts().items())
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())

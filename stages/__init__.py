@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from types import TracebackType
 
-from peftqa.errors import UserError
+from peftqa.errors import UserError, one_line
 
 INTERRUPTED = "interrupted; the same command goes on where this one stopped."
 FULL = 2**16  # bytes: no program goes on with less
@@ -54,11 +54,6 @@ def explain(error: BaseException) -> str | None:
         return one_line(error) if isinstance(error, OSError) else None
     where = getattr(error, "filename", None) or f"a file below {Path.cwd()}"
     return f"{where}: {os.strerror(code)}; {REMEDIES.get(code, 'mend that')}, and run the same command again."
-
-
-def one_line(error: BaseException) -> str:
-    """The error's text, of which names in a file may be a part, without what would break a line or steer a terminal."""
-    return " ".join("".join(character if character.isprintable() else " " for character in str(error)).split())
 
 
 sys.excepthook = end

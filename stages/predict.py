@@ -8,7 +8,7 @@ import time
 import numpy as np
 import pandas as pd
 
-from peftqa.adapters import adapter_size, load_adapter, naming_labels
+from peftqa.adapters import adapter_size, load_adapter
 from peftqa.backbone import load_backbone, load_tokenizer, memory_explained, peak_memory_mb
 from peftqa.errors import UserError
 from peftqa.params import Params, read_params
@@ -42,7 +42,7 @@ def main() -> None:
     model, about = load_backbone(workspace.BASE_MODEL, params.model), {}
     if name in params.adapters:
         about = adapter_size(workspace.ADAPTERS / name / run, model)
-        expected = naming_labels(params.adapters[name], labels).peft_config(model, tokenizer)
+        expected = params.adapters[name].peft_config(model, tokenizer)
         model = load_adapter(model, workspace.ADAPTERS / name / run, expected)
 
     title, probabilities = (
@@ -87,19 +87,14 @@ def main() -> None:
 
 def parse_run(key: str, params: Params) -> tuple[str, int, int]:
     """Variant, fold and seed of `prompt-0-42` or `base-0`. Raises UserError unless params.yaml lists them."""
-    name, _, rest = key.partition("-")
-    known = {}
-    if name in params.adapters:
-        known = {f"{fold}-{seed}": (fold, seed) for fold, seed in params.runs(name)}
-    elif name in params.evaluate.untrained:
-        known = {str(fold): (fold, seed) for fold, seed in params.runs(name)}
-    if rest not in known:
+    known = params.named_runs([*params.adapters, *params.evaluate.untrained])
+    if key not in known:
         raise UserError(
             f"no run {key!r} in {workspace.PARAMS}: name ADAPTER-FOLD-SEED with an adapter of "
             f"{', '.join(params.adapters)}, or VARIANT-FOLD with a variant of "
             f"{', '.join(params.evaluate.untrained)}; folds are {params.split.folds}, seeds {params.train.seeds}."
         )
-    return name, *known[rest]
+    return known[key]
 
 
 def seconds_per_question(model, prompts: list, label_token_ids: list[int]) -> list[float]:

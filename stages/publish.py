@@ -15,8 +15,6 @@ from peftqa.predictions import read_predictions, replicates
 from peftqa.report.card import model_card
 from stages import workspace
 
-RELEASE = Path("release")
-
 
 def main() -> None:
     params = read_params(workspace.PARAMS)
@@ -24,7 +22,7 @@ def main() -> None:
     expected = [workspace.ADAPTERS / name / workspace.run_path(*run) for name, run in trained]
     workspace.remove_stale(workspace.ADAPTERS, expected)
     comparison = workspace.read_json(workspace.COMPARISON / "comparison.json")
-    with workspace.written(RELEASE) as partial:
+    with workspace.written(workspace.RELEASE) as partial:
         partial.mkdir()
         for name in [name for name in params.evaluate.variants if name in params.adapters]:
             publish(name, best_run(name, params), params, comparison, partial / name)
@@ -38,7 +36,7 @@ def publish(name: str, run: tuple[int, int], params: Params, comparison: dict, t
     shutil.copytree(source, target)
     size = workspace.read_json((workspace.PREDICTIONS / name / workspace.run_path(*run)).with_suffix(".json"))
     (target / "README.md").write_text(model_card(name, run, params, comparison, size), encoding="utf-8")
-    print(f"{RELEASE / name}: fold {run[0]}, seed {run[1]}")
+    print(f"{workspace.RELEASE / name}: fold {run[0]}, seed {run[1]}")
 
 
 def best_run(name: str, params: Params) -> tuple[int, int]:

@@ -26,7 +26,7 @@ from torch.distributed.run import parse_args
 from torch.distributed.run import run as torchrun
 from transformers import set_seed
 
-from peftqa.adapters import add_adapter, naming_labels, save_adapter
+from peftqa.adapters import add_adapter, save_adapter
 from peftqa.backbone import choose_device, load_backbone, load_tokenizer, memory_explained, peak_memory_mb
 from peftqa.errors import UserError
 from peftqa.fetch.digest import folder_digest
@@ -42,7 +42,7 @@ from stages import workspace
 def main() -> None:
     params = read_params(workspace.PARAMS)
     name, fold, seed = parse_run(workspace.stage_key(), params)
-    adapter, run = naming_labels(params.adapters[name], params.data.labels), workspace.run_path(fold, seed)
+    adapter, run = params.adapters[name], workspace.run_path(fold, seed)
     if params.train.processes > 1 and "LOCAL_RANK" not in os.environ:
         return start_processes(params)
     # From here on this process knows the others, and which GPU is its own.
@@ -126,15 +126,14 @@ def task(records: list[dict], params: Params) -> Task:
 
 def parse_run(key: str, params: Params) -> tuple[str, int, int]:
     """Adapter, fold and seed of `prompt-0-42`. Raises UserError unless params.yaml lists all three."""
-    name, _, rest = key.partition("-")
-    known = {f"{fold}-{seed}": (fold, seed) for fold, seed in params.runs(name)} if name in params.adapters else {}
-    if rest not in known:
+    known = params.named_runs(params.adapters)
+    if key not in known:
         raise UserError(
             f"no run {key!r} in {workspace.PARAMS}: a run is ADAPTER-FOLD-SEED, with an adapter of "
             f"{', '.join(params.adapters)}, a fold of split.folds {params.split.folds} and a seed of train.seeds "
             f"{params.train.seeds}."
         )
-    return name, *known[rest]
+    return known[key]
 
 
 def curve_writer(folder: Path) -> Callable[[dict], None]:

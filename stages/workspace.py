@@ -37,6 +37,7 @@ COMPARISON = Path("comparison")
 PLOTS = Path("plots")
 REPORT = Path("report")
 RUNTIME = Path("runtime")
+RELEASE = Path("release")
 
 
 def fold_table(fold: int, split: str) -> Path:

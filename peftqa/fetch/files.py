@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 import pooch
 
-from peftqa.errors import UserError
+from peftqa.errors import UserError, one_line
 
 MAX_MB = 100  # of one file; the records are 3 MB
 MAX_SECONDS = 600  # for one file, all tries together
@@ -76,24 +76,23 @@ def why(error: Exception, address: str) -> str:
     with contextlib.suppress(ValueError):  # no address at all
         proxy = select_proxy(address, get_environ_proxies(address)) if is_url(address) else None
     if not proxy:
-        return one_line(error)
+        return reason(error)
     shown = shown_address(proxy if is_url(proxy) else f"http://{proxy}")
     return (
-        f"{one_line(error)}, through the proxy {shown}: see that HTTP_PROXY, HTTPS_PROXY or ALL_PROXY is right, or "
+        f"{reason(error)}, through the proxy {shown}: see that HTTP_PROXY, HTTPS_PROXY or ALL_PROXY is right, or "
         "name the host in NO_PROXY"
     )
 
 
-def one_line(error: BaseException) -> str:
+def reason(error: BaseException) -> str:
     """Why something failed, in one line: the system's own words where libraries have wrapped them; no secrets."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, TimeoutError) or (isinstance(cause, OSError) and cause.strerror and not cause.filename):
             return cause.strerror or "no answer in time"
         cause = cause.__cause__ or cause.__context__
-    message = re.sub("://.*@", "://***@", " ".join(str(error).split()))
-    # Some libraries say nothing but by the name of the error, such as ReadTimeout.
-    return re.sub(r"\?\S+", "", message)[:400] or re.sub("(?<=[a-z])(?=[A-Z])", " ", type(error).__name__).lower()
+    message = re.sub("://.*@", "://***@", one_line(error))
+    return re.sub(r"\?\S+", "", message)[:400]
 
 
 def fetch(folder: Path, urls: dict[str, str], registry: dict[str, str], remedy: str) -> None:

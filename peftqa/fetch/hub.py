@@ -9,7 +9,7 @@ import resource
 import shutil
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pooch
@@ -17,7 +17,7 @@ import pooch
 from peftqa.checkpoint import INDEX, WEIGHTS, check_checkpoint
 from peftqa.errors import UserError
 from peftqa.fetch.digest import MODEL_FILES, folder_digest, matching_files
-from peftqa.fetch.files import check_address, one_line, shown_address, why
+from peftqa.fetch.files import check_address, reason, shown_address, why
 
 NEEDED = ((WEIGHTS, INDEX), ("config.json",), ("tokenizer.json",))  # one file of each
 TIMEOUT = 10  # seconds for the Hub's first answer
@@ -39,7 +39,7 @@ def fetch_model(name: str, revision: str | None, target: Path) -> str | None:
     for old in (target, partial):
         shutil.rmtree(old, ignore_errors=True)
     try:
-        _copy_model(_snapshot(name, revision) if on_hub else Path(name), name, partial)
+        _copy_model(_commit(name, revision) if on_hub else Path(name), name, partial)
         digest = revision if on_hub else folder_digest(partial)
         if revision not in (None, digest):
             raise UserError(
@@ -54,7 +54,7 @@ def fetch_model(name: str, revision: str | None, target: Path) -> str | None:
             error.filename = str(where)
             raise
         raise UserError(
-            f"model.name: {name} could not be copied to {target} ({one_line(error)}); for a model of the Hub set "
+            f"model.name: {name} could not be copied to {target} ({reason(error)}); for a model of the Hub set "
             "model.revision to its commit (40 hexadecimal digits), for a local folder check the path"
         ) from None
     finally:
@@ -88,15 +88,28 @@ def _check_model(files: dict[str, Path], name: str) -> None:
         shards = set() if WEIGHTS in files else set(objects[INDEX]["weight_map"].values()) or {WEIGHTS}
         missing = ", ".join(sorted(shards - set(files))[:3])
     except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
-        raise UserError(f"model.name: {name} has a broken JSON file ({one_line(error)})") from None
+        raise UserError(f"model.name: {name} has a broken JSON file ({reason(error)})") from None
     if missing:
         raise UserError(f"model.name: {name} lacks weight files that {INDEX} names: {missing}")
     if code := [file for file, values in objects.items() if "auto_map" in values]:
         raise UserError(f"model.name: {code[0]} of {name} asks for code of its own (auto_map), which is never run")
 
 
-def _snapshot(name: str, commit: str) -> Path:
+def _commit(name: str, commit: str) -> Path:
     """The Hub's cache folder of one commit, with all of its MODEL_FILES."""
+    remedy = (
+        "; check model.name and model.revision, which change together (README.md lists FLAN-T5's; a local folder takes "
+        "`sha256:` and a digest), or set HF_TOKEN for a gated model, HF_ENDPOINT to a mirror, HF_HOME to a filled "
+        "cache with HF_HUB_OFFLINE=1"
+    )
+    return snapshot(name, commit, MODEL_FILES, f"model.name: {name} at {commit}", remedy)
+
+
+def snapshot(name: str, revision: str | None, patterns: Sequence[str], subject: str, remedy: str = "") -> Path:
+    """The Hub's cache folder of a repository, with the files that match; of its newest commit without `revision`.
+
+    Raises UserError where they are not to be had, which begins with `subject` and ends with `remedy`.
+    """
     if address := os.environ.get("HF_ENDPOINT"):
         try:
             check_address(address)  # the libraries below fail at their import
@@ -113,14 +126,16 @@ def _snapshot(name: str, commit: str) -> Path:
     refusal, sizes = None, []
     try:
         try:  # One request, which fails at once where snapshot_download would try again for 23 s.
-            listed = HfApi().model_info(name, revision=commit, timeout=TIMEOUT, files_metadata=True).siblings or []
-            wanted = utils.filter_repo_objects(listed, allow_patterns=[*MODEL_FILES], key=lambda file: file.rfilename)
+            listed = HfApi().model_info(name, revision=revision, timeout=TIMEOUT, files_metadata=True).siblings or []
+            wanted = utils.filter_repo_objects(listed, allow_patterns=[*patterns], key=lambda file: file.rfilename)
             sizes = [file.size or 0 for file in wanted]
         except (httpx2.HTTPError, OSError) as error:
             refusal = error  # A commit never changes, so the cache may stand in for the Hub.
         with _bounds(name, sizes):
-            patterns, offline = [*MODEL_FILES], refusal is not None
-            return Path(snapshot_download(name, revision=commit, allow_patterns=patterns, local_files_only=offline))
+            offline = refusal is not None
+            return Path(
+                snapshot_download(name, revision=revision, allow_patterns=[*patterns], local_files_only=offline)
+            )
     # Not the Hub's own alone: hf_xet raises RuntimeError, an answer that is no JSON ValueError, SOCKS ImportError.
     except (httpx2.HTTPError, httpx2.InvalidURL, OSError, RuntimeError, ValueError, ImportError) as error:
         for local in (refusal, error):
@@ -128,11 +143,8 @@ def _snapshot(name: str, commit: str) -> Path:
                 local.filename = local.filename or constants.HF_HUB_CACHE
                 raise local from None
         raise UserError(
-            f"model.name: {name} at {commit} is neither in the cache {constants.HF_HUB_CACHE} nor to be had from the "
-            f"Hub at {shown_address(constants.ENDPOINT)} ({why(refusal or error, constants.ENDPOINT)}); check "
-            "model.name and model.revision, which change together (README.md lists FLAN-T5's; a local folder takes "
-            "`sha256:` and a digest), or set HF_TOKEN for a gated model, HF_ENDPOINT to a mirror, HF_HOME to a filled "
-            "cache with HF_HUB_OFFLINE=1"
+            f"{subject} is neither in the cache {constants.HF_HUB_CACHE} nor to be had from the Hub at "
+            f"{shown_address(constants.ENDPOINT)} ({why(refusal or error, constants.ENDPOINT)}){remedy}"
         ) from None
 
 

@@ -15,7 +15,6 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoes
 from markupsafe import Markup
 from statsmodels.stats.proportion import proportion_confint
 
-from peftqa.adapters import naming_labels
 from peftqa.bootstrap import BOOTSTRAPPED
 from peftqa.comparison import p_text
 from peftqa.params import Params
@@ -104,10 +103,7 @@ def contents(results: Results) -> dict:
         "confidence": level(comparison),
         "opening": wording.opening(comparison, params.data.name),
         "findings": wording.findings(comparison),
-        "settings": {
-            name: naming_labels(params.adapters[name], params.data.labels).model_dump(exclude_none=True)
-            for name in adapters
-        },
+        "settings": {name: params.adapters[name].model_dump(exclude_none=True) for name in adapters},
         "tuning": wording.tuning(adapters, params),
         "few_epochs": wording.few_epochs(params.train.epochs),
         "subjects": listed(adapters or names),

@@ -7,21 +7,12 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Page, expect
 
 from peftqa.errors import UserError
 from tests.conftest import ROOT, Workspace
 from tests.finished_run import QUESTIONS, run_stages, write_run
 
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 WIDE, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 ALL = ["majority", "tfidf", "base", "prompt", "prefix"]
 TWO_LABELS = ["yes", "no"]
@@ -82,17 +73,6 @@ def run_to_report(
 
 def comparison_of(workspace: Workspace) -> dict:
     return json.loads((workspace.folder / "comparison/comparison.json").read_text())
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    executable = shutil.which("chromium")
-    if not executable:
-        pytest.skip("chromium is not installed (Debian: apt-get install chromium)")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=executable, args=FLAGS)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

@@ -56,11 +56,12 @@ def parsed(name: str):
 
 
 def test_an_init_text_names_the_labels_in_use():
-    default = read_params(ROOT / "params.yaml").adapters["prefix"]
+    default = parsed("prefix_text").model_copy(update={"init_text": "Answer the question with {labels}."})
     assert naming_labels(default, ["yes", "no"]).init_text == "Answer the question with yes or no."
     assert naming_labels(default, ["yes", "no", "maybe"]).init_text == "Answer the question with yes, no or maybe."
     for other in (parsed("ia3"), parsed("prefix_text"), parsed("prompt_random")):
         assert naming_labels(other, ["yes", "no", "maybe"]) == other
+    assert read_params(ROOT / "params.yaml").adapters["prefix"].init_text == "Answer the question with yes or no."
 
 
 @pytest.fixture(scope="module")

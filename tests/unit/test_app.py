@@ -1,6 +1,5 @@
 """The page: the same answers as `peftqa ask` gives, for this machine alone, and text of others that stays text."""
 
-import shutil
 import threading
 import urllib.error
 import urllib.request
@@ -8,7 +7,6 @@ from urllib.parse import urlencode
 
 import pandas as pd
 import pytest
-from playwright.sync_api import sync_playwright
 
 from peftqa.app import App, bind
 from peftqa.ask import Answerer
@@ -96,17 +94,6 @@ def test_only_this_machine_by_its_own_name_and_its_own_form_is_answered(url):
 
 
 WIDE, NARROW = {"width": 1200, "height": 900}, {"width": 360, "height": 700}
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    executable = shutil.which("chromium")
-    if not executable:
-        pytest.skip("chromium is not installed (Debian: apt-get install chromium)")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=executable, args=["--no-sandbox", "--no-proxy-server"])
-        yield browser
-        browser.close()
 
 
 @pytest.mark.parametrize("viewport", [WIDE, NARROW], ids=["wide", "narrow"])
