@@ -14,11 +14,10 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 
 from experiments.runs import DVC, run_python
-from peftqa.errors import UserError, one_line
-from peftqa.params import read_params
+from peftqa.errors import UserError
+from peftqa.params import read_params, read_yaml
 from stages import workspace
 
 FOLDER = Path("experiments")
@@ -68,13 +67,10 @@ def main() -> None:
 def read_overrides(name: str) -> dict[str, object]:
     """What experiments/NAME.yaml changes, the files that it includes first."""
     path = FOLDER / f"{name}.yaml"
-    try:
-        values = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    if not path.exists():
         known = ", ".join(sorted(other.stem for other in FOLDER.glob("*.yaml")))
-        raise UserError(f"there is no {path}; there are: {known}.") from None
-    except YAMLError as error:
-        raise UserError(f"{path} is no valid YAML: {one_line(error)}") from None
+        raise UserError(f"there is no {path}; there are: {known}.")
+    values = read_yaml(path)
     if not isinstance(values, dict):
         raise UserError(f"{path} must hold lines like `train.epochs: 6`.")
     included = values.pop("include", [])

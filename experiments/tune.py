@@ -27,16 +27,14 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import Trial, TrialState
 from pydantic import Field, ValidationError, field_validator, model_validator
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 
 from experiments import trials
 from experiments.__main__ import FOLDER, prepare, read_overrides, record, write_params
 from experiments.runs import REPRO, duration, environment, run_python
-from peftqa.adapters import Positive, Settings
-from peftqa.errors import UserError, one_line
+from peftqa.errors import UserError
 from peftqa.fetch.digest import folder_digest
-from peftqa.params import METHOD_BY_NAME, Params, Seed, read_params
+from peftqa.params import METHOD_BY_NAME, Params, Seed, read_params, read_yaml
+from peftqa.settings import Positive, Settings
 from stages import workspace
 
 SEARCH = Path("tuning.yaml")
@@ -110,12 +108,7 @@ def main() -> None:
 def read_search() -> Search:
     """tuning.yaml, checked. Raises UserError."""
     try:
-        values = YAML(typ="safe", pure=True).load(SEARCH.read_text(encoding="utf-8"))
-        return Search.model_validate(values)
-    except FileNotFoundError:
-        raise UserError(f"{SEARCH} is missing; run from the root of the repository.") from None
-    except YAMLError as error:
-        raise UserError(f"{SEARCH} is no valid YAML: {one_line(error)}") from None
+        return Search.model_validate(read_yaml(SEARCH))
     except ValidationError as error:
         faults = (f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())
         raise UserError(f"{SEARCH}: {'; '.join(faults)}") from None
@@ -257,7 +250,8 @@ class Worker:
         # The numbers of this commit belong to its own settings. A trial has one, and no test question has a part in it.
         for file in (self.clone / workspace.METRICS).glob("*"):
             file.unlink()
-        best = [] if diverged else [self.best(*run) for run in self.base.runs(self.adapter)]
+        runs = [] if diverged else self.base.runs(self.adapter)
+        best = [workspace.training_summary(self.adapter, run, self.clone)["best"] for run in runs]
         score, epoch = float("inf"), None
         if best:
             score, epoch = (mean(figures[key] for figures in best) for key in ("val_log_loss", "epoch"))
@@ -266,10 +260,6 @@ class Worker:
         # Of a training that diverged there is nothing to save but its settings.
         record(self.clone, f"{self.name}-{number}", self.stages if best else ["split"])
         return score, epoch
-
-    def best(self, fold: int, seed: int) -> dict:
-        curves = workspace.PLOTS / "training" / self.adapter / workspace.run_path(fold, seed)
-        return workspace.read_json(self.clone / curves / "metrics.json")["best"]
 
 
 def suggest(trial: Trial, setting: str, choices: list[Choice] | Range) -> Choice:
@@ -285,7 +275,7 @@ def study_digest(adapter: str, base: Params, search: Search, space: Space) -> st
 
     The parameters that training reads, the space, and the code that dvc.yaml names for the stage `train`.
     """
-    deps = YAML(typ="safe").load(Path("dvc.yaml"))["stages"]["train"]["deps"]
+    deps = read_yaml(Path("dvc.yaml"))["stages"]["train"]["deps"]
     code = [Path(dep) for dep in deps if Path(dep).parts[0] in ("peftqa", "stages")]
     used = base.model_dump(include={"data", "split", "model", "template", "train"}) | {
         "adapter": base.adapters[adapter].model_dump(),

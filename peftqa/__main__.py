@@ -4,7 +4,16 @@ import argparse
 import sys
 from pathlib import Path
 
-from peftqa import ask
+from peftqa.ask.answer import (
+    ADAPTER_FILES,
+    COVERAGE,
+    MAX_CHARACTERS,
+    Answer,
+    Answerer,
+    Prompt,
+    find_adapter,
+    plain_text,
+)
 from peftqa.errors import UserError
 from peftqa.fetch.digest import folder_digest
 
@@ -56,7 +65,7 @@ def parse_arguments() -> argparse.Namespace:
     command.add_argument(
         "--coverage",
         type=float,
-        default=ask.COVERAGE,
+        default=COVERAGE,
         help="share of answers to take as sure, judged by its answers on validation (default: %(default)s)",
     )
     command.add_argument("--untrained", action="store_true", help="leave the adapter out: what the frozen model says")
@@ -82,15 +91,15 @@ def check_ask(options: argparse.Namespace, command: argparse.ArgumentParser) -> 
         options.run = ask_csv
 
 
-def answerer(folder: Path, options: argparse.Namespace) -> ask.Answerer:
-    return ask.Answerer(folder, options.base, options.untrained, options.dtype, options.coverage)
+def answerer(folder: Path, options: argparse.Namespace) -> Answerer:
+    return Answerer(folder, options.base, options.untrained, options.dtype, options.coverage)
 
 
 def ask_one(options: argparse.Namespace) -> None:
-    folder = ask.find_adapter(options.adapter)
+    folder = find_adapter(options.adapter)
     question, abstract = read_texts(options)
     for name, text in (("question", question), ("abstract", abstract)):
-        ask.plain_text(name, text)  # refused before a model is loaded
+        plain_text(name, text)  # refused before a model is loaded
     model = answerer(folder, options)
     prompt = model.encode(question, abstract)
     (answer,) = model.answer([prompt])
@@ -117,14 +126,14 @@ def read_text(name: str) -> str:
         if name == "-":
             if sys.stdin.isatty():
                 print("Type or paste it, then press Ctrl-D on a line of its own:", file=sys.stderr)
-            return sys.stdin.buffer.read(8 * ask.MAX_CHARACTERS).decode("utf-8", "surrogateescape")
+            return sys.stdin.buffer.read(8 * MAX_CHARACTERS).decode("utf-8", "surrogateescape")
         with Path(name).open("rb") as file:
-            return file.read(8 * ask.MAX_CHARACTERS).decode("utf-8", "surrogateescape")
+            return file.read(8 * MAX_CHARACTERS).decode("utf-8", "surrogateescape")
     except OSError as error:
         raise UserError(f"{name} cannot be read: {error.strerror}.") from None
 
 
-def in_words(answer: ask.Answer, threshold: float, coverage: float) -> str:
+def in_words(answer: Answer, threshold: float, coverage: float) -> str:
     """Whether the answer is sure enough, and by what it is judged."""
     if coverage == 1:
         return "yes, since --coverage 1 leaves none to a person"
@@ -135,7 +144,7 @@ def in_words(answer: ask.Answer, threshold: float, coverage: float) -> str:
     )
 
 
-def cut_in_words(prompt: ask.Prompt, model: ask.Answerer) -> str:
+def cut_in_words(prompt: Prompt, model: Answerer) -> str:
     """What the model could not read."""
     if not prompt.cut:
         return f"nothing; all {len(prompt.ids)} tokens were read"
@@ -146,11 +155,11 @@ def cut_in_words(prompt: ask.Prompt, model: ask.Answerer) -> str:
 
 
 def ask_csv(options: argparse.Namespace) -> None:
-    from peftqa.ask_csv import answer_csv
+    from peftqa.ask.csv_file import answer_csv
 
-    folder = ask.find_adapter(options.adapter)
+    folder = find_adapter(options.adapter)
     settings = {
-        "adapter": folder_digest(folder, ask.ADAPTER_FILES),
+        "adapter": folder_digest(folder, ADAPTER_FILES),
         **{name: getattr(options, name) for name in ("untrained", "coverage", "dtype")},
     }
     summary = answer_csv(options.csv, options.out, lambda: answerer(folder, options), settings)
@@ -162,17 +171,17 @@ def ask_csv(options: argparse.Namespace) -> None:
 
 
 def serve_app(options: argparse.Namespace) -> None:
-    from peftqa.app import App, bind
+    from peftqa.ask.page import App, bind
     from peftqa.records import read_table
 
     questions = options.questions and read_table(options.questions)
     names = [Path(name).resolve().name for name in options.adapters]
     names = names if len(set(names)) == len(names) else options.adapters
-    folders = {name: ask.find_adapter(given) for name, given in zip(names, options.adapters, strict=True)}
+    folders = {name: find_adapter(given) for name, given in zip(names, options.adapters, strict=True)}
     with bind(options.port) as server:
         print("Loading the models ...", flush=True)
-        answerers = {"base": ask.Answerer(next(iter(folders.values())), untrained=True)}
-        answerers |= {name: ask.Answerer(folder) for name, folder in folders.items()}
+        answerers = {"base": Answerer(next(iter(folders.values())), untrained=True)}
+        answerers |= {name: Answerer(folder) for name, folder in folders.items()}
         server.app = App(answerers, questions)
         print(f"http://127.0.0.1:{server.server_port}    (for this machine alone; Ctrl-C ends it)", flush=True)
         server.serve_forever()

@@ -9,27 +9,20 @@ from __future__ import annotations
 import dataclasses
 import math
 import warnings
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from peftqa.checkpoint import differences, tensor_shapes
 from peftqa.errors import UserError, one_line
+from peftqa.settings import Positive, Settings
 
 if TYPE_CHECKING:
     from peft import PeftConfig, PeftModel
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-Positive = Annotated[int, Field(ge=1)]
 Tokens = Annotated[int, Field(ge=1, le=1000)]  # far above what has been tried, far below what fills a memory
-
-
-class Settings(BaseModel):
-    """A group of settings, immutable. Unknown keys are refused, and so are values of another type."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
 class Adapter(Settings):
@@ -39,6 +32,7 @@ class Adapter(Settings):
     # encoder are found without it (`encoder_is_constant`).
     changes_encoder_input: ClassVar[bool] = True
 
+    method: str  # a Literal in each class
     learning_rate: Annotated[float, Field(gt=0)]
     # Of the learning rate; train.schedule where none is given. Methods differ in which one serves them.
     schedule: Literal["constant", "linear", "cosine"] | None = None
@@ -52,17 +46,25 @@ class Adapter(Settings):
         raise NotImplementedError
 
 
-class PromptTuning(Adapter):
-    """Lester et al. 2021, arXiv 2104.08691."""
+class VirtualTokens(Adapter):
+    """Settings of the methods whose virtual tokens may start as a text, in which {labels} stands for the labels."""
 
-    method: Literal["prompt_tuning"]
     num_virtual_tokens: Tokens
-    init: Literal["text", "vocabulary", "random"]
+    init: str
     init_text: str | None = None
 
     @model_validator(mode="after")
-    def _text_given(self) -> PromptTuning:
-        return check_init_text(self)
+    def _text_given(self) -> Self:
+        if self.init == "text" and not self.init_text:
+            raise ValueError("init: text needs a non-empty init_text")
+        return self
+
+
+class PromptTuning(VirtualTokens):
+    """Lester et al. 2021, arXiv 2104.08691."""
+
+    method: Literal["prompt_tuning"]
+    init: Literal["text", "vocabulary", "random"]
 
     def peft_config(self, backbone: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> PeftConfig:
         from peft import PromptTuningConfig
@@ -81,25 +83,19 @@ class PromptTuning(Adapter):
         return f"prompt tuning, {self.num_virtual_tokens} tokens"
 
 
-class KVPrefix(Adapter):
+class KVPrefix(VirtualTokens):
     """Li and Liang 2021, arXiv 2101.00190: keys and values in front of every attention module (kv_prefix.py)."""
 
     changes_encoder_input: ClassVar[bool] = False
 
     method: Literal["kv_prefix"]
-    num_virtual_tokens: Tokens
-    target: list[Literal["encoder", "decoder", "cross"]] = Field(default=["encoder", "decoder", "cross"], min_length=1)
     init: Literal["random", "text"]
-    init_text: str | None = None
+    target: list[Literal["encoder", "decoder", "cross"]] = Field(default=["encoder", "decoder", "cross"], min_length=1)
     init_scale: Annotated[float, Field(ge=0)] = 0.02
     reparametrization: Positive | None = None
 
     @model_validator(mode="after")
-    def _text_given(self) -> KVPrefix:
-        return check_init_text(self)
-
-    @model_validator(mode="after")
-    def _can_be_made(self) -> KVPrefix:
+    def _can_be_made(self) -> Self:
         if len(set(self.target)) < len(self.target):
             raise ValueError("target: no kind of attention may be listed twice")
         if self.reparametrization is not None and self.reparametrization < self.num_virtual_tokens:
@@ -182,21 +178,6 @@ class IA3(Adapter):
 
 
 METHODS = (PromptTuning, KVPrefix, PEFTPrefixTuning, LoRA, IA3)
-
-
-def check_init_text(adapter: PromptTuning | KVPrefix) -> PromptTuning | KVPrefix:
-    """The adapter as it is. Raises ValueError where it is to start from a text and has none."""
-    if adapter.init == "text" and not adapter.init_text:
-        raise ValueError("init: text needs a non-empty init_text")
-    return adapter
-
-
-def naming_labels(adapter: Adapter, labels: Sequence[str]) -> Adapter:
-    """The adapter with the labels in use, "yes or no", in the place of {labels} in its init_text, where it has one."""
-    from peftqa.prompts import name_labels
-
-    text = getattr(adapter, "init_text", None)
-    return adapter.model_copy(update={"init_text": text.replace("{labels}", name_labels(labels))}) if text else adapter
 
 
 # ---------------------------------------------------------------------------------------------------------------------

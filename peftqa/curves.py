@@ -12,10 +12,11 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import confusion_matrix, precision_recall_curve, roc_curve
 
-from peftqa.errors import UserError, one_line
+from peftqa.errors import UserError
 from peftqa.metrics import answers_by_confidence, encode_labels, reliability_points
 from peftqa.palette import variant_color
 from peftqa.predictions import predict
+from peftqa.records import read_csv
 
 
 def curves(
@@ -83,7 +84,7 @@ def risk_coverage_points(probabilities: np.ndarray, truth: Sequence[str], labels
 def training_curve(folder: Path, value: str, series: Mapping[str, str]) -> pd.DataFrame:
     """What DVCLive wrote of one run: columns split, epoch and the value, which `series` names by split."""
     columns = {"epoch": folder / "epoch.tsv"} | {split: folder / f"{path}.tsv" for split, path in series.items()}
-    tables = {name: read_text_table(path) for name, path in columns.items()}
+    tables = {name: read_csv(path, str, separator="\t") for name, path in columns.items()}
     for name, table in tables.items():
         column = "epoch" if name == "epoch" else value
         if column not in table or not len(table) or len(table) != len(tables["epoch"]):
@@ -102,18 +103,6 @@ def join_curves(parts: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     """One table of every variant's curve, with columns variant and color; empty where there is no variant."""
     tables = [part.assign(variant=name, color=variant_color(name)) for name, part in parts.items()]
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
-
-
-def read_text_table(path: Path) -> pd.DataFrame:
-    """A table of text: numbers keep the digits that they were written with. Raises UserError where there is none."""
-    try:
-        return pd.read_csv(path, dtype=str, keep_default_na=False, sep="\t" if path.suffix == ".tsv" else ",")
-    except FileNotFoundError:
-        raise UserError(f"{path} is missing; run `dvc repro`.") from None
-    except ValueError as error:  # pandas' parser errors and wrong encodings are kinds of it
-        raise UserError(
-            f"{path} is damaged ({one_line(error)}); delete it and run `dvc repro` to have it made anew."
-        ) from None
 
 
 def _one_versus_rest(points, columns, probabilities, truth, labels) -> pd.DataFrame:

@@ -12,8 +12,10 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from peftqa.adapters import METHODS, Positive, Settings, naming_labels
+from peftqa.adapters import METHODS, Adapter
 from peftqa.errors import UserError, one_line
+from peftqa.prompts import Template, name_labels
+from peftqa.settings import Positive, Settings
 
 BASELINES = ("majority", "tfidf")
 # Names that are taken: the baselines are variants already, and metrics/ has files of the other two names.
@@ -88,36 +90,6 @@ class Model(Settings):
     attention: Literal["auto", "fused", "sdpa", "eager"]
     dropout: Annotated[float, Field(ge=0, lt=1)]
     threads: Positive
-
-
-class Template(Settings):
-    text: str
-    instruction: str
-    max_tokens: Positive
-    truncation_side: Literal["left", "right"]
-
-    @field_validator("text")
-    @classmethod
-    def _has_fields(cls, text: str) -> str:
-        for field in ("{question}", "{context}", "{instruction}"):
-            if text.count(field) != 1:
-                raise ValueError(f"must contain {field} exactly once")
-        # The parts around the abstract are tokenised by themselves, which white space makes the same as all at once.
-        before, after = text.split("{context}")
-        if (before and not before[-1].isspace()) or (after and not after[0].isspace()):
-            raise ValueError("must have white space around {context}")
-        return text
-
-    @field_validator("instruction")
-    @classmethod
-    def _names_labels(cls, instruction: str) -> str:
-        if "{labels}" not in instruction:
-            raise ValueError("must contain {labels}, which becomes the list of labels in use")
-        try:
-            instruction.format(labels="")
-        except (LookupError, ValueError, AttributeError):
-            raise ValueError("may have no other braces than {labels}; write {{ and }} for a brace") from None
-        return instruction
 
 
 class Train(Settings):
@@ -241,20 +213,19 @@ class Params(Settings):
 
 
 def read_params(path: Path) -> Params:
-    """Read and check a params.yaml.
+    """Read and check a params.yaml. Raises UserError with every offending key's path, its value and what is allowed."""
+    return check_params(read_yaml(path), str(path))
 
-    As YAML 1.2, in which an unquoted `yes` is a string: `dvc exp run -S` drops the quotes of labels, and a YAML 1.1
-    reader (PyYAML) would then see booleans.
 
-    Raises UserError with every offending key's path, its value and what is allowed.
-    """
+def read_yaml(path: Path) -> object:
+    """What a file holds as YAML 1.2, in which an unquoted `yes` is a string: `dvc exp run -S` drops the quotes of
+    labels, and a YAML 1.1 reader (PyYAML) would then see booleans. Raises UserError where it is missing or no YAML."""
     try:
-        values = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+        return YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path} is missing; run from the root of the repository.") from None
     except (YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is no valid YAML: {one_line(error)}") from None
-    return check_params(values, str(path))
 
 
 def check_params(values: object, source: str = "params.yaml") -> Params:
@@ -265,8 +236,14 @@ def check_params(values: object, source: str = "params.yaml") -> Params:
         lines = [_explain(problem, values) for problem in error.errors()]
         raise UserError(f"{source}: " + "; ".join(lines)) from None
     # So that whoever reads an adapter's settings sees the text that training starts from.
-    adapters = {name: naming_labels(adapter, params.data.labels) for name, adapter in params.adapters.items()}
+    adapters = {name: _naming_labels(adapter, params.data.labels) for name, adapter in params.adapters.items()}
     return params.model_copy(update={"adapters": adapters})
+
+
+def _naming_labels(adapter: Adapter, labels: list[str]) -> Adapter:
+    """The adapter with "yes or no", the labels in use, in the place of {labels} in its init_text, where it has one."""
+    text = getattr(adapter, "init_text", None)
+    return adapter.model_copy(update={"init_text": text.replace("{labels}", name_labels(labels))}) if text else adapter
 
 
 def _explain(problem: dict, values: object) -> str:

@@ -14,9 +14,8 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from peftqa.errors import UserError, one_line
-
-ANEW = "delete the file and run `dvc repro` to have it made anew."
+from peftqa.errors import UserError
+from peftqa.records import ANEW, read_csv
 
 
 class Replicates(NamedTuple):
@@ -75,14 +74,7 @@ def read_predictions(paths: Iterable[Path], labels: Sequence[str]) -> pd.DataFra
     columns = ["split", "fold", "seed", "id", "label", "prediction", *(f"p_{label}" for label in labels)]
     tables = []
     for path in paths:
-        try:
-            table = pd.read_csv(path, dtype={"id": str}, keep_default_na=False)
-        except FileNotFoundError:
-            raise UserError(f"{path} is missing; run `dvc repro`.") from None
-        except ValueError as error:  # pandas' parser errors and wrong encodings are kinds of it
-            raise UserError(f"{path} is no table of predictions ({one_line(error)}); {ANEW}") from None
-        if not isinstance(table.index, pd.RangeIndex):  # pandas takes what is too many for row names
-            raise UserError(f"{path} has rows with more values than columns; {ANEW}")
+        table = read_csv(path, {"id": str})
         if list(table.columns) != columns:
             raise UserError(
                 f"{path} was not written for the labels {', '.join(labels)} (columns: {', '.join(table.columns)}); "

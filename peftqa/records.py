@@ -17,6 +17,7 @@ from peftqa.errors import UserError, one_line
 COLUMNS = ["id", "question", "context", "label"]
 SHOWN_RECORDS = 10
 FOLDS = 10  # as PubMedQA's authors have it
+ANEW = "delete the file and run `dvc repro` to have it made anew."
 
 
 def _encodable(text: str) -> str:
@@ -179,17 +180,26 @@ def write_table(table: pd.DataFrame, path: Path) -> None:
 
 
 def read_table(path: Path) -> pd.DataFrame:
-    """Read what `write_table` wrote. All columns are text: a question "NA" or "null" is no missing value."""
-    try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8")
-    except FileNotFoundError:
-        raise UserError(f"{path} is missing; run the stage that writes it first") from None
-    except ValueError as error:  # pandas' parser errors and wrong encodings are kinds of it
-        raise UserError(f"{path} is no CSV table: {one_line(error)}") from None
-    if not isinstance(table.index, pd.RangeIndex):  # pandas takes what is too many for row names
-        raise UserError(f"{path} has rows with more values than columns; run the stage that writes it again")
+    """Read what `write_table` wrote."""
+    table = read_csv(path, str)
     if list(table.columns) != COLUMNS:
         raise UserError(f"{path} has the columns {', '.join(table.columns)} instead of {', '.join(COLUMNS)}")
+    return table
+
+
+def read_csv(path: Path, dtype: type | dict[str, type], separator: str = ",") -> pd.DataFrame:
+    """A table that a stage wrote. Text stays what it is: "NA" or "null" is no missing value.
+
+    Raises UserError where the file is missing or no such table.
+    """
+    try:
+        table = pd.read_csv(path, dtype=dtype, sep=separator, keep_default_na=False, encoding="utf-8")
+        if not isinstance(table.index, pd.RangeIndex):  # pandas takes what is too many for row names
+            raise ValueError("it has rows with more values than columns")
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing; run `dvc repro`.") from None
+    except ValueError as error:  # pandas' parser errors and wrong encodings are kinds of it
+        raise UserError(f"{path} is damaged ({one_line(error)}); {ANEW}") from None
     return table
 
 

@@ -8,9 +8,9 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import Field, ValidationError
 
-from peftqa.adapters import Settings
 from peftqa.errors import UserError
-from peftqa.params import Template
+from peftqa.prompts import Template
+from peftqa.settings import Settings
 
 FILE = "task.json"
 SHARES = np.linspace(0, 1, 21)  # of validation answers, for which the file holds a confidence each

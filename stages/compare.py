@@ -8,12 +8,12 @@ import pandas as pd
 
 from peftqa.baselines import human_answers
 from peftqa.comparison import as_text, compare, describe_humans, pair_table
-from peftqa.curves import join_curves, read_text_table, training_curve
+from peftqa.curves import join_curves, training_curve
 from peftqa.errors import UserError
 from peftqa.metrics import rounded
 from peftqa.params import Params, read_params
 from peftqa.predictions import Replicates, read_predictions, replicates
-from peftqa.records import read_records, read_table
+from peftqa.records import read_csv, read_records, read_table
 from stages import workspace
 
 CURVES = ("roc", "precision_recall", "reliability", "confusion", "risk_coverage")
@@ -44,7 +44,7 @@ def remove_stale(params: Params) -> None:
     """Of the folders that this stage depends on."""
     written = [*params.adapters, *params.evaluate.untrained]
     runs = [
-        (workspace.PREDICTIONS / name / workspace.run_path(*run)).with_suffix(suffix)
+        workspace.of_run(workspace.PREDICTIONS, name, run, suffix)
         for name in written
         for run in params.runs(name)
         for suffix in (".csv", ".json")
@@ -52,14 +52,14 @@ def remove_stale(params: Params) -> None:
     baselines = [workspace.PREDICTIONS / "majority", workspace.PREDICTIONS / "tfidf"]
     workspace.remove_stale(workspace.PREDICTIONS, [*runs, *baselines])
     workspace.remove_stale(workspace.EVALUATION, [workspace.EVALUATION / name for name in params.evaluate.variants])
-    curves = workspace.PLOTS / "training"
-    trained = [curves / name / workspace.run_path(*run) for name in params.adapters for run in params.runs(name)]
+    curves = workspace.TRAINING_CURVES
+    trained = [workspace.of_run(curves, name, run) for name in params.adapters for run in params.runs(name)]
     workspace.remove_stale(curves, trained)
 
 
 def read_variant(name: str, params: Params) -> pd.DataFrame:
-    paths = [workspace.PREDICTIONS / name / workspace.run_path(*run) for run in params.runs(name)]
-    return read_predictions([path.with_suffix(".csv") for path in paths], params.data.labels)
+    paths = [workspace.of_run(workspace.PREDICTIONS, name, run, ".csv") for run in params.runs(name)]
+    return read_predictions(paths, params.data.labels)
 
 
 def read_split(tables: dict[str, pd.DataFrame], split: str, params: Params) -> dict[str, Replicates]:
@@ -86,27 +86,24 @@ def humans(test: Replicates, params: Params) -> dict[str, dict]:
 
 
 def kept_epochs(name: str, params: Params) -> list[dict]:
-    """Of each run of an adapter, the epoch whose weights were kept, the first of lowest log loss, and its last one."""
-    runs = []
-    for fold, seed in params.runs(name):
-        curve = read_training_curve(name, (fold, seed), "log_loss")
-        best = curve["log_loss"].astype(float).argmin()
-        kept, last = (int(curve["epoch"].iloc[row]) for row in (best, -1))
-        runs.append({"fold": fold, "seed": seed, "kept": kept, "last": last})
-    return runs
+    """Of each run of an adapter, the epoch whose weights were kept, and its last one."""
+    summaries = {run: workspace.training_summary(name, run) for run in params.runs(name)}
+    return [
+        {"fold": fold, "seed": seed, "kept": summary["best"]["epoch"], "last": summary["epoch"]}
+        for (fold, seed), summary in summaries.items()
+    ]
 
 
 def read_training_curve(name: str, run: tuple[int, int], curve: str) -> pd.DataFrame:
-    folder = workspace.PLOTS / "training" / name / workspace.run_path(*run) / "plots/metrics"
+    folder = workspace.of_run(workspace.TRAINING_CURVES, name, run) / "plots/metrics"
     return training_curve(folder, curve, TRAINING_CURVES[curve])
 
 
 def write_curves(params: Params) -> None:
     """Put the variants' curves together, one table a curve."""
     for curve in CURVES:
-        parts = {
-            name: read_text_table(workspace.EVALUATION / name / f"{curve}.csv") for name in params.evaluate.variants
-        }
+        # As text, so that numbers keep the digits that they were written with.
+        parts = {name: read_csv(workspace.EVALUATION / name / f"{curve}.csv", str) for name in params.evaluate.variants}
         workspace.write_csv(workspace.COMPARISON / f"{curve}.csv", join_curves(parts))
     trained = [name for name in params.evaluate.variants if name in params.adapters]
     for curve in TRAINING_CURVES:

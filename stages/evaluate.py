@@ -19,8 +19,10 @@ def main() -> None:
     if name not in params.evaluate.variants:
         known = ", ".join(params.evaluate.variants)
         raise UserError(f"no variant {name!r} under evaluate.variants in {workspace.PARAMS}; there are: {known}.")
-    paths = [workspace.PREDICTIONS / name / workspace.run_path(*run) for run in params.runs(name)]
-    tables, about = ([path.with_suffix(suffix) for path in paths] for suffix in (".csv", ".json"))
+    tables, about = (
+        [workspace.of_run(workspace.PREDICTIONS, name, run, suffix) for run in params.runs(name)]
+        for suffix in (".csv", ".json")
+    )
     workspace.remove_stale(workspace.PREDICTIONS / name, [*tables, *about])
 
     table = read_predictions(tables, params.data.labels)

@@ -33,7 +33,7 @@ def remove_stale(params: Params) -> None:
     """Of runtime/, on which this stage alone depends."""
     stages = {"train": params.adapters, "predict": [*params.adapters, *params.evaluate.untrained]}
     written = [
-        (workspace.RUNTIME / stage / name / workspace.run_path(*run)).with_suffix(".json")
+        workspace.of_run(workspace.RUNTIME / stage, name, run, ".json")
         for stage, names in stages.items()
         for name in names
         for run in params.runs(name)
@@ -65,17 +65,17 @@ def read_results(params: Params) -> Results:
 
 
 def read_test(name: str, params: Params) -> Replicates:
-    paths = [workspace.PREDICTIONS / name / workspace.run_path(*run) for run in params.runs(name)]
-    table = read_predictions([path.with_suffix(".csv") for path in paths], params.data.labels)
+    paths = [workspace.of_run(workspace.PREDICTIONS, name, run, ".csv") for run in params.runs(name)]
+    table = read_predictions(paths, params.data.labels)
     return replicates(table, "test", same_questions=params.split.protocol == "official")
 
 
 def read_runtime(stage: str, name: str, params: Params) -> list[dict]:
     """What each run of a variant took in a stage, with its fold and seed."""
     return [
-        {"fold": fold, "seed": seed}
-        | workspace.read_json((workspace.RUNTIME / stage / name / workspace.run_path(fold, seed)).with_suffix(".json"))
-        for fold, seed in params.runs(name)
+        {"fold": run[0], "seed": run[1]}
+        | workspace.read_json(workspace.of_run(workspace.RUNTIME / stage, name, run, ".json"))
+        for run in params.runs(name)
     ]
 
 

@@ -1,34 +1,26 @@
 """Train one adapter on one fold with one seed, on the frozen backbone: python -m stages.train prompt-0-42
 
-With `train.processes` above 1 the stage starts itself that many times, through torchrun; the first process writes.
+With `train.processes` above 1 it starts itself that many times (stages/processes.py); the first process writes.
 """
 
 import hashlib
 import json
-import logging
 import os
 import shutil
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 import pooch
-import torch
 from accelerate import PartialState
 from dvclive import Live
 from torch import distributed
-from torch.distributed.elastic.multiprocessing import SignalException
-from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-from torch.distributed.run import parse_args
-from torch.distributed.run import run as torchrun
 from transformers import set_seed
 
 from peftqa.adapters import add_adapter, save_adapter
 from peftqa.backbone import choose_device, load_backbone, load_tokenizer, memory_explained, peak_memory_mb
-from peftqa.errors import UserError
 from peftqa.fetch.digest import folder_digest
 from peftqa.params import Params, read_params
 from peftqa.prompts import encode_examples, first_token_ids
@@ -36,15 +28,16 @@ from peftqa.records import read_table
 from peftqa.task import BaseModelFiles, Task, write_task
 from peftqa.training import run_seed, train_adapter
 from stages import workspace
+from stages.processes import start_processes
 
 
 @memory_explained()
 def main() -> None:
     params = read_params(workspace.PARAMS)
-    name, fold, seed = parse_run(workspace.stage_key(), params)
-    adapter, run = params.adapters[name], workspace.run_path(fold, seed)
+    name, fold, seed = workspace.find_run(workspace.stage_key(), params, params.adapters)
+    adapter, run = params.adapters[name], (fold, seed)
     if params.train.processes > 1 and "LOCAL_RANK" not in os.environ:
-        return start_processes(params)
+        return start_processes(params.train.processes, params.model.threads)
     # From here on this process knows the others, and which GPU is its own.
     main_process = PartialState(cpu=choose_device().type == "cpu").is_main_process
     began = time.perf_counter()
@@ -71,9 +64,9 @@ def main() -> None:
         title=f"{name}, fold {fold}, seed {seed}",
     )
     if main_process:
-        with workspace.written(workspace.PLOTS / "training" / name / run) as partial:
+        with workspace.written(workspace.of_run(workspace.TRAINING_CURVES, name, run)) as partial:
             shutil.copytree(checkpoints / "curves", partial)
-        with workspace.written(workspace.ADAPTERS / name / run) as partial:
+        with workspace.written(workspace.of_run(workspace.ADAPTERS, name, run)) as partial:
             save_adapter(model, partial, params.model.name, params.model.revision)
             write_task(partial, task(records, params))
         runtime = {
@@ -82,37 +75,12 @@ def main() -> None:
             "epochs": len(records),
             "peak_memory_mb": peak_memory_mb(),
         }
-        workspace.write_json(workspace.RUNTIME / "train" / name / f"{run}.json", runtime)
+        workspace.write_json(workspace.of_run(workspace.RUNTIME / "train", name, run, ".json"), runtime)
         shutil.rmtree(checkpoints, ignore_errors=True)
     if distributed.is_initialized():
         distributed.barrier()
         sys.stdout.flush()
         os._exit(0)  # all is written, and gloo's way of shutting down now and then waits for ever
-
-
-def start_processes(params: Params) -> None:
-    """Run this stage in `train.processes` processes of torchrun's, on one machine; only the first one is heard.
-
-    Raises UserError where there are GPUs, but fewer, and with another process's last words where that one failed first.
-    """
-    count = params.train.processes
-    if 0 < torch.cuda.device_count() < count:
-        raise UserError(f"train.processes is {count}, but there are {torch.cuda.device_count()} GPUs; each takes one.")
-    os.environ.setdefault("OMP_NUM_THREADS", str(params.model.threads))  # torchrun would choose one
-    logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)
-    with tempfile.TemporaryDirectory() as logs:
-        silent = ",".join(f"{rank}:3" for rank in range(1, count))
-        options = ["--standalone", "--nproc-per-node", str(count), "--redirects", silent, "--log-dir", logs]
-        try:
-            torchrun(parse_args([*options, "-m", "stages.train", workspace.stage_key()]))
-        except SignalException:
-            raise KeyboardInterrupt from None
-        except ChildFailedError as error:
-            rank, _ = error.get_first_failure()
-            heard = [line for path in Path(logs).rglob(f"{rank}/stderr.log") for line in path.read_text().splitlines()]
-            if rank and heard:
-                raise UserError(f"process {rank}: {heard[-1].removeprefix('error: ')}") from None
-            sys.exit(1)
 
 
 def task(records: list[dict], params: Params) -> Task:
@@ -124,23 +92,11 @@ def task(records: list[dict], params: Params) -> Task:
     return Task(base_model=base, labels=params.data.labels, template=params.template, confidence=confidence)
 
 
-def parse_run(key: str, params: Params) -> tuple[str, int, int]:
-    """Adapter, fold and seed of `prompt-0-42`. Raises UserError unless params.yaml lists all three."""
-    known = params.named_runs(params.adapters)
-    if key not in known:
-        raise UserError(
-            f"no run {key!r} in {workspace.PARAMS}: a run is ADAPTER-FOLD-SEED, with an adapter of "
-            f"{', '.join(params.adapters)}, a fold of split.folds {params.split.folds} and a seed of train.seeds "
-            f"{params.train.seeds}."
-        )
-    return known[key]
-
-
 def curve_writer(folder: Path) -> Callable[[dict], None]:
     """A function that adds an epoch's record to DVCLive's curves in `folder`.
 
     Beside the curves, metrics.json has the last epoch's numbers and, under "best", the validation figures of the epoch
-    whose weights are kept: the first of lowest log loss. By these a search judges settings (experiments/tune.py).
+    whose weights are kept: the first of lowest log loss (`workspace.training_summary` reads them).
     """
     live = Live(str(folder), save_dvc_exp=False, dvcyaml=None)
     records = []

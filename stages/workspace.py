@@ -19,6 +19,8 @@ from peftqa.errors import UserError
 if TYPE_CHECKING:
     import pandas as pd
 
+    from peftqa.params import Params
+
 PR_SET_PDEATHSIG = 1  # prctl's option (<linux/prctl.h>): the signal to receive when the parent ends
 
 PARAMS = Path("params.yaml")
@@ -34,7 +36,7 @@ METRICS = Path("metrics")
 PREDICTIONS = Path("predictions")
 EVALUATION = Path("evaluation")
 COMPARISON = Path("comparison")
-PLOTS = Path("plots")
+TRAINING_CURVES = Path("plots/training")
 REPORT = Path("report")
 RUNTIME = Path("runtime")
 RELEASE = Path("release")
@@ -45,9 +47,9 @@ def fold_table(fold: int, split: str) -> Path:
     return SPLIT / f"fold-{fold}" / f"{split}.csv"
 
 
-def run_path(fold: int, seed: int) -> Path:
-    """Where a run's files lie below the folder of its adapter or variant."""
-    return Path(f"fold-{fold}", f"seed-{seed}")
+def of_run(folder: Path, name: str, run: tuple[int, int], suffix: str = "") -> Path:
+    """Where the file or folder of a run lies in `folder`; a run is fold and seed of an adapter or variant."""
+    return folder / name / f"fold-{run[0]}" / f"seed-{run[1]}{suffix}"
 
 
 def run(main: Callable[[], None]) -> None:
@@ -83,6 +85,19 @@ def stage_key() -> str:
     return key
 
 
+def find_run(key: str, params: Params, variants: Iterable[str]) -> tuple[str, int, int]:
+    """Variant, fold and seed of `prompt-0-42`, or `base-0` without training. Raises UserError unless params.yaml has
+    such a run of one of the variants."""
+    known = params.named_runs(variants)
+    if key not in known:
+        raise UserError(
+            f"no run {key!r} in {PARAMS}: a run is ADAPTER-FOLD-SEED, or VARIANT-FOLD where nothing is trained, with "
+            f"one of {', '.join(variants)}, a fold of split.folds {params.split.folds} and a seed of train.seeds "
+            f"{params.train.seeds}."
+        )
+    return known[key]
+
+
 def check_inside(setting: str, path: str) -> None:
     """Raise UserError where a relative `path` leads out of the repository, which experiments leave."""
     if not Path(path).is_absolute() and not Path(path).resolve().is_relative_to(Path.cwd()):
@@ -90,6 +105,14 @@ def check_inside(setting: str, path: str) -> None:
             f"{setting}: {path!r} leads out of the repository, and experiments run in a folder of their own, where it "
             "leads elsewhere; give an absolute path, or one inside the repository"
         )
+
+
+def training_summary(name: str, run: tuple[int, int], root: Path = Path()) -> dict:
+    """Of a finished training: its last `epoch`, and the validation figures of its `best` one, whose weights are kept.
+
+    A search judges settings by these, and of several trainings of an adapter they choose the one for release.
+    """
+    return read_json(root / of_run(TRAINING_CURVES, name, run) / "metrics.json")
 
 
 def read_json(path: Path) -> dict:

@@ -106,7 +106,7 @@ BROKEN_PREDICTIONS = {
         "is answered and was not asked, one of 1",
     ),
     "cut short": (lambda text: text[: len(text) // 2], "record"),
-    "empty": (lambda text: "", "is no table of predictions"),
+    "empty": (lambda text: "", "is damaged"),
 }
 
 

@@ -82,8 +82,8 @@ def test_a_changed_file_under_the_old_digest(whole, clone):
     ("path", "content", "stage", "says"),
     [
         ("data/clean/pubmedqa.csv", b"id,question\n1,2\n", "split", "has the columns id, question instead of"),
-        ("data/clean/pubmedqa.csv", b'id,question,context,label\n"1', "split", "is no CSV table"),
-        ("data/split/fold-0/train.csv", b"\xff\xfe\x00", "baselines", "is no CSV table"),
+        ("data/clean/pubmedqa.csv", b'id,question,context,label\n"1', "split", "is damaged"),
+        ("data/split/fold-0/train.csv", b"\xff\xfe\x00", "baselines", "is damaged"),
         ("data/split/fold-0/test.csv", None, "baselines", "test.csv is missing"),
         ("evaluation/prefix/roc.csv", None, "compare", "roc.csv is missing; run `dvc repro`"),
         ("comparison/comparison.json", b'{"variants": [', "report", "comparison.json is damaged"),

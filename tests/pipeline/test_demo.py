@@ -13,7 +13,7 @@ from scipy.stats import binomtest
 from embedded.generate import make_judge
 from experiments.__main__ import read_overrides
 from peftqa.adapters import load_adapter
-from peftqa.ask import Answerer
+from peftqa.ask.answer import Answerer
 from peftqa.backbone import load_backbone, load_tokenizer
 from peftqa.params import read_params
 from peftqa.predictions import predict

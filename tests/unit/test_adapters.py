@@ -22,7 +22,6 @@ from peftqa.adapters import (
     add_adapter,
     encoder_is_constant,
     load_adapter,
-    naming_labels,
     save_adapter,
 )
 from peftqa.errors import UserError
@@ -53,15 +52,6 @@ BATCH = {
 
 def parsed(name: str):
     return TypeAdapter(AnyAdapter).validate_python(ADAPTERS[name] | {"learning_rate": 0.1})
-
-
-def test_an_init_text_names_the_labels_in_use():
-    default = parsed("prefix_text").model_copy(update={"init_text": "Answer the question with {labels}."})
-    assert naming_labels(default, ["yes", "no"]).init_text == "Answer the question with yes or no."
-    assert naming_labels(default, ["yes", "no", "maybe"]).init_text == "Answer the question with yes, no or maybe."
-    for other in (parsed("ia3"), parsed("prefix_text"), parsed("prompt_random")):
-        assert naming_labels(other, ["yes", "no", "maybe"]) == other
-    assert read_params(ROOT / "params.yaml").adapters["prefix"].init_text == "Answer the question with yes or no."
 
 
 @pytest.fixture(scope="module")
@@ -289,7 +279,7 @@ def test_of_a_method_that_does_not_say_the_encoder_is_taken_to_change():
         def peft_config(self, backbone, tokenizer):
             return DECODER_ONLY.peft_config(backbone, tokenizer)
 
-    adapter = Unheard(learning_rate=1.0)
+    adapter = Unheard(method="unheard", learning_rate=1.0)
     backbone = tiny_t5(vocab_size=192, dropout_rate=0.0).requires_grad_(False)
     assert encoder_is_constant(add_adapter(backbone, adapter, tiny_tokenizer()), adapter) is False
 

@@ -136,7 +136,7 @@ def test_numbers_in_the_notations_of_yaml_1_2_are_read(tmp_path):
         ),
         ("adapters.prefix.num_virtual_tokens", 0, "0 is not allowed: Input should be greater than or equal to 1"),
         ("adapters.prompt.num_tokens", 5, "adapters.prompt.num_tokens: unknown key; did you mean num_virtual_tokens?"),
-        ("adapters.prefix.alpha", 5, "adapters.prefix.alpha: unknown key; allowed: learning_rate, schedule, method,"),
+        ("adapters.prefix.alpha", 5, "adapters.prefix.alpha: unknown key; allowed: method, learning_rate, schedule,"),
         ("split.test", MISSING, "split.test: missing key"),
         ("data", MISSING, "data: missing key"),
         ("data", None, "data: must be a group of keys, not None"),
@@ -256,6 +256,14 @@ def test_all_faults_are_named_at_once(values):
 )
 def test_documented_choices_are_accepted(values, path, value):
     check_params(change(values, path, value))
+
+
+def test_an_init_text_names_the_labels_in_use(values):
+    assert check_params(values).adapters["prefix"].init_text == "Answer the question with yes or no."
+    values = change(values, "data.labels", ["yes", "no", "maybe"])
+    assert check_params(values).adapters["prefix"].init_text == "Answer the question with yes, no or maybe."
+    other = change(values, "adapters.prefix.init_text", "Text without braces, or with {others}")
+    assert check_params(other).adapters["prefix"].init_text == "Text without braces, or with {others}"
 
 
 @pytest.mark.parametrize("protocol", ["official", "cross_validation"])

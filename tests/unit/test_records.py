@@ -297,7 +297,7 @@ def test_a_table_that_is_none_is_refused(tmp_path):
     path.write_text("id,question\n1,2\n")
     assert "columns id, question" in refusal(read_table, path)
     path.write_text("")
-    assert "no CSV table" in refusal(read_table, path)
+    assert "is damaged" in refusal(read_table, path)
 
 
 # Splitting

@@ -130,8 +130,8 @@ DAMAGE = {
     "other question": (change(7, ",201,", ",999,"), "record 201 (yes) has no answer, one of 1"),
     "other run": (lambda text: text.replace(",0,42,", ",0,43,"), "record 100 (yes) has no answer, one of 4"),
     "cut": (lambda text: text[: len(text) * 2 // 3], "record"),
-    "empty": (lambda text: "", "is no table of predictions"),
-    "ragged": (lambda text: text.replace("\n", ",1,1\n", 4).replace(",1,1\n", "\n", 2), "is no table of predictions"),
+    "empty": (lambda text: "", "is damaged"),
+    "ragged": (lambda text: text.replace("\n", ",1,1\n", 4).replace(",1,1\n", "\n", 2), "is damaged"),
 }
 
 

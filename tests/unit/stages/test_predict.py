@@ -4,31 +4,12 @@ import json
 
 import pytest
 
-from peftqa.errors import UserError
 from peftqa.predictions import read_predictions, replicates
 from peftqa.records import write_table
-from stages.predict import parse_run
 from tests.tiny import save_tiny_checkpoint
-from tests.unit.stages.test_train import params_with
 from tests.unit.test_records import table_of
 
 FEW_SHOT = {"base": {"few_shot": 0}, "fewshot": {"few_shot": 2, "seed": 1, "max_tokens": 200}}
-CROSSED = params_with(
-    split__protocol="official", split__folds=[0, 3], train__seeds=[42, 7], evaluate__untrained=FEW_SHOT
-)
-
-
-def test_a_run_is_an_adapter_with_fold_and_seed_or_an_untrained_variant_with_a_fold():
-    assert parse_run("prompt-3-7", CROSSED) == ("prompt", 3, 7)
-    assert parse_run("base-3", CROSSED) == ("base", 3, 0)
-    assert parse_run("fewshot-0", CROSSED) == ("fewshot", 0, 0)
-
-
-@pytest.mark.parametrize("key", ["base", "base-1", "base-0-0", "prompt-0", "prompt-0-1", "majority-0", "lora-0-42"])
-def test_a_run_that_params_do_not_list_is_refused_with_what_they_do(key):
-    with pytest.raises(UserError, match=r"prompt, prefix.* base, fewshot; .*\[0, 3\].*\[42, 7\]") as error:
-        parse_run(key, CROSSED)
-    assert f"no run {key!r}" in str(error.value)
 
 
 @pytest.mark.slow

@@ -8,42 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from peftqa.errors import UserError
-from peftqa.params import Params, check_params, read_params
 from peftqa.records import write_table
-from stages.train import curve_writer, parse_run, run_digest
+from stages.train import curve_writer, run_digest
 from tests.conftest import ROOT
+from tests.unit.made_up import params_with
 from tests.unit.test_records import table_of
 
-
-def params_with(**changes: object) -> Params:
-    """The committed parameters, `train__epochs=9` for train.epochs."""
-    values = read_params(ROOT / "params.yaml").model_dump()
-    for key, value in changes.items():
-        *groups, last = key.split("__")
-        group = values
-        for name in groups:
-            group = group[name]
-        group[last] = value
-    return check_params(values)
-
-
 CROSSED = params_with(split__protocol="official", split__folds=[0, 3], train__seeds=[42, 7])
-
-
-def test_a_run_is_named_by_adapter_fold_and_seed():
-    assert parse_run("prompt-0-42", CROSSED) == ("prompt", 0, 42)
-    assert parse_run("prefix-3-7", CROSSED) == ("prefix", 3, 7)
-
-
-@pytest.mark.parametrize(
-    "key",
-    ["prompt", "prompt-0", "prompt-1-42", "prompt-0-1", "lora-0-42", "base-0", "prompt-00-42", "prompt-0-42-1", ""],
-)
-def test_a_run_that_params_do_not_list_is_refused_with_what_they_do(key):
-    with pytest.raises(UserError, match=r"prompt, prefix, .*\[0, 3\].*\[42, 7\]") as error:
-        parse_run(key, CROSSED)
-    assert f"no run {key!r}" in str(error.value)
 
 
 @pytest.fixture

@@ -13,8 +13,19 @@ import pytest
 
 from peftqa.errors import UserError
 from stages import workspace as stage_workspace
-from stages.workspace import check_inside, read_json, remove_stale, run_path, stage_key, write_csv, write_json, written
+from stages.workspace import (
+    check_inside,
+    find_run,
+    of_run,
+    read_json,
+    remove_stale,
+    stage_key,
+    write_csv,
+    write_json,
+    written,
+)
 from tests.conftest import ROOT
+from tests.unit.made_up import params_with
 
 
 @pytest.fixture
@@ -108,7 +119,8 @@ def test_a_folder_that_is_not_there_has_nothing_stale(tmp_path):
 
 
 def test_a_runs_files_lie_by_fold_and_seed():
-    assert run_path(3, 42) == Path("fold-3/seed-42")
+    assert of_run(stage_workspace.ADAPTERS, "prompt", (3, 42)) == Path("models/adapters/prompt/fold-3/seed-42")
+    assert of_run(Path("a"), "base", (0, 0), ".csv") == Path("a/base/fold-0/seed-0.csv")
     assert stage_workspace.fold_table(3, "val") == Path("data/split/fold-3/val.csv")
 
 
@@ -190,3 +202,36 @@ def running(process: Path) -> bool:
         return (process / "stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except (FileNotFoundError, ProcessLookupError):
         return False
+
+
+FEW_SHOT = {"base": {"few_shot": 0}, "fewshot": {"few_shot": 2, "seed": 1, "max_tokens": 200}}
+CROSSED = params_with(
+    split__protocol="official", split__folds=[0, 3], train__seeds=[42, 7], evaluate__untrained=FEW_SHOT
+)
+
+
+def test_a_run_is_an_adapter_with_fold_and_seed_or_an_untrained_variant_with_a_fold():
+    everything = [*CROSSED.adapters, *CROSSED.evaluate.untrained]
+    assert find_run("prompt-0-42", CROSSED, CROSSED.adapters) == ("prompt", 0, 42)
+    assert find_run("prefix-3-7", CROSSED, everything) == ("prefix", 3, 7)
+    assert find_run("base-3", CROSSED, everything) == ("base", 3, 0)
+    assert find_run("fewshot-0", CROSSED, everything) == ("fewshot", 0, 0)
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        *("prompt", "prompt-0", "prompt-1-42", "prompt-0-1", "prompt-00-42", "prompt-0-42-1", ""),
+        *("base", "base-1", "base-0-0", "majority-0", "lora-0-42"),
+    ],
+)
+def test_a_run_that_params_do_not_list_is_refused_with_what_they_do(key):
+    everything = [*CROSSED.adapters, *CROSSED.evaluate.untrained]
+    with pytest.raises(UserError, match=r"prompt, prefix.* base, fewshot, .*\[0, 3\].*\[42, 7\]") as error:
+        find_run(key, CROSSED, everything)
+    assert f"no run {key!r}" in str(error.value)
+
+
+def test_only_an_adapter_is_trained():
+    with pytest.raises(UserError, match="with one of prompt, prefix, a fold"):
+        find_run("base-0", CROSSED, CROSSED.adapters)

@@ -20,7 +20,7 @@ from typing import BinaryIO, NamedTuple
 import pooch
 from tqdm import tqdm
 
-from peftqa.ask import Answer, Answerer
+from peftqa.ask.answer import Answer, Answerer
 from peftqa.errors import UserError
 
 CHUNK = 256  # rows

@@ -16,11 +16,11 @@ from urllib.parse import parse_qs, urlsplit
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from peftqa.ask import Answer, Answerer, plain_text
+from peftqa.ask.answer import Answer, Answerer, plain_text
 from peftqa.errors import UserError
 from peftqa.palette import variant_color
 
-TEMPLATE = "app.html.j2"
+TEMPLATE = "page.html.j2"
 MAX_BYTES = 2_000_000  # of a form that is read; what is longer is thrown away as it comes
 TIMEOUT = 60  # seconds for a browser to send it
 HEADERS = {

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from peftqa import ask, ask_csv
+from peftqa.ask import csv_file
+from peftqa.ask.answer import Answerer
 from peftqa.errors import UserError
 from tests.conftest import ROOT
-from tests.unit.asking import ABSTRACT, QUESTION, make_adapter, peftqa
+from tests.unit.ask.asking import ABSTRACT, QUESTION, make_adapter, peftqa
 
 pytestmark = pytest.mark.slow
 WORDS = "treatment group risk results methods increase reduce higher lower effect patients".split()  # noqa: SIM905
@@ -24,7 +25,7 @@ def adapter(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def answerer(adapter):
-    return ask.Answerer(adapter)
+    return Answerer(adapter)
 
 
 def write_questions(path: Path, count: int) -> list[dict[str, str]]:
@@ -50,12 +51,12 @@ def read_csv(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def answer(source: Path, answerer, **settings) -> ask_csv.Summary:
-    return ask_csv.answer_csv(source, source.with_name("out.csv"), lambda: answerer, settings)
+def answer(source: Path, answerer, **settings) -> csv_file.Summary:
+    return csv_file.answer_csv(source, source.with_name("out.csv"), lambda: answerer, settings)
 
 
 def test_columns_stay_in_their_order_and_every_row_has_the_answer_that_it_has_alone(tmp_path, answerer, monkeypatch):
-    monkeypatch.setattr(ask_csv, "CHUNK", 7)
+    monkeypatch.setattr(csv_file, "CHUNK", 7)
     rows = write_questions(tmp_path / "in.csv", 20)
     summary = answer(tmp_path / "in.csv", answerer)
     assert (summary.answered, summary.left_out_count) == (20, 0)
@@ -112,10 +113,11 @@ def test_bytes_of_other_columns_stay_as_they_are(tmp_path, answerer):
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from peftqa import ask, ask_csv
+from peftqa.ask import csv_file
+from peftqa.ask.answer import Answerer
 
 moment, chunks = sys.argv[3], int(sys.argv[4])
-save, calls = ask_csv.save_progress, []
+save, calls = csv_file.save_progress, []
 
 def save_or_die(progress, key, done, *files):
     calls.append(done)
@@ -127,8 +129,8 @@ def save_or_die(progress, key, done, *files):
     if len(calls) == chunks:
         os.kill(os.getpid(), signal.SIGKILL)
 
-ask_csv.CHUNK, ask_csv.save_progress = 4, save_or_die
-ask_csv.answer_csv(Path(sys.argv[2]), Path(sys.argv[2]).with_name("out.csv"), lambda: ask.Answerer(sys.argv[1]), {})
+csv_file.CHUNK, csv_file.save_progress = 4, save_or_die
+csv_file.answer_csv(Path(sys.argv[2]), Path(sys.argv[2]).with_name("out.csv"), lambda: Answerer(sys.argv[1]), {})
 """
 
 
@@ -136,22 +138,20 @@ ask_csv.answer_csv(Path(sys.argv[2]), Path(sys.argv[2]).with_name("out.csv"), la
 def test_a_killed_run_goes_on_and_ends_with_the_bytes_of_one_that_was_not(
     tmp_path, adapter, answerer, monkeypatch, moment, chunks
 ):
-    monkeypatch.setattr(ask_csv, "CHUNK", 4)
+    monkeypatch.setattr(csv_file, "CHUNK", 4)
     source = tmp_path / "killed/in.csv"
     source.parent.mkdir()
     write_questions(source, 18)
     with source.open("a") as file:
         file.write("x,,,\n")
     whole = tmp_path / "whole.csv"
-    ask_csv.answer_csv(source, whole, lambda: answerer, {})
-    code = KILLED.replace("ask.Answerer(sys.argv[1])", "ask.Answerer(Path(sys.argv[1]))")
+    csv_file.answer_csv(source, whole, lambda: answerer, {})
+    code = KILLED.replace("Answerer(sys.argv[1])", "Answerer(Path(sys.argv[1]))")
     command = [sys.executable, "-c", code, adapter, source, moment, str(chunks)]
     assert subprocess.run(command, cwd=ROOT, capture_output=True).returncode == -9
     assert not (source.parent / "out.csv").exists()
     asked = []
-    monkeypatch.setattr(
-        answerer, "answer", lambda prompts: asked.extend(prompts) or ask.Answerer.answer(answerer, prompts)
-    )
+    monkeypatch.setattr(answerer, "answer", lambda prompts: asked.extend(prompts) or Answerer.answer(answerer, prompts))
     summary = answer(source, answerer)
     assert (source.parent / "out.csv").read_bytes() == whole.read_bytes()
     left_out = [path.read_bytes() for path in (summary.left_out_path, tmp_path / "whole.left-out.csv")]
@@ -162,7 +162,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_bytes_of_one_that_was_not(
 
 @pytest.mark.parametrize("gone", ["out.csv.partial", "out.left-out.csv"])
 def test_where_a_file_of_the_interrupted_run_is_gone_it_begins_anew(tmp_path, answerer, monkeypatch, gone):
-    monkeypatch.setattr(ask_csv, "CHUNK", 4)
+    monkeypatch.setattr(csv_file, "CHUNK", 4)
     write_questions(tmp_path / "in.csv", 10)
     interrupt(tmp_path / "in.csv", answerer, monkeypatch)
     (tmp_path / gone).unlink()
@@ -175,7 +175,7 @@ def interrupt(source: Path, answerer, monkeypatch, **settings) -> None:
 
     def answer_once(prompts):
         monkeypatch.setattr(answerer, "answer", press)
-        return ask.Answerer.answer(answerer, prompts)
+        return Answerer.answer(answerer, prompts)
 
     def press(prompts):
         raise KeyboardInterrupt
@@ -183,12 +183,12 @@ def interrupt(source: Path, answerer, monkeypatch, **settings) -> None:
     monkeypatch.setattr(answerer, "answer", answer_once)
     with pytest.raises(KeyboardInterrupt):
         answer(source, answerer, **settings)
-    monkeypatch.setattr(answerer, "answer", lambda prompts: ask.Answerer.answer(answerer, prompts))
+    monkeypatch.setattr(answerer, "answer", lambda prompts: Answerer.answer(answerer, prompts))
     assert json.loads(source.with_name("out.csv.progress").read_text())["done"]["rows"] == 4
 
 
 def test_an_interrupted_run_goes_on_only_with_the_same_questions_asked_in_the_same_way(tmp_path, answerer, monkeypatch):
-    monkeypatch.setattr(ask_csv, "CHUNK", 4)
+    monkeypatch.setattr(csv_file, "CHUNK", 4)
     source = tmp_path / "in.csv"
     write_questions(source, 10)
     interrupt(source, answerer, monkeypatch, adapter="a", coverage=0.8)
@@ -231,7 +231,7 @@ def test_what_is_there_already_or_being_written_is_never_written_over(tmp_path, 
         answer(tmp_path / "in.csv", answerer)
     (tmp_path / "out.csv").unlink()
     with (tmp_path / "out.csv.partial").open("ab") as file:
-        ask_csv.lock(file, tmp_path / "out.csv")
+        csv_file.lock(file, tmp_path / "out.csv")
         with pytest.raises(UserError, match=r"another process is writing"):
             answer(tmp_path / "in.csv", answerer)
 
@@ -240,7 +240,7 @@ def test_what_is_there_already_or_being_written_is_never_written_over(tmp_path, 
 def test_files_that_cannot_be_read_or_written_are_named(tmp_path, answerer, source, target):
     write_questions(tmp_path / "in.csv", 2)
     with pytest.raises(UserError, match=r"cannot be (read|written): "):
-        ask_csv.answer_csv(tmp_path / source, tmp_path / target, lambda: answerer, {})
+        csv_file.answer_csv(tmp_path / source, tmp_path / target, lambda: answerer, {})
 
 
 def test_the_command_says_how_many_rows_were_answered_and_why_others_were_not(tmp_path, adapter):

@@ -8,9 +8,9 @@ from urllib.parse import urlencode
 import pandas as pd
 import pytest
 
-from peftqa.app import App, bind
-from peftqa.ask import Answerer
-from tests.unit.asking import ABSTRACT, QUESTION, make_adapter
+from peftqa.ask.answer import Answerer
+from peftqa.ask.page import App, bind
+from tests.unit.ask.asking import ABSTRACT, QUESTION, make_adapter
 
 pytestmark = pytest.mark.slow
 TESTED = pd.DataFrame(

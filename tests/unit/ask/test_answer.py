@@ -6,14 +6,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from peftqa import ask
 from peftqa.adapters import load_adapter
+from peftqa.ask.answer import ADAPTER_FILES, Answerer, find_adapter, find_base
 from peftqa.backbone import load_backbone, load_tokenizer
 from peftqa.errors import UserError
 from peftqa.prompts import encode_prompts, first_token_ids
 from peftqa.scoring import label_probabilities
 from peftqa.task import FILE, read_task
-from tests.unit.asking import ABSTRACT, QUESTION, make_adapter, peftqa
+from tests.unit.ask.asking import ABSTRACT, QUESTION, make_adapter, peftqa
 from tests.unit.test_backbone import settings
 
 LABELS = ["yes", "no"]
@@ -39,7 +39,7 @@ def adapter(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def answerer(adapter):
-    return ask.Answerer(adapter)
+    return Answerer(adapter)
 
 
 def predicted(adapter, trained: bool = True) -> np.ndarray:
@@ -65,7 +65,7 @@ def test_one_by_one_and_together_the_answers_are_those_of_predict(adapter, answe
 
 @pytest.mark.slow
 def test_untrained_is_the_frozen_model_alone_which_says_nothing_of_being_sure(adapter):
-    model = ask.Answerer(adapter, untrained=True)
+    model = Answerer(adapter, untrained=True)
     answers = model.answer([model.encode(row.question, row.context) for row in ASKED.itertuples()])
     given = [list(answer.probabilities.values()) for answer in answers]
     np.testing.assert_allclose(given, predicted(adapter, trained=False), atol=1e-5)
@@ -76,7 +76,7 @@ def test_untrained_is_the_frozen_model_alone_which_says_nothing_of_being_sure(ad
 @pytest.mark.slow
 def test_an_answer_is_sure_where_its_confidence_reaches_that_of_the_share_asked_for(adapter):
     for coverage in (0.2, 0.8, 1):
-        model = ask.Answerer(adapter, coverage=coverage)
+        model = Answerer(adapter, coverage=coverage)
         prompts = [model.encode(row.question, row.context) for row in ASKED.itertuples()]
         for answer in model.answer(prompts):
             assert answer.sure == (answer.confidence >= model.task.threshold(coverage))
@@ -86,7 +86,7 @@ def test_an_answer_is_sure_where_its_confidence_reaches_that_of_the_share_asked_
 @pytest.mark.slow
 @pytest.mark.parametrize("side", ["left", "right"])
 def test_what_did_not_fit_is_told(tmp_path, side):
-    model = ask.Answerer(make_adapter(tmp_path, side=side))
+    model = Answerer(make_adapter(tmp_path, side=side))
     words = "methods study patients group results lower risk treatment effect of the " * 3
     prompt = model.encode(QUESTION, words)
     read, cut = model.text(prompt.ids), model.text(prompt.cut)
@@ -140,14 +140,14 @@ def test_cut_text_is_safe_to_show_in_a_terminal(answerer):
 
 def test_the_base_is_found_beside_the_adapter_and_in_folders_above_or_by_its_name(adapter, tmp_path, monkeypatch):
     base, task = adapter.parents[3] / "base", read_task(adapter)
-    assert ask.find_base(task.base_model, adapter, None) == base
+    assert find_base(task.base_model, adapter, None) == base
     shutil.copytree(adapter, adapter.parents[4] / "release/prefix")
-    assert ask.find_base(task.base_model, adapter.parents[4] / "release/prefix", None) == base
+    assert find_base(task.base_model, adapter.parents[4] / "release/prefix", None) == base
     monkeypatch.chdir(tmp_path)
     elsewhere = shutil.copytree(adapter, tmp_path / "elsewhere")
-    assert ask.find_base(task.base_model, elsewhere, str(base)) == base
+    assert find_base(task.base_model, elsewhere, str(base)) == base
     named = task.base_model.model_copy(update={"name": str(base), "revision": None})
-    assert ask.find_base(named, elsewhere, None) == base
+    assert find_base(named, elsewhere, None) == base
 
 
 def test_files_of_another_model_are_never_taken_for_the_base(adapter, tmp_path):
@@ -156,26 +156,26 @@ def test_files_of_another_model_are_never_taken_for_the_base(adapter, tmp_path):
     (other / "config.json").write_text("{}")
     elsewhere = shutil.copytree(adapter, tmp_path / "models/adapters/prefix")
     with pytest.raises(UserError, match="does not hold the files of org/tiny"):
-        ask.find_base(task.base_model, elsewhere, str(other))
+        find_base(task.base_model, elsewhere, str(other))
     local = task.base_model.model_copy(update={"name": "models/tiny", "revision": None})
     with pytest.raises(UserError, match=r"trained on, models/tiny, is not beside it; name its folder with --base"):
-        ask.find_base(local, elsewhere, None)
+        find_base(local, elsewhere, None)
 
 
 def test_an_adapter_is_a_folder_or_a_name_of_the_hub(adapter, tmp_path):
-    assert ask.find_adapter(str(adapter)) == adapter
+    assert find_adapter(str(adapter)) == adapter
     for name in ("nothing", "a/b/c", "../a", "lab/adapter@main", "lab/adapter@"):
         with pytest.raises(UserError, match=r"is no folder, and no OWNER/NAME or OWNER/NAME@COMMIT"):
-            ask.find_adapter(name)
+            find_adapter(name)
 
 
-@pytest.mark.parametrize("file", ask.ADAPTER_FILES)
+@pytest.mark.parametrize("file", ADAPTER_FILES)
 def test_a_folder_that_lacks_a_file_is_refused_so_pickled_weights_are_never_read(adapter, tmp_path, file):
     copy = shutil.copytree(adapter, tmp_path / "copy")
     (copy / file).unlink()
     (copy / "adapter_model.bin").write_bytes(b"pickle")
     with pytest.raises(UserError, match=f"has no {file}"):
-        ask.find_adapter(str(copy))
+        find_adapter(str(copy))
 
 
 @pytest.mark.slow
