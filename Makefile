@@ -50,7 +50,7 @@ check: $(SETUP) ## The inner loop: style, and the quick unit tests
 	ruff format --check .
 	pytest --numprocesses auto --dist loadfile -m "not slow" tests/unit
 
-test: $(SETUP) ## Check the style and run all tests but the long ones
+test: $(SETUP) ## Check the style and run all tests but the drill and the long ones
 	ruff check .
 	ruff format --check .
 	pytest --numprocesses auto --dist loadfile --durations 15 -m "not drill"

@@ -156,4 +156,4 @@ def git(*arguments: str, cwd: Path = Path()) -> str:
 
 
 if __name__ == "__main__":
-    workspace.run(main)
+    workspace.run_stage(main)

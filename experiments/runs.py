@@ -8,7 +8,6 @@ a job of a batch system does (cluster/).
 
 import argparse
 import contextlib
-import fcntl
 import json
 import os
 import queue
@@ -19,6 +18,8 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from statistics import mean
 from typing import TextIO
+
+from filelock import FileLock, Timeout
 
 from peftqa.errors import UserError
 from peftqa.params import Params, read_params
@@ -129,19 +130,18 @@ def run_one(name: str, stages: list[str], variables: dict[str, str]) -> subproce
     two that do the same run would write over each other's files. So each run has a lock of the file system's.
     """
     LOCKS.mkdir(parents=True, exist_ok=True)
-    with (LOCKS / f"run-{name}.lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return subprocess.CompletedProcess(stages, 1, f"error: another process is at {name}.")
-        return subprocess.run(
-            [*REPRO, "--single-item", *stages],
-            env=environment() | variables,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            preexec_fn=workspace.end_with_parent,
-        )
+    try:
+        with FileLock(LOCKS / f"run-{name}.lock", timeout=0):
+            return subprocess.run(
+                [*REPRO, "--single-item", *stages],
+                env=environment() | variables,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                preexec_fn=workspace.end_with_parent,
+            )
+    except Timeout:
+        return subprocess.CompletedProcess(stages, 1, f"error: another process is at {name}.")
 
 
 def run_python(
@@ -206,4 +206,4 @@ def duration(seconds: float) -> str:
 
 
 if __name__ == "__main__":
-    workspace.run(main)
+    workspace.run_stage(main)

@@ -118,4 +118,4 @@ def accuracy(row: dict) -> str:
 
 
 if __name__ == "__main__":
-    workspace.run(main)
+    workspace.run_stage(main)

@@ -14,6 +14,7 @@ from matplotlib.ticker import MaxNLocator
 from optuna import Study
 from optuna.trial import FrozenTrial, TrialState
 
+from experiments.table import short
 from peftqa.palette import variant_color
 from peftqa.params import Params
 from stages import workspace
@@ -42,7 +43,7 @@ def report(study: Study, space: Mapping, base: Params, adapter: str, experiment:
         print(f"({len(ranked) - 10} more in trials.csv)")
     winner = study.best_trial
     for setting in edges(winner.params, space):
-        value = shown(winner.params[setting])
+        value = short(winner.params[setting])
         print(
             f"\nThe best trial's {setting}, {value}, lies on an edge of its range: widen it in tuning.yaml if you can."
         )
@@ -120,10 +121,6 @@ def take_over(settings: Mapping, base: Params, adapter: str, trials: int, experi
 
 def described(score: float, epoch: float | None) -> str:
     return f"log loss {score:.4f}, best epoch {epoch:g}" if math.isfinite(score) else "diverged"
-
-
-def shown(value: object) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def draw(table: pd.DataFrame, best: pd.DataFrame, adapter: str, path: Path) -> None:

@@ -21,7 +21,6 @@ from statistics import mean
 from typing import Annotated
 
 import optuna
-import pooch
 from filelock import FileLock, Timeout
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
@@ -31,8 +30,9 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from experiments import trials
 from experiments.__main__ import FOLDER, prepare, read_overrides, record, write_params
 from experiments.runs import REPRO, duration, environment, run_python
+from experiments.table import short
 from peftqa.errors import UserError
-from peftqa.fetch.digest import folder_digest
+from peftqa.fetch.digest import digest
 from peftqa.params import METHOD_BY_NAME, Params, Seed, read_params, read_yaml
 from peftqa.settings import Positive, Settings
 from stages import workspace
@@ -95,11 +95,11 @@ def main() -> None:
     overrides = read_overrides(options.experiment) if options.experiment else {}
     overrides |= {"split.folds": search.folds, "train.seeds": search.seeds}
     folder = FOLDER / "-".join(filter(None, [options.experiment, "tune", options.adapter]))
-    with worker(folder) as (number, clone):
+    with claim_clone(folder) as (number, clone):
         prepare(clone, overrides)
         if "data.source" in overrides:
             os.environ.pop("PUBMEDQA_SOURCE", None)  # it would lead to other data than the experiment's
-        searcher = Worker(options.adapter, search, folder, clone, number)
+        searcher = Searcher(options.adapter, search, folder, clone, number)
         run_python(*REPRO[1:], "--quiet", "split", "fetch_model", folder=clone)
         searcher.work(wanted)
         trials.report(searcher.study, searcher.space, searcher.base, options.adapter, options.experiment, folder)
@@ -115,7 +115,7 @@ def read_search() -> Search:
 
 
 @contextlib.contextmanager
-def worker(folder: Path) -> Iterator[tuple[int, Path]]:
+def claim_clone(folder: Path) -> Iterator[tuple[int, Path]]:
     """The first number that no other process works under, and the clone of that number; held until the end.
 
     The file system frees a killed process's lock, on whatever machine it was.
@@ -138,7 +138,7 @@ def worker_lock(folder: Path, number: int) -> FileLock:
     return FileLock(folder / f"worker-{number}.lock")
 
 
-class Worker:
+class Searcher:
     """One adapter's search, as one process works on it."""
 
     def __init__(self, adapter: str, search: Search, folder: Path, clone: Path, number: int) -> None:
@@ -176,7 +176,7 @@ class Worker:
             seconds.append(time.monotonic() - began)
             left = wanted - len(trials.finished(self.study))
             rest = f"{left} left, about {duration(mean(seconds) * left)}" if left > 0 else "none left"
-            shown = ", ".join(f"{key} {trials.shown(value)}" for key, value in settings.items())
+            shown = ", ".join(f"{key} {short(value)}" for key, value in settings.items())
             print(
                 f"{self.name}-{trial.number}: {trials.described(score, epoch)} with {shown}; "
                 f"lowest {self.study.best_value:.4f} (trial {self.study.best_trial.number}); {rest}",
@@ -275,16 +275,14 @@ def study_digest(adapter: str, base: Params, search: Search, space: Space) -> st
 
     The parameters that training reads, the space, and the code that dvc.yaml names for the stage `train`.
     """
-    deps = read_yaml(Path("dvc.yaml"))["stages"]["train"]["deps"]
-    code = [Path(dep) for dep in deps if Path(dep).parts[0] in ("peftqa", "stages")]
     used = base.model_dump(include={"data", "split", "model", "template", "train"}) | {
         "adapter": base.adapters[adapter].model_dump(),
         "space": {setting: repr(choices) for setting, choices in space.items()},
         "seed": search.seed,
-        "code": [folder_digest(path, ["*"]) if path.is_dir() else pooch.file_hash(path) for path in code],
+        "code": [digest(path) for path in workspace.training_code()],
     }
     return hashlib.sha256(json.dumps(used).encode()).hexdigest()[:4]
 
 
 if __name__ == "__main__":
-    workspace.run(main)
+    workspace.run_stage(main)

@@ -37,6 +37,8 @@ def main() -> None:
     except UserError as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
+        if options.run is serve_app:
+            return
         going_on = options.run is ask_csv
         sys.exit("interrupted" + ("; the same command goes on where this one stopped" if going_on else ""))
 

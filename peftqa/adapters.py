@@ -16,26 +16,27 @@ from pydantic import Field, model_validator
 
 from peftqa.checkpoint import differences, tensor_shapes
 from peftqa.errors import UserError, one_line
-from peftqa.settings import Positive, Settings
+from peftqa.settings import Distinct, Positive, Schedule, Settings
 
 if TYPE_CHECKING:
     from peft import PeftConfig, PeftModel
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-Tokens = Annotated[int, Field(ge=1, le=1000)]  # far above what has been tried, far below what fills a memory
+Target = Literal["encoder", "decoder", "cross"]  # kinds of attention
+TokenCount = Annotated[int, Field(ge=1, le=1000)]  # far above what has been tried, far below what fills a memory
 
 
-class Adapter(Settings):
+class AdapterSettings(Settings):
     """Settings that every method has. Good learning rates differ between methods by orders of magnitude."""
 
-    # Whether training changes the encoder's input: the safe answer for a new method. Trained parameters within the
-    # encoder are found without it (`encoder_is_constant`).
+    # Whether training changes what goes into the encoder. True is the safe default for a new method; trained parameters
+    # inside the encoder are found separately (`encoder_is_constant`).
     changes_encoder_input: ClassVar[bool] = True
 
     method: str  # a Literal in each class
     learning_rate: Annotated[float, Field(gt=0)]
-    # Of the learning rate; train.schedule where none is given. Methods differ in which one serves them.
-    schedule: Literal["constant", "linear", "cosine"] | None = None
+    # The learning rate's schedule; None means train.schedule. Methods differ in which one suits them.
+    schedule: Schedule | None = None
 
     def peft_config(self, backbone: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> PeftConfig:
         """The PEFT configuration for this encoder-decoder model."""
@@ -46,10 +47,10 @@ class Adapter(Settings):
         raise NotImplementedError
 
 
-class VirtualTokens(Adapter):
+class VirtualTokens(AdapterSettings):
     """Settings of the methods whose virtual tokens may start as a text, in which {labels} stands for the labels."""
 
-    num_virtual_tokens: Tokens
+    num_virtual_tokens: TokenCount
     init: str
     init_text: str | None = None
 
@@ -90,14 +91,12 @@ class KVPrefix(VirtualTokens):
 
     method: Literal["kv_prefix"]
     init: Literal["random", "text"]
-    target: list[Literal["encoder", "decoder", "cross"]] = Field(default=["encoder", "decoder", "cross"], min_length=1)
+    target: Annotated[list[Target], Field(min_length=1), Distinct] = ["encoder", "decoder", "cross"]
     init_scale: Annotated[float, Field(ge=0)] = 0.02
     reparametrization: Positive | None = None
 
     @model_validator(mode="after")
     def _can_be_made(self) -> Self:
-        if len(set(self.target)) < len(self.target):
-            raise ValueError("target: no kind of attention may be listed twice")
         if self.reparametrization is not None and self.reparametrization < self.num_virtual_tokens:
             raise ValueError("reparametrization: the MLP must be at least as wide as num_virtual_tokens")
         return self
@@ -120,13 +119,13 @@ class KVPrefix(VirtualTokens):
         return f"prefix tuning, {self.num_virtual_tokens} tokens ({', '.join(self.target)})"
 
 
-class PEFTPrefixTuning(Adapter):
+class PEFTPrefixTuning(AdapterSettings):
     """PEFT's own prefix tuning; on T5 it reaches decoder self-attention only (docs/questions.md)."""
 
     changes_encoder_input: ClassVar[bool] = False
 
     method: Literal["prefix_tuning"]
-    num_virtual_tokens: Tokens
+    num_virtual_tokens: TokenCount
 
     def peft_config(self, backbone: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> PeftConfig:
         from peft import PrefixTuningConfig
@@ -142,7 +141,7 @@ class PEFTPrefixTuning(Adapter):
         return f"PEFT's prefix tuning, {self.num_virtual_tokens} tokens"
 
 
-class LoRA(Adapter):
+class LoRA(AdapterSettings):
     """Hu et al. 2021, arXiv 2106.09685."""
 
     changes_encoder_input: ClassVar[bool] = False
@@ -161,7 +160,7 @@ class LoRA(Adapter):
         return f"LoRA of rank {self.r}"
 
 
-class IA3(Adapter):
+class IA3(AdapterSettings):
     """Liu et al. 2022, arXiv 2205.05638."""
 
     changes_encoder_input: ClassVar[bool] = False
@@ -183,13 +182,14 @@ METHODS = (PromptTuning, KVPrefix, PEFTPrefixTuning, LoRA, IA3)
 # ---------------------------------------------------------------------------------------------------------------------
 # On a model, and in a folder
 
-WEIGHTS = "adapter_model.safetensors"
-ANEW = "run `dvc repro` to train it anew."
-# A soft prompt names the tokenizer that its text went through; a reparametrized prefix is saved as what it computes.
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+REMAKE = "run `dvc repro` to train it anew."
+# Fields that differ after saving: PEFT sets inference_mode, save_adapter the tokenizer's name, and a prefix that was
+# trained through an MLP is saved without it.
 CHANGED_WHEN_SAVED = {"inference_mode", "reparametrization", "tokenizer_name_or_path"}
 
 
-def add_adapter(backbone: PreTrainedModel, adapter: Adapter, tokenizer: PreTrainedTokenizerBase) -> PeftModel:
+def add_adapter(backbone: PreTrainedModel, adapter: AdapterSettings, tokenizer: PreTrainedTokenizerBase) -> PeftModel:
     """A new adapter on a frozen backbone, ready to train; its weights are float32 under a bfloat16 backbone.
 
     Random initialisations draw from torch's global generator: seed it before.
@@ -199,7 +199,7 @@ def add_adapter(backbone: PreTrainedModel, adapter: Adapter, tokenizer: PreTrain
     return get_peft_model(backbone, adapter.peft_config(backbone, tokenizer))
 
 
-def encoder_is_constant(model: PeftModel, adapter: Adapter) -> bool:
+def encoder_is_constant(model: PeftModel, adapter: AdapterSettings) -> bool:
     """Whether training the adapter leaves the encoder's output as it is: nothing in the encoder or before it is
     trained, and there is no dropout."""
     backbone = model.get_base_model()
@@ -241,37 +241,37 @@ def load_adapter(backbone: PreTrainedModel, folder: Path, expected: PeftConfig |
     except UserError as error:
         raise UserError(f"{folder}: {error}") from None
     except Exception as error:  # of a folder that is not its own, PEFT raises whatever it stumbles over
-        raise UserError(f"{folder}: this is no adapter of this model ({one_line(error)}); {ANEW}") from None
+        raise UserError(f"{folder}: this is no adapter of this model ({one_line(error)}); {REMAKE}") from None
     tensors = get_peft_model_state_dict(model, save_embedding_layers=False)  # else PEFT asks the Hub for the model
     if problems := differences({name: tuple(tensor.shape) for name, tensor in tensors.items()}, found):
-        raise UserError(f"{folder}: {WEIGHTS} does not fit adapter_config.json ({problems}); {ANEW}")
+        raise UserError(f"{folder}: {ADAPTER_WEIGHTS} does not fit adapter_config.json ({problems}); {REMAKE}")
     if broken := [name for name, tensor in tensors.items() if not tensor.isfinite().all()]:
-        raise UserError(f"{folder}: {broken[0]} in {WEIGHTS} holds NaN or infinite numbers; {ANEW}")
+        raise UserError(f"{folder}: {broken[0]} in {ADAPTER_WEIGHTS} holds NaN or infinite numbers; {REMAKE}")
     return model
 
 
 def adapter_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
     """Names and shapes of an adapter's tensors, as saved. Raises UserError where its file cannot be opened."""
     try:
-        return tensor_shapes(folder / WEIGHTS)
+        return tensor_shapes(folder / ADAPTER_WEIGHTS)
     except UserError as error:
-        raise UserError(f"{folder}: {error.args[0].rstrip('.')}; {ANEW}") from None
+        raise UserError(f"{folder}: {error.args[0].rstrip('.')}; {REMAKE}") from None
 
 
 def check_config(config: PeftConfig, expected: PeftConfig) -> None:
     """Raise UserError where a saved configuration is of another method, or differs from a value that is expected."""
     if type(config) is not type(expected):
         names = type(config).__name__, type(expected).__name__
-        raise UserError(f"adapter_config.json is a {names[0]}, but params.yaml makes it a {names[1]}; {ANEW}")
+        raise UserError(f"adapter_config.json is a {names[0]}, but params.yaml makes it a {names[1]}; {REMAKE}")
     for field in dataclasses.fields(expected):
         saved, wanted = getattr(config, field.name), getattr(expected, field.name)
         if wanted is not None and saved != wanted and field.name not in CHANGED_WHEN_SAVED:
-            raise UserError(f"{field.name} is {saved}, but params.yaml makes it {wanted}; {ANEW}")
+            raise UserError(f"{field.name} is {saved}, but params.yaml makes it {wanted}; {REMAKE}")
 
 
 def adapter_size(folder: Path, backbone: PreTrainedModel) -> dict[str, int | float]:
     """`trainable_params`, `trainable_percent` (of backbone and adapter together), `adapter_bytes`, as saved."""
     count = sum(map(math.prod, adapter_shapes(folder).values()))
     total = count + backbone.num_parameters()
-    size = (folder / WEIGHTS).stat().st_size
+    size = (folder / ADAPTER_WEIGHTS).stat().st_size
     return {"trainable_params": count, "trainable_percent": 100 * count / total, "adapter_bytes": size}

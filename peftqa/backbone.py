@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import resource
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,7 +19,7 @@ from peftqa.checkpoint import check_checkpoint
 from peftqa.errors import UserError, one_line
 
 if TYPE_CHECKING:
-    from peftqa.params import Model
+    from peftqa.params import ModelSettings
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +43,7 @@ def choose_dtype(name: str) -> torch.dtype:
     return torch.bfloat16 if fast else torch.float32
 
 
-def load_backbone(folder: Path, settings: Model) -> PreTrainedModel:
+def load_backbone(folder: Path, settings: ModelSettings) -> PreTrainedModel:
     """The encoder-decoder model in `folder`, frozen, in evaluation mode, on the device it will run on.
 
     Safetensors only, no remote code. If a checkpoint has its own lm_head, transformers loads it even where config.json
@@ -72,7 +73,7 @@ def load_backbone(folder: Path, settings: Model) -> PreTrainedModel:
         local_files_only=True,
     )
     for config in (model.config, model.get_decoder().config):  # the decoder reads its own copy
-        config.use_cache = False
+        config.use_cache = False  # training reads no cache of keys and values
     for name, weight in model.named_parameters():
         if not weight.isfinite().all():
             raise UserError(
@@ -128,7 +129,7 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
 
 @contextmanager
 def memory_explained() -> Iterator[None]:
-    """Turn what PyTorch says where memory runs out, of the GPU or of the machine, into a UserError. Decorates, too."""
+    """Raise PyTorch's out-of-memory errors, of GPU or CPU, as a UserError. A context manager, and a decorator."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:
@@ -144,4 +145,5 @@ def peak_memory_mb() -> float:
     """Peak memory of this process so far, in MiB: allocated on the GPU where one is used, else resident."""
     if choose_device().type == "cuda":
         return torch.cuda.max_memory_allocated() / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    # bytes on macOS, KiB elsewhere
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)

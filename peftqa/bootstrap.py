@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from peftqa.metrics import confusion_scores
+from peftqa.metrics import brier_scores, confusion_scores, log_losses
 
 BOOTSTRAPPED = ("accuracy", "macro_f1", "mcc", "log_loss", "brier", "roc_auc", "ece")
 ROWS_AT_ONCE = 500  # resamples; bounds the memory
@@ -81,12 +81,10 @@ def weighted_scores(
     for actual in range(size):
         for label in range(size):
             confusion[:, actual, label] = _total(weights, (y_true == actual) & (predicted == label))
-    of_truth = np.take_along_axis(probabilities, y_true[None, :, None], axis=2)[:, :, 0]
-    squares = ((probabilities - np.eye(size)[y_true]) ** 2).sum(axis=2)
     number = weights.sum(axis=1)
     return confusion_scores(confusion) | {
-        "log_loss": _total(weights, -np.log(np.maximum(of_truth, np.finfo(np.float64).eps))) / number,
-        "brier": _total(weights, squares) / number,
+        "log_loss": _total(weights, log_losses(probabilities, y_true)) / number,
+        "brier": _total(weights, brier_scores(probabilities, y_true)) / number,
         "roc_auc": weighted_roc_auc(probabilities, y_true, weights),
         "ece": weighted_ece(probabilities.max(axis=2), predicted == y_true, weights, bins),
     }

@@ -12,13 +12,13 @@ from pathlib import Path
 
 from peftqa.errors import UserError, one_line
 
-# What peftqa/fast and the prefix are made for; of them, which have a position bias in every layer.
-MODEL_TYPES = {"t5": False, "mt5": False, "umt5": True}
+# Model types that can be used here, and whether every layer has a position bias of its own.
+BIAS_IN_EVERY_LAYER = {"t5": False, "mt5": False, "umt5": True}
 SIZES = (
     "vocab_size", "d_model", "d_kv", "d_ff", "num_heads", "num_layers", "num_decoder_layers",
     "relative_attention_num_buckets",
 )  # fmt: skip
-WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+MODEL_WEIGHTS, MODEL_INDEX = "model.safetensors", "model.safetensors.index.json"
 FLOATS = ("F64", "F32", "F16", "BF16")
 EMBEDDINGS, OUTPUT = "shared.weight", "lm_head.weight"
 # The embeddings again, and a tensor that no T5 reads: published checkpoints have them.
@@ -31,7 +31,7 @@ Shapes = dict[str, tuple[int, ...]]
 def check_checkpoint(folder: Path, title: str) -> None:
     """Raise UserError, which begins with `title`, unless `folder` has a T5 that can be computed with.
 
-    That is: a configuration of one of MODEL_TYPES; safetensors that can be opened and hold the tensors, in the shapes,
+    That is: a configuration of a known model type; safetensors that can be opened and hold the tensors, in the shapes,
     that the configuration asks for, and no others; a tokenizer whose ids the embeddings have rows for.
     """
     try:
@@ -55,10 +55,10 @@ def read_config(file: Path) -> dict:
     except (OSError, RecursionError, TypeError, ValueError) as error:
         raise UserError(f"{file.name} is no configuration of a model ({one_line(error)}).") from None
     kind = config.get("model_type")
-    if kind not in MODEL_TYPES:
+    if kind not in BIAS_IN_EVERY_LAYER:
         raise UserError(
             f"{file.name} names {f'the model type {kind!r}' if kind else 'no model type'}, which cannot be used here; "
-            f"choose an encoder-decoder of the types {', '.join(MODEL_TYPES)}."
+            f"choose an encoder-decoder of the types {', '.join(BIAS_IN_EVERY_LAYER)}."
         )
     defaults = {
         "num_decoder_layers": config.get("num_layers"),
@@ -74,18 +74,21 @@ def read_config(file: Path) -> dict:
 
 def read_shapes(folder: Path) -> Shapes:
     """The shapes of a model's tensors, which lie in one file or in those that an index names."""
-    if (folder / WEIGHTS).exists():
-        return tensor_shapes(folder / WEIGHTS)
+    if (folder / MODEL_WEIGHTS).exists():
+        return tensor_shapes(folder / MODEL_WEIGHTS)
     try:
-        places = dict(json.loads((folder / INDEX).read_bytes())["weight_map"])
+        places = dict(json.loads((folder / MODEL_INDEX).read_bytes())["weight_map"])
     except (KeyError, OSError, RecursionError, TypeError, ValueError) as error:
-        raise UserError(f"there is neither {WEIGHTS} nor an index of its parts ({one_line(error)}).") from None
+        raise UserError(f"there is neither {MODEL_WEIGHTS} nor an index of its parts ({one_line(error)}).") from None
     shapes = {file: tensor_shapes(folder / file) for file in set(places.values())}
     return {name: shapes[file][name] for name, file in places.items() if name in shapes[file]}
 
 
 def expected_shapes(config: dict) -> Shapes:
-    """The tensors of a T5, mT5 or UMT5 with this configuration, those that are the embeddings again left out."""
+    """The tensors of a T5, mT5 or UMT5 with this configuration, those that are the embeddings again left out.
+
+    Written out here, because asking transformers would import torch, which takes every stage seconds.
+    """
     vocabulary, width, d_ff, heads = (config[key] for key in ("vocab_size", "d_model", "d_ff", "num_heads"))
     inner = heads * config["d_kv"]
     attention = {"q": (inner, width), "k": (inner, width), "v": (inner, width), "o": (width, inner)}
@@ -101,7 +104,7 @@ def expected_shapes(config: dict) -> Shapes:
                 path = f"{stack}.block.{block}.layer.{place}"
                 shapes |= {f"{path}.{module}.{name}.weight": shape for name, shape in matrices.items()}
                 shapes[f"{path}.layer_norm.weight"] = (width,)
-            if block == 0 or MODEL_TYPES[config["model_type"]]:
+            if block == 0 or BIAS_IN_EVERY_LAYER[config["model_type"]]:
                 path = f"{stack}.block.{block}.layer.0.SelfAttention.relative_attention_bias.weight"
                 shapes[path] = (config["relative_attention_num_buckets"], heads)
         shapes[f"{stack}.final_layer_norm.weight"] = (width,)

@@ -38,6 +38,7 @@ stages/compare.py adds `humans`: name -> n, accuracy, interval, other_answers (t
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from itertools import combinations
 
 import numpy as np
@@ -56,7 +57,7 @@ from peftqa.metrics import (
 )
 from peftqa.palette import variant_color
 from peftqa.params import Params
-from peftqa.power import smallest_detectable_difference, smallest_detectable_over_runs
+from peftqa.power import mcnemar_power, runs_power, smallest_detectable
 from peftqa.predictions import Replicates, predict
 from peftqa.significance import McNemar, correct_answers, corrected_t, holm, holm_levels, primary_test
 
@@ -80,7 +81,7 @@ def compare(
     labels, settings = params.data.labels, params.compare
     first = next(iter(test.values()))
     y_true, folds = encode_labels(first.truth, labels), first.folds
-    one_seed = len(params.train.seeds) == 1 and len(params.split.folds) > 1 and params.split.protocol != "official"
+    one_seed = len(params.train.seeds) == 1 and len(np.unique(folds)) > 1
     weights = bootstrap_weights(folds, settings.resamples, settings.seed, draw_folds=one_seed)
     scores = {
         # The name makes each variant's draws of runs its own, whatever other variants there are.
@@ -116,14 +117,17 @@ def compare(
 
 def detectable(n: int, alpha: float, params: Params) -> list[dict]:
     """The smallest differences that the primary test of two trained methods shows, `detectable` of the docstring."""
-    seeds, folds, power = len(params.train.seeds), len(params.split.folds), params.compare.power
-    if params.split.protocol == "official":  # the same questions in all folds: a run is a replicate
+    seeds, folds = len(params.train.seeds), len(params.split.folds)
+    if params.split.same_test_questions:  # a run is a replicate
         seeds, folds = seeds * folds, 1
 
     def smallest(discordance: float, run_sd: float | None) -> float | None:
+        planned = {"discordance": discordance, "n": n, "alpha": alpha}
         if run_sd is None:
-            return smallest_detectable_difference(discordance, n, alpha, power)
-        return smallest_detectable_over_runs(discordance, n, alpha, power, run_sd=run_sd, seeds=seeds, folds=folds)
+            power_at = partial(mcnemar_power, **planned)
+        else:
+            power_at = partial(runs_power, **planned, run_sd=run_sd, seeds=seeds, folds=folds)
+        return smallest_detectable(power_at, discordance, params.compare.power)
 
     return [
         {
@@ -196,9 +200,10 @@ def compare_pairs(
     folds = next(iter(test.values())).folds
     ratio = len(folds) / len(np.unique(folds)) / n_train
     tests = [
-        primary_test(correct[variant], correct[reference], folds, tuple(name in params.adapters for name in pair))
-        for pair in pairs
-        for variant, reference in [pair]
+        primary_test(
+            correct[variant], correct[reference], folds, (variant in params.adapters, reference in params.adapters)
+        )
+        for variant, reference in pairs
     ]
     p_values = [result.p for result in tests]
     rows = []
@@ -265,7 +270,10 @@ def verdict(variant: str, reference: str, difference: float, p_holm: float, alph
 
 
 def p_text(p: float) -> str:
-    """`p = 0.012`, or `p < 0.001`; beside a usual level one digit more, which says on what side of it p lies."""
+    """`p = 0.012`, or `p < 0.001`.
+
+    A p such as 0.0496, which three digits would round to 0.050, gets a fourth: on which side of the level does it lie.
+    """
     if p < 0.001:
         return "p < 0.001"
     return f"p = {p:.{4 if p < 0.2 and round(p, 3) == round(p, 2) != p else 3}f}"

@@ -100,9 +100,9 @@ def training_curve(folder: Path, value: str, series: Mapping[str, str]) -> pd.Da
 
 
 def join_curves(parts: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """One table of every variant's curve, with columns variant and color; empty where there is no variant."""
+    """One table of every variant's curve, with columns variant and color."""
     tables = [part.assign(variant=name, color=variant_color(name)) for name, part in parts.items()]
-    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=["variant", "color"])
 
 
 def _one_versus_rest(points, columns, probabilities, truth, labels) -> pd.DataFrame:

@@ -8,6 +8,6 @@ class UserError(Exception):
 
 
 def one_line(error: BaseException) -> str:
-    """An error's text without what would break a line or steer a terminal; its name, `read timeout`, if it has none."""
+    """An error's text on one line, without control characters; if it has none, its class in words: `read timeout`."""
     text = "".join(character if character.isprintable() else " " for character in str(error))
     return " ".join(text.split()) or re.sub("(?<=[a-z])(?=[A-Z])", " ", type(error).__name__).lower()

@@ -1,4 +1,4 @@
-"""Flags: where a comparison says less than a reader would take it to say. Imports no torch.
+"""Caveats: what a reader could wrongly conclude from a comparison. Imports no torch.
 
 `find_flags` returns, and comparison.json holds, a list of {"flag": one of the names below, "variant": name or null,
 "text": one sentence}:

@@ -17,6 +17,7 @@ attention function (`AttentionInterface`) and the mask that goes with it (`Atten
 import math
 import re
 import sys
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -27,7 +28,7 @@ from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_TYPE_TO_PREFIX_MAPPIN
 from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
 from torch import nn
 from torch.nn.functional import pad
-from transformers import AttentionInterface, AttentionMaskInterface
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import eager_mask, sdpa_mask
 
@@ -40,15 +41,29 @@ TARGETS = {
     "cross": r"decoder\.block\.\d+\.layer\.\d+\.EncDecAttention",
 }
 
+Prefix = tuple[torch.Tensor, torch.Tensor]  # keys and values, (heads, prefix, d_kv) each
+
 # ---------------------------------------------------------------------------------------------------------------------
 # Attention over [prefix; tokens]
 
 
-def with_prefix(attention, module, query, key, value, attention_mask, *, position_bias, kv_prefix=None, **kwargs):
+def with_prefix(
+    attention: Callable,
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    *,
+    position_bias: torch.Tensor,
+    kv_prefix: Prefix | None = None,
+    **kwargs,
+) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Run an attention function of transformers over [prefix; tokens].
 
-    query, key, value: (batch, heads, positions, d_kv). kv_prefix: None, or keys and values (heads, prefix, d_kv).
-    Without a prefix the result is exactly that of `attention`.
+    query, key, value: (batch, heads, positions, d_kv). attention_mask: (batch, 1, queries, keys), bool or float.
+    position_bias: (1, heads, queries, keys). Result: as `attention`'s, (batch, queries, heads, d_kv), and the weights
+    or None. Without a prefix it is exactly that of `attention`.
 
     The rule for a prefix, here and in fast/t5.py: its position bias is zero (as in UnifiedSKG, Xie et al. 2022, arXiv
     2201.05966), it is never masked, and the bias and the mask of the tokens stay as they are.
@@ -65,16 +80,16 @@ def with_prefix(attention, module, query, key, value, attention_mask, *, positio
 
 
 SUFFIX = "_kv_prefix"
-SUPPORTED = []
+SUPPORTED: list[str] = []
 
 
-def support_attention(name, attention, mask):
+def support_attention(name: str, attention: Callable, mask: Callable) -> None:
     """Let models with the attention implementation `name` have a prefix: registers NAME_kv_prefix with transformers.
 
     attention, mask: the functions that `name` stands for in `AttentionInterface` and `AttentionMaskInterface`.
     """
 
-    def explicit_mask(*args, **kwargs):
+    def explicit_mask(*args, **kwargs) -> torch.Tensor:
         # Instead of a purely causal mask transformers passes None, and sdpa hides keys by their position. With a prefix
         # there are more keys than queries, and it would hide the wrong ones. So the mask is always made.
         return mask(*args, **kwargs | {"allow_is_causal_skip": False})
@@ -84,7 +99,7 @@ def support_attention(name, attention, mask):
     SUPPORTED.append(name)
 
 
-def eager_attention(module, *args, **kwargs):
+def eager_attention(module: nn.Module, *args, **kwargs) -> tuple[torch.Tensor, torch.Tensor]:
     """Eager attention, which every model's source file in transformers defines for itself."""
     return sys.modules[type(module).__module__].eager_attention_forward(module, *args, **kwargs)
 
@@ -102,12 +117,12 @@ class PrefixTrunk(nn.Module):
     Takes no input and returns (tokens, width).
     """
 
-    def __init__(self, num_virtual_tokens, d_model, width):
+    def __init__(self, num_virtual_tokens: int, d_model: int, width: int) -> None:
         super().__init__()
         self.embedding = nn.Parameter(torch.randn(num_virtual_tokens, d_model))
         self.hidden = nn.Linear(d_model, width)
 
-    def forward(self):
+    def forward(self) -> torch.Tensor:
         return torch.tanh(self.hidden(self.embedding))
 
 
@@ -117,17 +132,17 @@ class PrefixMLP(nn.Module):
     Takes no input and returns keys and values, (heads, tokens, d_kv) each.
     """
 
-    def __init__(self, trunk, num_heads, d_kv):
+    def __init__(self, trunk: PrefixTrunk, num_heads: int, d_kv: int) -> None:
         super().__init__()
         self.trunk = trunk
         self.shape = (-1, 2, num_heads, d_kv)
         self.output = nn.Linear(trunk.hidden.out_features, 2 * num_heads * d_kv)
 
-    def forward(self):
+    def forward(self) -> Prefix:
         # (tokens, 2 * heads * d_kv) -> (2, heads, tokens, d_kv) -> keys, values
         return self.output(self.trunk()).view(self.shape).permute(1, 2, 0, 3).unbind()
 
-    def fit(self, key, value):
+    def fit(self, key: torch.Tensor, value: torch.Tensor) -> None:
         """Choose the output layer so that the MLP gives these keys and values. Call it without gradients.
 
         By least squares: exact where the trunk's rows are independent, for which width must be at least tokens.
@@ -148,14 +163,14 @@ class KVPrefixAttention(nn.Module, BaseTunerLayer):
 
     adapter_layer_names = ("kv_prefix_key", "kv_prefix_value", "kv_prefix_mlp")
 
-    def __init__(self, base_layer):
+    def __init__(self, base_layer: nn.Module) -> None:
         super().__init__()
         self.base_layer = base_layer
         self.kv_prefix_key = nn.ParameterDict()
         self.kv_prefix_value = nn.ParameterDict()
         self.kv_prefix_mlp = nn.ModuleDict()
 
-    def add_prefix(self, adapter_name, num_virtual_tokens, trunk=None):
+    def add_prefix(self, adapter_name: str, num_virtual_tokens: int, trunk: PrefixTrunk | None = None) -> None:
         """Make room for an adapter's prefix, on the module's device and in its dtype, but at least float32."""
         base, weight = self.base_layer, self.base_layer.k.weight
         place = {"device": weight.device, "dtype": torch.promote_types(weight.dtype, torch.float32)}
@@ -166,7 +181,7 @@ class KVPrefixAttention(nn.Module, BaseTunerLayer):
         self.kv_prefix_key[adapter_name] = nn.Parameter(torch.zeros(shape, **place))
         self.kv_prefix_value[adapter_name] = nn.Parameter(torch.zeros(shape, **place))
 
-    def prefix(self, adapter_name):
+    def prefix(self, adapter_name: str) -> Prefix | None:
         """Keys and values of one adapter, (heads, tokens, d_kv) each, or None where it has none in this module."""
         if adapter_name in self.kv_prefix_mlp:
             return self.kv_prefix_mlp[adapter_name]()
@@ -175,7 +190,7 @@ class KVPrefixAttention(nn.Module, BaseTunerLayer):
         return None
 
     @torch.no_grad()
-    def set_prefix(self, adapter_name, key, value):
+    def set_prefix(self, adapter_name: str, key: torch.Tensor, value: torch.Tensor) -> None:
         """Give an adapter these keys and values, (heads, tokens, d_kv) each."""
         if adapter_name in self.kv_prefix_mlp:
             self.kv_prefix_mlp[adapter_name].fit(key, value)
@@ -183,7 +198,7 @@ class KVPrefixAttention(nn.Module, BaseTunerLayer):
             self.kv_prefix_key[adapter_name].copy_(key)
             self.kv_prefix_value[adapter_name].copy_(value)
 
-    def forward(self, *args, **kwargs):
+    def forward(self, *args, **kwargs) -> tuple:
         prefixes = [] if self.disable_adapters else [self.prefix(name) for name in self.active_adapters]
         prefixes = [prefix for prefix in prefixes if prefix is not None and prefix[0].shape[1] > 0]
         if not prefixes:
@@ -198,7 +213,7 @@ class KVPrefixAttention(nn.Module, BaseTunerLayer):
 
 
 @contextmanager
-def without_prefixes(model):
+def without_prefixes(model: nn.Module) -> Iterator[None]:
     """Within the `with` block, the model is in evaluation mode and its prefixes are switched off."""
     layers = [module for module in model.modules() if isinstance(module, KVPrefixAttention)]
     disabled = [layer.disable_adapters for layer in layers]
@@ -216,7 +231,9 @@ def without_prefixes(model):
 
 
 @torch.no_grad()
-def text_prefixes(model, token_ids, num_virtual_tokens):
+def text_prefixes(
+    model: PreTrainedModel, token_ids: Sequence[int], num_virtual_tokens: int
+) -> dict[str, list[torch.Tensor]]:
     """The keys and values that the frozen model computes for a text: {module path: [keys, values]}.
 
     Keys and values are (heads, num_virtual_tokens, d_kv) each.
@@ -228,7 +245,7 @@ def text_prefixes(model, token_ids, num_virtual_tokens):
     layers = {path: m.base_layer for path, m in model.named_modules() if isinstance(m, KVPrefixAttention)}
     states = {}
 
-    def record_input(layer, args, kwargs):
+    def record_input(layer: nn.Module, args: tuple, kwargs: dict) -> None:
         # Cross-attention reads the encoder's states, whose name differs in T5 and UMT5; self-attention its own input.
         source = kwargs.get("key_value_states", kwargs.get("encoder_hidden_states"))
         states[layer] = (args[0] if source is None else source)[:, :num_virtual_tokens]
@@ -238,7 +255,7 @@ def text_prefixes(model, token_ids, num_virtual_tokens):
             stack.enter_context(layer.register_forward_pre_hook(record_input, with_kwargs=True))
         model(input_ids=text, decoder_input_ids=text, use_cache=False)
 
-    def project_heads(layer, projection):
+    def project_heads(layer: nn.Module, projection: nn.Linear) -> torch.Tensor:
         return projection(states[layer]).view(-1, layer.n_heads, layer.key_value_proj_dim).transpose(0, 1)
 
     return {path: [project_heads(layer, layer.k), project_heads(layer, layer.v)] for path, layer in layers.items()}
@@ -258,8 +275,8 @@ class KVPrefixConfig(PeftConfig):
         token ids `init_token_ids` has in the frozen model, read by the encoder and by the decoder. A shorter text is
         repeated; of a longer one the first `num_virtual_tokens` positions are taken.
     reparametrization: None, or the width of the MLP of Li and Liang that makes the prefix during training, one for each
-        target. With init "text" training starts from the same prefix as without it, with "random" from another draw.
-        What is saved are the keys and values that it makes.
+        target. With init "text" training starts from the same prefix as without the MLP; with "random" the numbers
+        differ, since the MLP's own weights are drawn first. Only the keys and values that it makes are saved.
     """
 
     num_virtual_tokens: int = 5
@@ -269,7 +286,7 @@ class KVPrefixConfig(PeftConfig):
     init_token_ids: list[int] | None = None
     reparametrization: int | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         self.peft_type = "KV_PREFIX"
         self.target = list(self.target)
@@ -290,11 +307,11 @@ class KVPrefixConfig(PeftConfig):
             )
 
     @property
-    def target_modules(self):
+    def target_modules(self) -> str:
         """The pattern by which PEFT finds the modules."""
         return rf"(?:.*\.)?(?:{'|'.join(TARGETS[name] for name in self.target)})"
 
-    def save_pretrained(self, save_directory, **kwargs):
+    def save_pretrained(self, save_directory: str, **kwargs) -> None:
         # What is saved are plain keys and values, so whoever loads them must not build an MLP.
         PeftConfig.save_pretrained(replace(self, reparametrization=None), save_directory, **kwargs)
 
@@ -327,16 +344,16 @@ class KVPrefixModel(BaseTuner):
         config = self.peft_config[adapter_name]
         if config.inference_mode:
             return  # its values are about to be loaded
-        from_text = config.init == "text"
-        if from_text:
+        if config.init == "text":
             prefixes = text_prefixes(model, config.init_token_ids, config.num_virtual_tokens)
         for path, layer in model.named_modules():
-            if isinstance(layer, KVPrefixAttention) and layer.prefix(adapter_name) is not None:
-                shape = layer.prefix(adapter_name)[0].shape
-                # Random ones in float32 on the CPU, so that a seed gives the same prefix on every device and dtype.
-                drawn = [] if from_text else [config.init_scale * torch.randn(shape) for _ in ("key", "value")]
-                start = prefixes[path] if from_text else drawn
-                layer.set_prefix(adapter_name, *start)
+            if not isinstance(layer, KVPrefixAttention) or (prefix := layer.prefix(adapter_name)) is None:
+                continue
+            if config.init == "text":
+                key, value = prefixes[path]
+            else:  # in float32 on the CPU, so that a seed gives the same prefix on every device and in every dtype
+                key, value = (config.init_scale * torch.randn(prefix[0].shape) for _ in range(2))
+            layer.set_prefix(adapter_name, key, value)
 
     def _create_and_replace(self, peft_config, adapter_name, target, target_name, parent, current_key):
         if isinstance(target, KVPrefixAttention):

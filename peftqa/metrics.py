@@ -121,16 +121,19 @@ def roc_auc(probabilities: np.ndarray, y_true: np.ndarray) -> float | None:
 
 
 def log_losses(probabilities: np.ndarray, y_true: np.ndarray) -> np.ndarray:
-    """Negative log probability of each row's true label, (n,), in nats; a probability of 0 counts as 2.2e-16."""
-    return -np.log(np.maximum(probabilities[np.arange(len(y_true)), y_true], np.finfo(np.float64).eps))
+    """Negative log probability of each row's true label, in nats; a probability of 0 counts as 2.2e-16.
+
+    probabilities: (..., n, L); the result is (..., n).
+    """
+    return -np.log(np.maximum(probabilities[..., np.arange(len(y_true)), y_true], np.finfo(np.float64).eps))
 
 
 def brier_scores(probabilities: np.ndarray, y_true: np.ndarray) -> np.ndarray:
-    """Brier score of each row, (n,): squared differences summed over all labels (Brier 1950), from 0 to 2.
+    """Brier score of each row: squared differences summed over all labels (Brier 1950), from 0 to 2.
 
-    With two labels this is twice the score that counts the positive label alone.
+    With two labels this is twice the score that counts the positive label alone. Shapes as in `log_losses`.
     """
-    return ((probabilities - np.eye(probabilities.shape[1])[y_true]) ** 2).sum(axis=1)
+    return ((probabilities - np.eye(probabilities.shape[-1])[y_true]) ** 2).sum(axis=-1)
 
 
 def expected_calibration_error(
@@ -169,7 +172,7 @@ def accuracy_at_coverage(
 ) -> float:
     """Accuracy on the most confident `coverage` (0 < coverage <= 1) of the rows, rounded up to whole rows.
 
-    Where the limit falls among answers of equal confidence, those kept are taken to be right as often as all of them.
+    Where the limit falls among answers of equal confidence, that group counts with its mean accuracy.
     """
     _, kept, right = answers_by_confidence(probabilities, truth, labels)
     # Floating point can give 72.00000000000001 for 0.8 * 90, which must not be rounded up to 73 rows.

@@ -8,20 +8,20 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Literal, Union, get_args
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, model_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from peftqa.adapters import METHODS, Adapter
+from peftqa.adapters import METHODS, AdapterSettings
 from peftqa.errors import UserError, one_line
-from peftqa.prompts import Template, name_labels
-from peftqa.settings import Positive, Settings
+from peftqa.prompts import Template, join_labels
+from peftqa.settings import Distinct, Dtype, Label, Positive, Schedule, Settings
 
 BASELINES = ("majority", "tfidf")
 # Names that are taken: the baselines are variants already, and metrics/ has files of the other two names.
 RESERVED_NAMES = (*BASELINES, "selected", "pairs")
 UNTRAINED_SEED = 0  # what stands for the seed of a variant without training
-FOLDS = {"random": 1, "official": 10, "cross_validation": 10}
+FOLDS_BY_PROTOCOL = {"random": 1, "official": 10, "cross_validation": 10}
 
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
@@ -47,29 +47,30 @@ class Data(Settings):
     source: Annotated[str, Field(min_length=1)]
     sha256: Sha256
     test_ids_sha256: Sha256
-    labels: list[Literal["yes", "no", "maybe"]] = Field(min_length=2)
+    labels: Annotated[list[Label], Field(min_length=2), Distinct]
 
-    @field_validator("labels")
-    @classmethod
-    def _distinct(cls, labels: list[str]) -> list[str]:
-        if len(set(labels)) < len(labels):
-            raise ValueError("no label may be listed twice")
-        return labels
+    @property
+    def synthetic(self) -> bool:
+        """Whether the data are made up: no person has answered them, and a model card says so."""
+        return "synthetic" in self.name.lower()
 
 
 class Split(Settings):
     protocol: Protocol
-    folds: list[Annotated[int, Field(ge=0)]] = Field(min_length=1)
+    folds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1), Distinct]
     seed: Seed
     train: Fraction
     val: Fraction
     test: Fraction
 
+    @property
+    def same_test_questions(self) -> bool:
+        """Whether every fold tests on the same questions: each run is then a replicate."""
+        return self.protocol == "official"
+
     @model_validator(mode="after")
     def _folds_exist(self) -> Split:
-        known = FOLDS[self.protocol]
-        if len(set(self.folds)) < len(self.folds):
-            raise ValueError("folds: no fold may be listed twice")
+        known = FOLDS_BY_PROTOCOL[self.protocol]
         if max(self.folds) >= known:
             last = f"the folds 0 to {known - 1}" if known > 1 else "one fold, 0"
             raise ValueError(f"folds: there is no fold {max(self.folds)}; protocol {self.protocol} has {last}")
@@ -82,42 +83,35 @@ class Split(Settings):
         return self
 
 
-class Model(Settings):
+class ModelSettings(Settings):
     name: Annotated[str, Field(min_length=1)]
     revision: Annotated[str, Field(pattern=REVISION)] | None
-    dtype: Literal["auto", "float32", "bfloat16"]
+    dtype: Dtype
     fast: bool
     attention: Literal["auto", "fused", "sdpa", "eager"]
     dropout: Annotated[float, Field(ge=0, lt=1)]
     threads: Positive
 
 
-class Train(Settings):
+class TrainSettings(Settings):
     epochs: Positive
     batch_size: Positive
     processes: Positive
     batches: Literal["similar_length", "random"]
     encode_once: bool
     optimizer: Literal["adamw", "adafactor"]
-    schedule: Literal["constant", "linear", "cosine"]
+    schedule: Schedule
     warmup_steps: Annotated[int, Field(ge=0)]
     weight_decay: Annotated[float, Field(ge=0)]
     max_grad_norm: Annotated[float, Field(gt=0)]
     patience: Positive | None
-    seeds: list[Seed] = Field(min_length=1)
+    seeds: Annotated[list[Seed], Field(min_length=1), Distinct]
 
     @model_validator(mode="after")
-    def _batch_divides(self) -> Train:
+    def _batch_divides(self) -> TrainSettings:
         if self.batch_size % self.processes:
             raise ValueError(f"batch_size: {self.batch_size} cannot be divided among {self.processes} processes")
         return self
-
-    @field_validator("seeds")
-    @classmethod
-    def _distinct(cls, seeds: list[int]) -> list[int]:
-        if len(set(seeds)) < len(seeds):
-            raise ValueError("no seed may be listed twice")
-        return seeds
 
 
 class Untrained(Settings):
@@ -140,14 +134,7 @@ class Evaluate(Settings):
     calibration_bins: Positive
     coverage: Annotated[float, Field(gt=0, le=1)]
     untrained: dict[Annotated[str, Field(pattern=NAME)], Untrained]
-    variants: list[str] = Field(min_length=1)
-
-    @field_validator("variants")
-    @classmethod
-    def _distinct(cls, variants: list[str]) -> list[str]:
-        if len(set(variants)) < len(variants):
-            raise ValueError("no variant may be listed twice")
-        return variants
+    variants: Annotated[list[str], Field(min_length=1), Distinct]
 
 
 class Tuned(Settings):
@@ -167,11 +154,11 @@ class Compare(Settings):
 class Params(Settings):
     data: Data
     split: Split
-    model: Model
+    model: ModelSettings
     template: Template
     adapters: dict[Annotated[str, Field(pattern=NAME)], AnyAdapter]
     tuning: dict[str, Tuned]
-    train: Train
+    train: TrainSettings
     evaluate: Evaluate
     compare: Compare
     selected: str
@@ -236,14 +223,14 @@ def check_params(values: object, source: str = "params.yaml") -> Params:
         lines = [_explain(problem, values) for problem in error.errors()]
         raise UserError(f"{source}: " + "; ".join(lines)) from None
     # So that whoever reads an adapter's settings sees the text that training starts from.
-    adapters = {name: _naming_labels(adapter, params.data.labels) for name, adapter in params.adapters.items()}
+    adapters = {name: _fill_init_text(adapter, params.data.labels) for name, adapter in params.adapters.items()}
     return params.model_copy(update={"adapters": adapters})
 
 
-def _naming_labels(adapter: Adapter, labels: list[str]) -> Adapter:
+def _fill_init_text(adapter: AdapterSettings, labels: list[str]) -> AdapterSettings:
     """The adapter with "yes or no", the labels in use, in the place of {labels} in its init_text, where it has one."""
     text = getattr(adapter, "init_text", None)
-    return adapter.model_copy(update={"init_text": text.replace("{labels}", name_labels(labels))}) if text else adapter
+    return adapter.model_copy(update={"init_text": text.replace("{labels}", join_labels(labels))}) if text else adapter
 
 
 def _explain(problem: dict, values: object) -> str:

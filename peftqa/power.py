@@ -66,36 +66,13 @@ def runs_power(
     return float(nct.sf(limit, df, shift) + nct.sf(limit, df, -shift))
 
 
-def smallest_detectable_difference(discordance: float, n: int, alpha: float, power: float) -> float | None:
-    """The smallest true difference in accuracy that the exact McNemar test shows with probability `power`.
+def smallest_detectable(power_at: Callable[[float], float], discordance: float, power: float) -> float | None:
+    """The smallest true difference in accuracy, at most the discordance, for which `power_at` reaches `power`.
 
-    Solves `mcnemar_power` at the given rate of discordance, which bounds the difference. None where even a difference
-    as large as that is not shown often enough, as when the two never differ.
+    None where not even a difference as large as the discordance is shown often enough, as when the two never differ.
     """
-    return _smallest(lambda difference: mcnemar_power(difference, discordance, n, alpha), discordance, power)
-
-
-def smallest_detectable_over_runs(
-    discordance: float,
-    n: int,
-    alpha: float,
-    power: float,
-    *,
-    run_sd: float,
-    seeds: int,
-    folds: int = 1,
-    trained: int = 2,
-    method_share: float = 0.5,
-) -> float | None:
-    """As `smallest_detectable_difference`, for the tests of `runs_power`."""
-    runs = {"run_sd": run_sd, "seeds": seeds, "folds": folds, "trained": trained, "method_share": method_share}
-    return _smallest(lambda difference: runs_power(difference, discordance, n, alpha, **runs), discordance, power)
-
-
-def _smallest(power_at: Callable[[float], float], bound: float, power: float) -> float | None:
-    """The smallest difference, from 0 to `bound`, whose power is `power`; None where there is none."""
-    if bound == 0 or power_at(bound) < power:
+    if discordance == 0 or power_at(discordance) < power:
         return None
     if power_at(0.0) >= power:
         return 0.0
-    return float(brentq(lambda difference: power_at(difference) - power, 0.0, bound, xtol=1e-9))
+    return float(brentq(lambda difference: power_at(difference) - power, 0.0, discordance, xtol=1e-9))

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from peftqa.errors import UserError
-from peftqa.records import ANEW, read_csv
+from peftqa.records import REMAKE, read_csv
 
 
 class Replicates(NamedTuple):
@@ -56,13 +56,9 @@ def prediction_table(
 
     questions: columns id and label, n rows; probabilities: float64 (n, L), columns in the order of `labels`.
     """
-    table = questions[["id", "label"]].reset_index(drop=True)
-    for position, (name, value) in enumerate({"split": split, "fold": fold, "seed": seed}.items()):
-        table.insert(position, name, value)
-    table["prediction"] = predict(probabilities, labels)
-    for column, label in enumerate(labels):
-        table[f"p_{label}"] = probabilities[:, column]
-    return table
+    asked = {"id": questions["id"].tolist(), "label": questions["label"].tolist()}
+    columns = {"split": split, "fold": fold, "seed": seed, **asked, "prediction": predict(probabilities, labels)}
+    return pd.DataFrame(columns | {f"p_{label}": probabilities[:, column] for column, label in enumerate(labels)})
 
 
 def read_predictions(paths: Iterable[Path], labels: Sequence[str]) -> pd.DataFrame:
@@ -97,7 +93,7 @@ def check_rows(table: pd.DataFrame, path: Path, labels: Sequence[str]) -> None:
     for what, rows in wrong.items():
         if rows.any():
             row = int(np.argmax(rows))
-            raise UserError(f"{path}: line {row + 2} (record {table['id'][row]}) {what}; {ANEW}")
+            raise UserError(f"{path}: line {row + 2} (record {table['id'][row]}) {what}; {REMAKE}")
 
 
 def check_questions(
@@ -116,7 +112,7 @@ def check_questions(
                 if which:
                     pmid, label = next(iter(which))
                     where = f"fold {fold}, seed {seed}, {split}"
-                    raise UserError(f"{where}: record {pmid} ({label}) {how}, one of {which.total()}; {ANEW}")
+                    raise UserError(f"{where}: record {pmid} ({label}) {how}, one of {which.total()}; {REMAKE}")
 
 
 def replicates(table: pd.DataFrame, split: str, same_questions: bool) -> Replicates:
@@ -124,11 +120,11 @@ def replicates(table: pd.DataFrame, split: str, same_questions: bool) -> Replica
 
     same_questions: whether every fold asks the same questions, as the test split of the official protocol does: then
     each run is a replicate. Else the folds of a seed together are one, with their questions one after another.
-    Raises ValueError where two replicates differ in questions or labels.
+    Raises UserError where two replicates differ in questions or labels, or in their order.
     """
     rows = table[table["split"] == split]
     if not len(rows):
-        raise ValueError(f"no predictions on split {split!r}")
+        raise UserError(f"no predictions on split {split!r}; run `dvc repro`.")
     columns = [column for column in table.columns if column.startswith("p_")]
     names, parts = [], []
     for key, part in rows.groupby(["fold", "seed"] if same_questions else ["seed"]):
@@ -136,7 +132,7 @@ def replicates(table: pd.DataFrame, split: str, same_questions: bool) -> Replica
         parts.append(part.sort_values("fold", kind="stable"))
     ids, truth = parts[0]["id"].tolist(), parts[0]["label"].tolist()
     if any(part["id"].tolist() != ids or part["label"].tolist() != truth for part in parts):
-        raise ValueError(f"runs differ in the questions or labels of split {split!r}")
+        raise UserError(f"runs differ in the questions or labels of split {split!r}, or in their order; run `dvc repro`.")
     folds = np.zeros(len(ids), dtype=np.int64) if same_questions else parts[0]["fold"].to_numpy(np.int64)
     return Replicates(ids, truth, folds, names, np.stack([part[columns].to_numpy(np.float64) for part in parts]))
 

@@ -15,7 +15,8 @@ from peftqa.settings import Positive, Settings
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-ROWS_AT_ONCE = 256  # tokenised at a time: lists of Python's integers take many times the memory of the arrays kept
+# Rows tokenised at a time: the tokenizer's lists of Python integers take many times the memory of the arrays kept.
+ROWS_AT_ONCE = 256
 
 
 class Template(Settings):
@@ -40,7 +41,7 @@ class Template(Settings):
 
     @field_validator("instruction")
     @classmethod
-    def _names_labels(cls, instruction: str) -> str:
+    def _has_labels_field(cls, instruction: str) -> str:
         if "{labels}" not in instruction:
             raise ValueError("must contain {labels}, which becomes the list of labels in use")
         try:
@@ -50,7 +51,7 @@ class Template(Settings):
         return instruction
 
 
-def name_labels(labels: Sequence[str]) -> str:
+def join_labels(labels: Sequence[str]) -> str:
     """The labels as an instruction names them: "yes or no"; "yes, no or maybe"."""
     return f"{', '.join(labels[:-1])} or {labels[-1]}"
 
@@ -64,9 +65,9 @@ def encode_prompts(
 ) -> list[np.ndarray]:
     """Token ids of each row's prompt, int32, at most `template.max_tokens` long, end-of-sequence token included.
 
-    The parts around the abstract are tokenised by themselves. An abstract that does not fit loses tokens on its left
-    or right (`truncation_side`); question and instruction are never cut. Tokens of T5 never span
-    white space, which is on both sides of the abstract: the parts joined are the ids of the whole text.
+    An abstract that does not fit loses tokens on its left or right (`truncation_side`); question and instruction are
+    never cut. T5's tokens never cross white space, and the abstract has white space on both sides. So the parts,
+    tokenised one by one and joined, give the same ids as the whole text.
 
     table: columns id, question, context. examples: ids put before every prompt, not counted in max_tokens.
     Raises UserError, with the value that is needed, where question and instruction alone are too long in some rows.
@@ -83,7 +84,7 @@ def encode_and_cut(
 ) -> list[tuple[np.ndarray, list[int]]]:
     """`encode_prompts`, each with the token ids of its abstract that did not fit."""
     before, after = (part.strip() for part in template.text.split("{context}"))
-    instruction = template.instruction.format(labels=name_labels(labels))
+    instruction = template.instruction.format(labels=join_labels(labels))
 
     def tokenise(text: list[str]) -> list[list[int]]:
         return tokenizer(text, add_special_tokens=False, truncation=False, verbose=False)["input_ids"]

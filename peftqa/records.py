@@ -7,17 +7,18 @@ import math
 from collections import Counter
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import pandas as pd
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
 from peftqa.errors import UserError, one_line
+from peftqa.settings import Label
 
 COLUMNS = ["id", "question", "context", "label"]
 SHOWN_RECORDS = 10
-FOLDS = 10  # as PubMedQA's authors have it
-ANEW = "delete the file and run `dvc repro` to have it made anew."
+N_FOLDS = 10  # as PubMedQA's authors have it
+REMAKE = "delete the file and run `dvc repro` to have it made anew."
 
 
 def _encodable(text: str) -> str:
@@ -30,7 +31,6 @@ def _encodable(text: str) -> str:
 
 
 Text = Annotated[str, AfterValidator(_encodable)]
-Label = Literal["yes", "no", "maybe"]
 
 
 class Record(BaseModel):
@@ -154,7 +154,7 @@ def split_cross_validation(table: pd.DataFrame, seed: int) -> list[dict[str, pd.
     So every row is a test row once. Raises UserError where a part would be left without one of the labels.
     """
     parts = _stratified_parts(table, seed)
-    held_out = [(parts[fold], parts[(fold + 1) % FOLDS]) for fold in range(FOLDS)]
+    held_out = [(parts[fold], parts[(fold + 1) % N_FOLDS]) for fold in range(N_FOLDS)]
     return [{"train": table.drop(val.index.union(test.index)), "val": val, "test": test} for test, val in held_out]
 
 
@@ -173,33 +173,27 @@ def split_official(table: pd.DataFrame, test_ids: Collection[str], seed: int) ->
     return [{"train": rest.drop(val.index), "val": val, "test": test} for val in _stratified_parts(rest, seed)]
 
 
-def write_table(table: pd.DataFrame, path: Path) -> None:
-    """Write a table of `COLUMNS` as UTF-8 CSV, creating the folder where it is missing."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    table.to_csv(path, columns=COLUMNS, index=False, lineterminator="\n", encoding="utf-8")
-
-
 def read_table(path: Path) -> pd.DataFrame:
-    """Read what `write_table` wrote."""
+    """Read a table of COLUMNS, all of them text. Raises UserError where it is missing, damaged or another table."""
     table = read_csv(path, str)
     if list(table.columns) != COLUMNS:
         raise UserError(f"{path} has the columns {', '.join(table.columns)} instead of {', '.join(COLUMNS)}")
     return table
 
 
-def read_csv(path: Path, dtype: type | dict[str, type], separator: str = ",") -> pd.DataFrame:
+def read_csv(path: Path, dtype: type | dict[str, type] | None = None, separator: str = ",") -> pd.DataFrame:
     """A table that a stage wrote. Text stays what it is: "NA" or "null" is no missing value.
 
     Raises UserError where the file is missing or no such table.
     """
     try:
         table = pd.read_csv(path, dtype=dtype, sep=separator, keep_default_na=False, encoding="utf-8")
-        if not isinstance(table.index, pd.RangeIndex):  # pandas takes what is too many for row names
+        if not isinstance(table.index, pd.RangeIndex):  # pandas makes surplus values row names
             raise ValueError("it has rows with more values than columns")
     except FileNotFoundError:
         raise UserError(f"{path} is missing; run `dvc repro`.") from None
     except ValueError as error:  # pandas' parser errors and wrong encodings are kinds of it
-        raise UserError(f"{path} is damaged ({one_line(error)}); {ANEW}") from None
+        raise UserError(f"{path} is damaged ({one_line(error)}); {REMAKE}") from None
     return table
 
 
@@ -219,16 +213,16 @@ def _stratify(table: pd.DataFrame, share: float, seed: int, refusal: str) -> lis
 
 
 def _stratified_parts(table: pd.DataFrame, seed: int) -> list[pd.DataFrame]:
-    """FOLDS parts of nearly one size, each with the labels in proportion and in the table's row order."""
+    """N_FOLDS parts of nearly one size, each with the labels in proportion and in the table's row order."""
     from sklearn.model_selection import StratifiedKFold
 
     fewest = table["label"].value_counts().min()
-    if fewest < FOLDS:
+    if fewest < N_FOLDS:
         raise UserError(
-            f"split: {len(table)} rows ({_counts(table)}) cannot be divided into {FOLDS} parts with every label in "
+            f"split: {len(table)} rows ({_counts(table)}) cannot be divided into {N_FOLDS} parts with every label in "
             "each; use split.protocol random, or more records"
         )
-    folds = StratifiedKFold(FOLDS, shuffle=True, random_state=seed).split(table, table["label"])
+    folds = StratifiedKFold(N_FOLDS, shuffle=True, random_state=seed).split(table, table["label"])
     return [table.iloc[rows] for _, rows in folds]
 
 

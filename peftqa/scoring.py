@@ -10,24 +10,27 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
+from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
 
 def pad_batch(prompts: Sequence[Sequence[int]], pad_id: int) -> dict[str, torch.Tensor]:
     """input_ids and attention_mask, int64 (batch, longest), padded on the right."""
-    longest = max(map(len, prompts))
-    ids = torch.full((len(prompts), longest), pad_id, dtype=torch.long)
-    mask = torch.zeros_like(ids)
-    for row, prompt in enumerate(prompts):
-        ids[row, : len(prompt)] = torch.as_tensor(prompt)
-        mask[row, : len(prompt)] = 1
-    return {"input_ids": ids, "attention_mask": mask}
+    ids = [torch.as_tensor(prompt, dtype=torch.long) for prompt in prompts]
+    mask = [torch.ones_like(prompt) for prompt in ids]
+    return {
+        "input_ids": pad_sequence(ids, batch_first=True, padding_value=pad_id),
+        "attention_mask": pad_sequence(mask, batch_first=True),
+    }
 
 
 def batches_by_length(
     prompts: Sequence[Sequence[int]], batch_size: int, pad_id: int, device: torch.device, title: str
 ) -> Iterator[tuple[list[int], dict[str, torch.Tensor]]]:
-    """Batches of prompts of similar length, longest first (if memory runs out, then at once), with their positions."""
+    """Batches of prompts of similar length, each with the positions that its prompts have in `prompts`.
+
+    The longest come first, so that too little memory fails at once.
+    """
     order = sorted(range(len(prompts)), key=lambda row: -len(prompts[row]))
     with tqdm(total=len(prompts), desc=title, unit="question", disable=None, leave=False) as bar:
         for start in range(0, len(order), batch_size):

@@ -5,7 +5,8 @@ training, scored on the test questions of its fold; estimates, intervals and tes
 
     probabilities   float64 (R, n, L): R replicates, n test questions, L labels. A replicate is one seed's runs over all
                     folds put together; where every fold tests the same questions (`official`) it is one run.
-                    A variant that is not trained has R = 1.
+                    A variant that is not trained has R = 1,
+                    or under `official` one replicate a fold.
     correct         bool (R, n): is the most probable label the true one
     y_true          int (n,), positions of the true labels
     fold            int (n,), the fold that each question was tested in; all 0 where there is one set of test questions
@@ -83,22 +84,22 @@ def primary_test(
     that there are too few differing answers to estimate one and not that the difference is known exactly.
     Raises ValueError where two trained variants have different numbers of replicates.
     """
-    replicates = {len(correct) for correct, is_trained in zip((first, second), trained, strict=True) if is_trained}
-    if len(replicates) > 1:
-        raise ValueError(f"trained variants with different numbers of replicates: {sorted(replicates)}")
+    counts = {len(correct) for correct, is_trained in zip((first, second), trained, strict=True) if is_trained}
+    if len(counts) > 1:
+        raise ValueError(f"trained variants with different numbers of replicates: {sorted(counts)}")
     result = None
-    if replicates and replicates != {1}:
-        result = seeds_t(first, second, fold, trained)
-    elif replicates and len(np.unique(fold)) > 1:
+    if max(counts, default=1) > 1:
+        result = seeds_t(first, second, fold)
+    elif counts and len(np.unique(fold)) > 1:
         result = folds_t(first, second, fold)
     return result or mcnemar(first[0], second[0])
 
 
-def seeds_t(first: np.ndarray, second: np.ndarray, fold: np.ndarray, trained: tuple[bool, bool]) -> TTest | None:
+def seeds_t(first: np.ndarray, second: np.ndarray, fold: np.ndarray) -> TTest | None:
     """t test over questions and replicates; None where nothing varies.
 
-    SE^2 = (variance over questions of the mean difference) / n + for each trained variant (variance of its replicates'
-    accuracies) / R, with the degrees of freedom of Satterthwaite (1946) for such a sum.
+    SE^2 = (variance over questions of the mean difference) / n + for each variant of several replicates (variance of
+    their accuracies) / R, with the degrees of freedom of Satterthwaite (1946) for such a sum.
     """
     n = len(fold)
     # Each fold counts alike, as in a mean over runs; with folds of one size every weight is 1.
@@ -106,8 +107,8 @@ def seeds_t(first: np.ndarray, second: np.ndarray, fold: np.ndarray, trained: tu
     weights = n / (len(sizes) * sizes[position])
     differences = weights * (first.mean(axis=0) - second.mean(axis=0))
     parts = [(differences.var(ddof=1) / n, n - 1)]
-    for correct, is_trained in zip((first, second), trained, strict=True):
-        if is_trained:
+    for correct in (first, second):
+        if len(correct) > 1:
             accuracies = run_accuracies(correct, fold).mean(axis=1)
             parts.append((accuracies.var(ddof=1) / len(accuracies), len(accuracies) - 1))
     return _t_test("seeds_t", float(differences.mean()), parts)
@@ -127,6 +128,9 @@ def corrected_t(first: np.ndarray, second: np.ndarray, fold: np.ndarray, test_tr
     1 / runs + test_train_ratio in place of 1 / runs, since runs share training questions. None for a single run, or
     where all runs differ by the same.
     """
+    most = max(len(first), len(second))
+    # Under `official` an untrained variant has one replicate a fold; it is set beside each seed's run of that fold.
+    first, second = (np.repeat(correct, most // len(correct), axis=0) for correct in (first, second))
     differences = (run_accuracies(first, fold) - run_accuracies(second, fold)).ravel()
     runs = len(differences)
     if runs < 2:

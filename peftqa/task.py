@@ -10,19 +10,19 @@ from pydantic import Field, ValidationError
 
 from peftqa.errors import UserError
 from peftqa.prompts import Template
-from peftqa.settings import Settings
+from peftqa.settings import Dtype, Label, Settings
 
 FILE = "task.json"
-SHARES = np.linspace(0, 1, 21)  # of validation answers, for which the file holds a confidence each
+SHARES = np.linspace(0, 1, 21)  # quantile levels at which the file holds the confidence on validation
 
 
-class BaseModelFiles(Settings):
+class BaseModelReference(Settings):
     """The frozen model: name, revision and dtype as in params.yaml, and the digest of its files."""
 
     name: str
     revision: str | None
     digest: Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
-    dtype: Literal["auto", "float32", "bfloat16"]
+    dtype: Dtype
 
 
 class Task(Settings):
@@ -32,8 +32,8 @@ class Task(Settings):
     """
 
     format: Literal[1] = 1
-    base_model: BaseModelFiles
-    labels: list[Literal["yes", "no", "maybe"]] = Field(min_length=2)
+    base_model: BaseModelReference
+    labels: list[Label] = Field(min_length=2)
     template: Template
     confidence: list[Annotated[float, Field(ge=0, le=1)]] = Field(min_length=len(SHARES), max_length=len(SHARES))
 

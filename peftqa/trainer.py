@@ -21,7 +21,7 @@ from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME, TRAINER_STATE_N
 from peftqa.checkpoint import tensor_shapes
 from peftqa.errors import UserError, one_line
 
-WEIGHTS = "trainable.safetensors"
+TRAINED_WEIGHTS = "trainable.safetensors"
 VALIDATION = ("loss", "log_loss", "accuracy", "macro_f1", "confidence")
 
 
@@ -36,10 +36,10 @@ class AdapterTrainer(Trainer):
         if self.args.should_save:
             Path(output_dir).mkdir(parents=True, exist_ok=True)
             tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self._trained().items()}
-            save_file(tensors, Path(output_dir, WEIGHTS))
+            save_file(tensors, Path(output_dir, TRAINED_WEIGHTS))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
-        saved = load_file(Path(resume_from_checkpoint, WEIGHTS))
+        saved = load_file(Path(resume_from_checkpoint, TRAINED_WEIGHTS))
         with torch.no_grad():
             for name, tensor in self._trained().items():
                 tensor.copy_(saved[name])
@@ -52,22 +52,29 @@ class AdapterTrainer(Trainer):
 
 
 class EpochReport(TrainerCallback):
-    """On the first process, a progress bar (in a terminal) and a line per epoch. Stops at a NaN or infinity."""
+    """On the first process, a progress bar (in a terminal) and a line per epoch.
 
-    def __init__(self, on_epoch: Callable[[dict], None] | None, title: str, learning_rate: float) -> None:
+    Ends training at a NaN or infinity, and when patience is over (not by transformers' EarlyStoppingCallback, whose
+    count begins anew in a resumed training).
+    """
+
+    def __init__(
+        self, on_epoch: Callable[[dict], None] | None, title: str, learning_rate: float, patience: int | None
+    ) -> None:
         self.on_epoch = on_epoch
         self.title = title
         self.learning_rate = learning_rate
+        self.patience = patience
         self.bar: tqdm | None = None
 
     def on_train_begin(self, args, state, control, **kwargs) -> None:
         if not state.is_world_process_zero:
             return
-        records = epoch_records(state.log_history)
-        if records:
-            print(f"{self.title}: resumed after epoch {records[-1]['epoch']}", flush=True)
-        for record in records:
-            self.on_epoch(record)
+        earlier = epoch_metrics(state.log_history)
+        if earlier:
+            print(f"{self.title}: resumed after epoch {earlier[-1]['epoch']}", flush=True)
+        for metrics in earlier:
+            self.on_epoch(metrics)
         self.bar = tqdm(total=state.max_steps, initial=state.global_step, desc=self.title, unit="step", disable=None)
 
     def on_step_end(self, args, state, control, **kwargs) -> None:
@@ -75,29 +82,31 @@ class EpochReport(TrainerCallback):
             self.bar.update(state.global_step - self.bar.n)
 
     def on_evaluate(self, args, state, control, **kwargs) -> None:
-        record = epoch_records(state.log_history)[-1]
-        if not np.isfinite(np.hstack(list(record.values()))).all():
+        epochs = epoch_metrics(state.log_history)
+        last = epochs[-1]
+        if not np.isfinite(np.hstack(list(last.values()))).all():
             raise UserError(
-                f"{self.title}: the loss is no longer a number in epoch {record['epoch']} with learning rate "
+                f"{self.title}: the loss is no longer a number in epoch {last['epoch']} with learning rate "
                 f"{self.learning_rate:g}; lower the adapter's learning_rate in params.yaml."
             )
         if state.is_world_process_zero:
-            self.on_epoch(record)
+            self.on_epoch(last)
             with tqdm.external_write_mode():
                 print(
-                    f"{self.title} epoch {record['epoch']}/{args.num_train_epochs}: loss {record['loss']:.4f}, "
-                    f"validation loss {record['val_loss']:.4f}, label log loss {record['val_log_loss']:.4f}, "
-                    f"accuracy {record['val_accuracy']:.3f}, macro-F1 {record['val_macro_f1']:.3f}",
+                    f"{self.title} epoch {last['epoch']}/{args.num_train_epochs}: loss {last['loss']:.4f}, "
+                    f"validation loss {last['val_loss']:.4f}, label log loss {last['val_log_loss']:.4f}, "
+                    f"accuracy {last['val_accuracy']:.3f}, macro-F1 {last['val_macro_f1']:.3f}",
                     flush=True,
                 )
+        control.should_training_stop |= patience_is_over(epochs, self.patience)
 
     def on_train_end(self, args, state, control, **kwargs) -> None:
         if self.bar is not None:
             self.bar.close()
 
 
-def epoch_records(log_history: Sequence[dict]) -> list[dict]:
-    """One record an epoch out of Trainer's log, which has an entry for training and one for validation."""
+def epoch_metrics(log_history: Sequence[dict]) -> list[dict]:
+    """Each epoch's metrics out of Trainer's log, which has an entry for training and one for validation."""
     losses = {entry["step"]: entry["loss"] for entry in log_history if "loss" in entry}
     return [
         {
@@ -111,13 +120,28 @@ def epoch_records(log_history: Sequence[dict]) -> list[dict]:
     ]
 
 
-def last_complete_checkpoint(folder: Path, report: Callable[[str], None] = lambda line: None) -> str | None:
-    """The newest checkpoint in `folder` that training can go on from, or None; newer ones are named to `report`."""
+def best_epoch(epochs: Sequence[dict]) -> dict:
+    """The metrics of the epoch whose weights are kept: the first of lowest validation log loss."""
+    return min(epochs, key=lambda metrics: metrics["val_log_loss"])
+
+
+def patience_is_over(epochs: Sequence[dict], patience: int | None) -> bool:
+    """Whether the last `patience` epochs have all been no better than one before."""
+    return patience is not None and epochs[-1]["epoch"] - best_epoch(epochs)["epoch"] >= patience
+
+
+def last_complete_checkpoint(
+    folder: Path, report: Callable[[str], None] = lambda line: None, processes: int = 1
+) -> str | None:
+    """The newest checkpoint in `folder` that training can go on from, or None; newer ones are named to `report`.
+
+    processes: how many train together; each keeps the state of its random numbers.
+    """
     found = [path for path in folder.glob("checkpoint-*") if path.name.split("-")[1].isdigit()]
     damaged, usable = [], None
     for checkpoint in sorted(found, key=lambda path: int(path.name.split("-")[1]), reverse=True):
         try:
-            check_whole(checkpoint)
+            check_whole(checkpoint, processes)
             usable = checkpoint
             break
         except (KeyError, OSError, TypeError, UserError, ValueError, BadZipFile) as error:
@@ -127,8 +151,10 @@ def last_complete_checkpoint(folder: Path, report: Callable[[str], None] = lambd
     return str(usable) if usable else None
 
 
-def check_whole(checkpoint: Path) -> None:
+def check_whole(checkpoint: Path, processes: int) -> None:
     """Raise an error where one of the files that Trainer goes on from is missing or cannot be read to its end.
+
+    The error is a KeyError, OSError, TypeError, UserError, ValueError or BadZipFile.
 
     Trainer writes its state last, so a checkpoint without one was being written when the process was killed; a full
     disk, or a machine that lost power, leaves others. What is missing, Trainer would do without, in silence.
@@ -136,12 +162,9 @@ def check_whole(checkpoint: Path) -> None:
     state = json.loads((checkpoint / TRAINER_STATE_NAME).read_text())
     best = checkpoint.with_name(Path(state["best_model_checkpoint"]).name)  # its weights are those kept in the end
     for folder in (checkpoint, best):
-        tensor_shapes(folder / WEIGHTS)
-    for pattern in (OPTIMIZER_NAME, SCHEDULER_NAME, "rng_state*.pth"):
-        files = list(checkpoint.glob(pattern))
-        if not files:
-            raise FileNotFoundError(f"{pattern} is missing")
-        for file in files:  # torch's format is a zip archive
-            with ZipFile(file) as archive:
-                if archive.testzip():
-                    raise BadZipFile(f"{file.name} is damaged")
+        tensor_shapes(folder / TRAINED_WEIGHTS)
+    random = [f"rng_state_{rank}.pth" for rank in range(processes)] if processes > 1 else ["rng_state.pth"]
+    for name in (OPTIMIZER_NAME, SCHEDULER_NAME, *random):
+        with ZipFile(checkpoint / name) as archive:  # torch's format is a zip archive
+            if archive.testzip():
+                raise BadZipFile(f"{name} is damaged")

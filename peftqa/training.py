@@ -11,18 +11,25 @@ import numpy as np
 import torch
 from sklearn.metrics import accuracy_score, f1_score, log_loss
 from torch.nn.utils.rnn import pad_sequence
-from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback, TrainingArguments
+from transformers import PrinterCallback, TrainerCallback, TrainerState, TrainingArguments
+from transformers.trainer import TRAINER_STATE_NAME
 
-from peftqa.adapters import Adapter, encoder_is_constant
+from peftqa.adapters import AdapterSettings, encoder_is_constant
 from peftqa.encoder_outputs import add_encoder_outputs
 from peftqa.scoring import label_probabilities_from_logits, pad_batch
 from peftqa.task import confidence_quantiles
-from peftqa.trainer import AdapterTrainer, EpochReport, epoch_records, last_complete_checkpoint
+from peftqa.trainer import (
+    AdapterTrainer,
+    EpochReport,
+    epoch_metrics,
+    last_complete_checkpoint,
+    patience_is_over,
+)
 
 if TYPE_CHECKING:
     from peft import PeftModel
 
-    from peftqa.params import Train
+    from peftqa.params import TrainSettings
 
 SAMPLING = {"similar_length": "group_by_length", "random": "random"}
 # transformers' "constant" would ignore warm-up.
@@ -42,31 +49,31 @@ def run_seed(adapter: str, fold: int, seed: int) -> int:
 
 def train_adapter(
     model: PeftModel,
-    adapter: Adapter,
+    adapter: AdapterSettings,
     train: Sequence[dict],
     val: Sequence[dict],
     *,
     label_token_ids: Sequence[int],
-    settings: Train,
+    settings: TrainSettings,
     seed: int,
     checkpoints: Path,
     on_epoch: Callable[[dict], None] | None,
     title: str = "training",
     callbacks: Sequence[TrainerCallback] = (),
 ) -> list[dict]:
-    """Train what `model` has that requires a gradient; leave it with the weights of its best epoch.
+    """Train the parameters of `model` that require a gradient, and leave it with the weights of its best epoch.
 
     train, val: examples {"input_ids": prompt, "labels": answer}, token ids of any length. The loss is the mean cross
-    entropy of the answer's tokens. Best is the epoch with the lowest validation log loss over the labels, which
-    `label_token_ids` stand for.
+    entropy of the answer's tokens. The best epoch has the lowest validation log loss over the labels.
+    label_token_ids: the first token id of each label.
     checkpoints: a folder for this run alone. Training resumes from the newest complete checkpoint in it, and ends with
     the weights of an uninterrupted run. The caller deletes the folder after saving the result.
-    on_epoch is called after each epoch with its record, epochs before a resume included; None on processes other than
-    the first. Further callbacks are Trainer's.
+    on_epoch: called with each epoch's metrics, on a resume also for the epochs before it; None in all processes but the
+    first. callbacks: further ones for Trainer.
     If `settings.encode_once` is on and training cannot change the encoder's outputs, they are computed once and kept in
     files in `checkpoints`.
 
-    Returns one record an epoch: epoch, step, loss, val_loss, val_log_loss, val_accuracy, val_macro_f1, and
+    Returns each epoch's metrics: epoch, step, loss, val_loss, val_log_loss, val_accuracy, val_macro_f1, and
     val_confidence, quantiles of the answers' confidence (task.py).
     Raises UserError where the loss becomes NaN or infinite.
     """
@@ -90,9 +97,8 @@ def train_adapter(
             prediction.predictions, prediction.label_ids, label_token_ids
         ),
         callbacks=[
-            EpochReport(on_epoch, title, adapter.learning_rate),
+            EpochReport(on_epoch, title, adapter.learning_rate, settings.patience),
             *callbacks,
-            *([EarlyStoppingCallback(settings.patience)] if settings.patience else []),
         ],
     )
     trainer.remove_callback(PrinterCallback)  # with disable_tqdm it prints every entry of the log
@@ -101,11 +107,18 @@ def train_adapter(
         if trainer.is_world_process_zero():
             print(f"{title}: {line}", flush=True)
 
-    trainer.train(resume_from_checkpoint=last_complete_checkpoint(checkpoints, report))
-    return epoch_records(trainer.state.log_history)
+    checkpoint = last_complete_checkpoint(checkpoints, report, settings.processes)
+    if checkpoint:
+        epochs = epoch_metrics(TrainerState.load_from_json(str(Path(checkpoint, TRAINER_STATE_NAME))).log_history)
+        if patience_is_over(epochs, settings.patience):  # killed after its last epoch: only its best is loaded
+            trainer.args.num_train_epochs = len(epochs)
+    trainer.train(resume_from_checkpoint=checkpoint)
+    return epoch_metrics(trainer.state.log_history)
 
 
-def training_arguments(settings: Train, adapter: Adapter, seed: int, checkpoints: Path) -> TrainingArguments:
+def training_arguments(
+    settings: TrainSettings, adapter: AdapterSettings, seed: int, checkpoints: Path
+) -> TrainingArguments:
     """Trainer's arguments for a run: the numbers are params.yaml's, the rest keeps Trainer quiet and repeatable."""
     return TrainingArguments(
         output_dir=str(checkpoints),
@@ -148,11 +161,11 @@ def collate(examples: Sequence[dict], pad_id: int) -> dict[str, torch.Tensor | t
     padded with zeros.
     """
     batch = pad_batch([example["input_ids"] for example in examples], pad_id)
-    answers = pad_batch([example["labels"] for example in examples], IGNORE_INDEX)
+    answers = [torch.as_tensor(example["labels"]) for example in examples]
     if "load_encoder_output" in examples[0]:
         states = [example["load_encoder_output"]() for example in examples]
         batch["encoder_outputs"] = (pad_sequence(states, batch_first=True),)
-    return batch | {"labels": answers["input_ids"]}
+    return batch | {"labels": pad_sequence(answers, batch_first=True, padding_value=IGNORE_INDEX)}
 
 
 def validation_metrics(

@@ -1,7 +1,7 @@
 """A module for each stage of dvc.yaml; and, here, how every one of them ends: in its result, or in one sentence.
 
-`end` is set for the whole process: the libraries that a stage imports take seconds, in which it may be interrupted.
-How a stage ends changes no result, so nothing in dvc.yaml depends on this file.
+Importing this package sets the hook for uncaught exceptions. It does so before a stage's slow imports, so that Ctrl-C
+during them also ends in one sentence. How a stage ends changes no result: nothing in dvc.yaml depends on this file.
 """
 
 import errno
@@ -15,7 +15,7 @@ from types import TracebackType
 from peftqa.errors import UserError, one_line
 
 INTERRUPTED = "interrupted; the same command goes on where this one stopped."
-FULL = 2**16  # bytes: no program goes on with less
+DISK_FULL_BELOW = 2**16  # bytes free
 REMEDIES = {
     errno.ENOSPC: "free some space there",
     errno.EDQUOT: "free some space there",
@@ -30,8 +30,8 @@ REMEDIES = {
 }
 
 
-def end(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """`sys.excepthook`: what a user has done or can mend is one sentence; what remains is a mistake of this project."""
+def report_exception(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """`sys.excepthook`: one sentence for what the user can mend; a traceback for anything else, which is a bug here."""
     sentence = explain(error)
     if sentence is None:
         sys.__excepthook__(kind, error, trace)
@@ -48,12 +48,12 @@ def explain(error: BaseException) -> str | None:
     # Libraries written in Rust (safetensors, tokenizers) give the system's error as a number in their text.
     number = re.search(r"\(os error (\d+)\)", str(error))
     code = error.errno if isinstance(error, OSError) else int(number[1]) if number else None
-    if code is None and shutil.disk_usage(".").free < FULL:
-        code = errno.ENOSPC  # of which torch says no more than "iostream error"
+    if code is None and shutil.disk_usage(".").free < DISK_FULL_BELOW:
+        code = errno.ENOSPC  # torch then says only "iostream error"
     if code is None:
         return one_line(error) if isinstance(error, OSError) else None
     where = getattr(error, "filename", None) or f"a file below {Path.cwd()}"
     return f"{where}: {os.strerror(code)}; {REMEDIES.get(code, 'mend that')}, and run the same command again."
 
 
-sys.excepthook = end
+sys.excepthook = report_exception

@@ -22,9 +22,9 @@ def main() -> None:
                 prediction_table(split, fold, seed, table, probabilities(train, table, labels), labels)
                 for split, table in tables.items()
             ]
-            workspace.write_csv(workspace.of_run(workspace.PREDICTIONS, name, (fold, seed), ".csv"), pd.concat(rows))
+            workspace.write_csv(workspace.run_path(workspace.PREDICTIONS, name, (fold, seed), ".csv"), pd.concat(rows))
     print(f"baselines: {', '.join(BASELINES)} on {len(params.split.folds)} fold(s)")
 
 
 if __name__ == "__main__":
-    workspace.run(main)
+    workspace.run_stage(main)

@@ -1,15 +1,14 @@
 """Make PubMedQA's records a clean table, and count what was dropped and why: python -m stages.clean"""
 
 from peftqa.params import read_params
-from peftqa.records import clean, read_records, to_table, write_table
+from peftqa.records import clean, read_records, to_table
 from stages import workspace
 
 
 def main() -> None:
     labels = read_params(workspace.PARAMS).data.labels
     table, counts = clean(to_table(read_records(workspace.RAW_RECORDS)), labels)
-    with workspace.written(workspace.CLEAN_TABLE) as partial:
-        write_table(table, partial)
+    workspace.write_csv(workspace.CLEAN_TABLE, table)
     workspace.write_json(workspace.CLEAN_COUNTS, counts)
     left = ", ".join(f"{label} {count}" for label, count in counts["labels"].items())
     print(
@@ -20,4 +19,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    workspace.run(main)
+    workspace.run_stage(main)

@@ -11,7 +11,7 @@ from peftqa.comparison import as_text, compare, describe_humans, pair_table
 from peftqa.curves import join_curves, training_curve
 from peftqa.errors import UserError
 from peftqa.metrics import rounded
-from peftqa.params import Params, read_params
+from peftqa.params import BASELINES, Params, read_params
 from peftqa.predictions import Replicates, read_predictions, replicates
 from peftqa.records import read_csv, read_records, read_table
 from stages import workspace
@@ -27,7 +27,10 @@ def main() -> None:
     params = read_params(workspace.PARAMS)
     names = params.evaluate.variants
     remove_stale(params)
-    tables = {name: read_variant(name, params) for name in names}
+    tables = {
+        name: read_predictions(workspace.run_paths(workspace.PREDICTIONS, [name], params, ".csv"), params.data.labels)
+        for name in names
+    }
     test = read_split(tables, "test", params)
     n_train = len(read_table(workspace.fold_table(params.split.folds[0], "train")))
     epochs = {name: kept_epochs(name, params) for name in names if name in params.adapters}
@@ -41,34 +44,24 @@ def main() -> None:
 
 
 def remove_stale(params: Params) -> None:
-    """Of the folders that this stage depends on."""
-    written = [*params.adapters, *params.evaluate.untrained]
+    """Delete what dropped runs and variants left in the folders that this stage reads."""
+    answering = [*params.adapters, *params.evaluate.untrained]
+    predictions, curves = workspace.PREDICTIONS, workspace.TRAINING_CURVES
     runs = [
-        workspace.of_run(workspace.PREDICTIONS, name, run, suffix)
-        for name in written
-        for run in params.runs(name)
-        for suffix in (".csv", ".json")
+        path for suffix in (".csv", ".json") for path in workspace.run_paths(predictions, answering, params, suffix)
     ]
-    baselines = [workspace.PREDICTIONS / "majority", workspace.PREDICTIONS / "tfidf"]
-    workspace.remove_stale(workspace.PREDICTIONS, [*runs, *baselines])
+    workspace.remove_stale(predictions, [*runs, *(predictions / name for name in BASELINES)])
     workspace.remove_stale(workspace.EVALUATION, [workspace.EVALUATION / name for name in params.evaluate.variants])
-    curves = workspace.TRAINING_CURVES
-    trained = [workspace.of_run(curves, name, run) for name in params.adapters for run in params.runs(name)]
-    workspace.remove_stale(curves, trained)
-
-
-def read_variant(name: str, params: Params) -> pd.DataFrame:
-    paths = [workspace.of_run(workspace.PREDICTIONS, name, run, ".csv") for run in params.runs(name)]
-    return read_predictions(paths, params.data.labels)
+    workspace.remove_stale(curves, workspace.run_paths(curves, params.adapters, params))
 
 
 def read_split(tables: dict[str, pd.DataFrame], split: str, params: Params) -> dict[str, Replicates]:
     """Each variant's predictions on one split. Raises UserError unless all are of the same questions."""
-    same_questions = split == "test" and params.split.protocol == "official"
+    same_questions = split == "test" and params.split.same_test_questions
     try:
         variants = {name: replicates(table, split, same_questions) for name, table in tables.items()}
-    except ValueError as error:
-        raise UserError(f"{workspace.PREDICTIONS}: {error}; run `dvc repro`.") from None
+    except UserError as error:
+        raise UserError(f"{workspace.PREDICTIONS}: {error}") from None
     first, *others = variants
     for name in others:
         if (variants[name].ids, variants[name].truth) != (variants[first].ids, variants[first].truth):
@@ -78,7 +71,7 @@ def read_split(tables: dict[str, pd.DataFrame], split: str, params: Params) -> d
 
 def humans(test: Replicates, params: Params) -> dict[str, dict]:
     """How the file's annotators answer the test questions; nobody has answered those of synthetic data."""
-    if "synthetic" in params.data.name.lower():
+    if params.data.synthetic:
         return {}
     answers = human_answers(read_records(workspace.RAW_RECORDS), test.ids)
     labels, confidence = params.data.labels, params.compare.confidence
@@ -95,7 +88,7 @@ def kept_epochs(name: str, params: Params) -> list[dict]:
 
 
 def read_training_curve(name: str, run: tuple[int, int], curve: str) -> pd.DataFrame:
-    folder = workspace.of_run(workspace.TRAINING_CURVES, name, run) / "plots/metrics"
+    folder = workspace.run_path(workspace.TRAINING_CURVES, name, run) / "plots/metrics"
     return training_curve(folder, curve, TRAINING_CURVES[curve])
 
 
@@ -117,4 +110,4 @@ def write_curves(params: Params) -> None:
 
 
 if __name__ == "__main__":
-    workspace.run(main)
+    workspace.run_stage(main)

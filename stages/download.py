@@ -42,4 +42,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    workspace.run(main)
+    workspace.run_stage(main)

@@ -19,20 +19,18 @@ def main() -> None:
     if name not in params.evaluate.variants:
         known = ", ".join(params.evaluate.variants)
         raise UserError(f"no variant {name!r} under evaluate.variants in {workspace.PARAMS}; there are: {known}.")
-    tables, about = (
-        [workspace.of_run(workspace.PREDICTIONS, name, run, suffix) for run in params.runs(name)]
-        for suffix in (".csv", ".json")
-    )
-    workspace.remove_stale(workspace.PREDICTIONS / name, [*tables, *about])
+    folder = workspace.PREDICTIONS
+    tables, extra_metrics = (workspace.run_paths(folder, [name], params, suffix) for suffix in (".csv", ".json"))
+    workspace.remove_stale(folder / name, [*tables, *extra_metrics])
 
     table = read_predictions(tables, params.data.labels)
     splits = [(fold, split) for fold in params.split.folds for split in ("val", "test")]
     try:
         check_questions(table, params.runs(name), {key: read_table(workspace.fold_table(*key)) for key in splits})
+        test = replicates(table, "test", params.split.same_test_questions)
+        val = replicates(table, "val", same_questions=False)
     except UserError as error:
-        raise UserError(f"{workspace.PREDICTIONS / name}: {error}") from None
-    test = replicates(table, "test", same_questions=params.split.protocol == "official")
-    val = replicates(table, "val", same_questions=False)
+        raise UserError(f"{folder / name}: {error}") from None
     labels, bins = params.data.labels, params.evaluate.calibration_bins
     on_test, on_val = (
         [metrics.classification_metrics(run, part.truth, labels, bins) for run in part.probabilities]
@@ -43,7 +41,7 @@ def main() -> None:
     if len(on_test) > 1 and name in params.adapters:
         mean["accuracy_sd"] = float(np.std([run["accuracy"] for run in on_test], ddof=1))
     if name not in BASELINES:
-        mean |= metrics.mean_over_replicates([workspace.read_json(path) for path in about])
+        mean |= metrics.mean_over_replicates([workspace.read_json(path) for path in extra_metrics])
     write(name, metrics.rounded(mean), dict(zip(test.names, metrics.rounded(on_test), strict=True)))
 
     folder = workspace.EVALUATION / name
@@ -65,4 +63,4 @@ def write(name: str, mean: dict, by_replicate: dict) -> None:
 
 
 if __name__ == "__main__":
-    workspace.run(main)
+    workspace.run_stage(main)

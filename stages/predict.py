@@ -1,6 +1,7 @@
 """Let one run, or the frozen model, answer a fold's questions: python -m stages.predict prompt-0-42, or base-0
 
-Writes each question's label probabilities on validation and test, and beside them what evaluation needs besides.
+Writes each question's label probabilities on validation and test (.csv), and the adapter's size and the rate of valid
+free answers (.json).
 """
 
 import time
@@ -39,10 +40,10 @@ def main() -> None:
         )
     encoded = encode_prompts(tokenizer, pd.concat(tables.values()), params.template, labels, examples)
     prompts = {"val": encoded[: len(tables["val"])], "test": encoded[len(tables["val"]) :]}
-    model, about = load_backbone(workspace.BASE_MODEL, params.model), {}
+    model, extra_metrics = load_backbone(workspace.BASE_MODEL, params.model), {}
     if name in params.adapters:
-        folder = workspace.of_run(workspace.ADAPTERS, name, run)
-        about = adapter_size(folder, model)
+        folder = workspace.run_path(workspace.ADAPTERS, name, run)
+        extra_metrics = adapter_size(folder, model)
         model = load_adapter(model, folder, params.adapters[name].peft_config(model, tokenizer))
 
     title = f"{name}, fold {fold}, seed {seed}" if name in params.adapters else f"{name}, fold {fold}"
@@ -57,9 +58,9 @@ def main() -> None:
         prediction_table(split, fold, seed, tables[split], probabilities, labels)
         for split, probabilities in {"val": on_val, "test": on_test}.items()
     ]
-    workspace.write_csv(workspace.of_run(workspace.PREDICTIONS, name, run, ".csv"), pd.concat(rows))
-    about["valid_answer_rate"] = valid_answer_rate(answers, labels)
-    workspace.write_json(workspace.of_run(workspace.PREDICTIONS, name, run, ".json"), about)
+    workspace.write_csv(workspace.run_path(workspace.PREDICTIONS, name, run, ".csv"), pd.concat(rows))
+    extra_metrics["valid_answer_rate"] = valid_answer_rate(answers, labels)
+    workspace.write_json(workspace.run_path(workspace.PREDICTIONS, name, run, ".json"), extra_metrics)
 
     milliseconds = 1000 * np.array(seconds_per_question(model, prompts["test"][:TIMED_QUESTIONS], label_token_ids))
     runtime = {
@@ -71,7 +72,7 @@ def main() -> None:
         },
         "peak_memory_mb": peak_memory_mb(),
     }
-    workspace.write_json(workspace.of_run(workspace.RUNTIME / "predict", name, run, ".json"), runtime)
+    workspace.write_json(workspace.run_path(workspace.RUNTIME / "predict", name, run, ".json"), runtime)
     accuracy = (rows[1]["prediction"] == rows[1]["label"]).mean()
     print(f"{title}: accuracy {accuracy:.3f} on {len(rows[1])} test questions")
 
@@ -88,4 +89,4 @@ def seconds_per_question(model, prompts: list, label_token_ids: list[int]) -> li
 
 
 if __name__ == "__main__":
-    workspace.run(main)
+    workspace.run_stage(main)

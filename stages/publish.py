@@ -14,11 +14,10 @@ from stages import workspace
 
 def main() -> None:
     params = read_params(workspace.PARAMS)
-    trained = [(name, run) for name in params.adapters for run in params.runs(name)]
-    expected = [workspace.of_run(workspace.ADAPTERS, name, run) for name, run in trained]
-    workspace.remove_stale(workspace.ADAPTERS, expected)
+    trained = workspace.run_paths(workspace.ADAPTERS, params.adapters, params)
+    workspace.remove_stale(workspace.ADAPTERS, trained)
     comparison = workspace.read_json(workspace.COMPARISON / "comparison.json")
-    with workspace.written(workspace.RELEASE) as partial:
+    with workspace.atomic_write(workspace.RELEASE) as partial:
         partial.mkdir()
         for name in [name for name in params.evaluate.variants if name in params.adapters]:
             losses = {run: workspace.training_summary(name, run)["best"]["val_log_loss"] for run in params.runs(name)}
@@ -27,14 +26,14 @@ def main() -> None:
 
 def publish(name: str, run: tuple[int, int], params: Params, comparison: dict, target: Path) -> None:
     """The files of one training of an adapter, and the model card beside them."""
-    source = workspace.of_run(workspace.ADAPTERS, name, run)
+    source = workspace.run_path(workspace.ADAPTERS, name, run)
     if not source.is_dir():
         raise UserError(f"{source} is missing; run `dvc repro`.")
     shutil.copytree(source, target)
-    size = workspace.read_json(workspace.of_run(workspace.PREDICTIONS, name, run, ".json"))
+    size = workspace.read_json(workspace.run_path(workspace.PREDICTIONS, name, run, ".json"))
     (target / "README.md").write_text(model_card(name, run, params, comparison, size), encoding="utf-8")
     print(f"{workspace.RELEASE / name}: fold {run[0]}, seed {run[1]}")
 
 
 if __name__ == "__main__":
-    workspace.run(main)
+    workspace.run_stage(main)

@@ -2,13 +2,10 @@
 
 import subprocess
 
-import pandas as pd
-from pandas.errors import EmptyDataError
-
 from peftqa.errors import UserError
 from peftqa.params import Params, read_params
 from peftqa.predictions import Replicates, read_predictions, replicates
-from peftqa.records import read_table
+from peftqa.records import read_csv, read_table
 from peftqa.report.render import Results, render
 from stages import workspace
 
@@ -24,25 +21,21 @@ def main() -> None:
     html, markdown = render(results)
     page = workspace.REPORT / "index.html"
     for path, text in ((workspace.REPORT / "report.md", markdown), (page, html)):
-        with workspace.written(path) as partial:
+        with workspace.atomic_write(path) as partial:
             partial.write_text(text, encoding="utf-8")
     print(page)
 
 
 def remove_stale(params: Params) -> None:
-    """Of runtime/, on which this stage alone depends."""
-    stages = {"train": params.adapters, "predict": [*params.adapters, *params.evaluate.untrained]}
-    written = [
-        workspace.of_run(workspace.RUNTIME / stage, name, run, ".json")
-        for stage, names in stages.items()
-        for name in names
-        for run in params.runs(name)
-    ]
-    workspace.remove_stale(workspace.RUNTIME, written)
+    """Delete what dropped runs left in runtime/, which only this stage reads."""
+    answering = [*params.adapters, *params.evaluate.untrained]
+    trained = workspace.run_paths(workspace.RUNTIME / "train", params.adapters, params, ".json")
+    answered = workspace.run_paths(workspace.RUNTIME / "predict", answering, params, ".json")
+    workspace.remove_stale(workspace.RUNTIME, [*trained, *answered])
 
 
 def read_results(params: Params) -> Results:
-    """Of the variants listed, and of no others. Raises UserError where a file is missing."""
+    """Read the results of the listed variants only. Raises UserError where a file is missing."""
     names = params.evaluate.variants
     trained = [name for name in names if name in params.adapters]
     answering = [*trained, *(name for name in names if name in params.evaluate.untrained)]
@@ -57,7 +50,7 @@ def read_results(params: Params) -> Results:
         comparison=workspace.read_json(workspace.COMPARISON / "comparison.json"),
         evaluation=evaluation,
         predictions={name: read_test(name, params) for name in names},
-        curves={curve: read_curve(curve) for curve in CURVES},
+        curves={curve: read_csv(workspace.COMPARISON / f"{curve}.csv") for curve in CURVES},
         training_cost={name: read_runtime("train", name, params) for name in trained},
         answering_cost={name: read_runtime("predict", name, params) for name in answering},
         commit=commit(),
@@ -65,29 +58,17 @@ def read_results(params: Params) -> Results:
 
 
 def read_test(name: str, params: Params) -> Replicates:
-    paths = [workspace.of_run(workspace.PREDICTIONS, name, run, ".csv") for run in params.runs(name)]
-    table = read_predictions(paths, params.data.labels)
-    return replicates(table, "test", same_questions=params.split.protocol == "official")
+    paths = workspace.run_paths(workspace.PREDICTIONS, [name], params, ".csv")
+    return replicates(read_predictions(paths, params.data.labels), "test", params.split.same_test_questions)
 
 
 def read_runtime(stage: str, name: str, params: Params) -> list[dict]:
     """What each run of a variant took in a stage, with its fold and seed."""
     return [
         {"fold": run[0], "seed": run[1]}
-        | workspace.read_json(workspace.of_run(workspace.RUNTIME / stage, name, run, ".json"))
+        | workspace.read_json(workspace.run_path(workspace.RUNTIME / stage, name, run, ".json"))
         for run in params.runs(name)
     ]
-
-
-def read_curve(name: str) -> pd.DataFrame:
-    """A table of comparison/, empty where no variant listed has such a curve."""
-    path = workspace.COMPARISON / f"{name}.csv"
-    try:
-        return pd.read_csv(path, keep_default_na=False)
-    except FileNotFoundError:
-        raise UserError(f"{path} is missing; run `dvc repro compare`.") from None
-    except EmptyDataError:
-        return pd.DataFrame()
 
 
 def commit() -> str | None:
@@ -115,4 +96,4 @@ def check_agreement(results: Results) -> None:
 
 
 if __name__ == "__main__":
-    workspace.run(main)
+    workspace.run_stage(main)

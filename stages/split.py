@@ -8,7 +8,6 @@ from peftqa.records import (
     split_cross_validation,
     split_official,
     split_random,
-    write_table,
 )
 from stages import workspace
 
@@ -25,8 +24,7 @@ def main() -> None:
         folds = split_official(table, test_ids, split.seed)
     for fold, parts in enumerate(folds):
         for name, part in parts.items():
-            with workspace.written(workspace.fold_table(fold, name)) as partial:
-                write_table(part, partial)
+            workspace.write_csv(workspace.fold_table(fold, name), part)
     counts = (
         f"{name} {len(part)} ({', '.join(f'{label} {sum(part.label == label)}' for label in table.label.unique())})"
         for name, part in folds[0].items()
@@ -36,4 +34,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    workspace.run(main)
+    workspace.run_stage(main)

@@ -1,4 +1,4 @@
-"""Where files lie in the repository, and how a stage starts, reads and writes. It runs in the repository's root."""
+"""Where files lie in the repository, and how a stage starts, reads and writes. Stages run in the repository's root."""
 
 from __future__ import annotations
 
@@ -15,11 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from peftqa.errors import UserError
+from peftqa.params import Params, read_yaml
 
 if TYPE_CHECKING:
     import pandas as pd
-
-    from peftqa.params import Params
 
 PR_SET_PDEATHSIG = 1  # prctl's option (<linux/prctl.h>): the signal to receive when the parent ends
 
@@ -47,12 +46,23 @@ def fold_table(fold: int, split: str) -> Path:
     return SPLIT / f"fold-{fold}" / f"{split}.csv"
 
 
-def of_run(folder: Path, name: str, run: tuple[int, int], suffix: str = "") -> Path:
-    """Where the file or folder of a run lies in `folder`; a run is fold and seed of an adapter or variant."""
+def run_path(folder: Path, name: str, run: tuple[int, int], suffix: str = "") -> Path:
+    """The file or folder of one run below `folder`. name: the adapter or variant; run: its fold and seed."""
     return folder / name / f"fold-{run[0]}" / f"seed-{run[1]}{suffix}"
 
 
-def run(main: Callable[[], None]) -> None:
+def run_paths(folder: Path, names: Iterable[str], params: Params, suffix: str = "") -> list[Path]:
+    """The files or folders of every run of some variants below `folder`."""
+    return [run_path(folder, name, run, suffix) for name in names for run in params.runs(name)]
+
+
+def training_code() -> list[Path]:
+    """The code of this repository that training depends on, as dvc.yaml says."""
+    deps = read_yaml(Path("dvc.yaml"))["stages"]["train"]["deps"]
+    return [Path(dep) for dep in deps if Path(dep).parts[0] in ("peftqa", "stages")]
+
+
+def run_stage(main: Callable[[], None]) -> None:
     """Run a stage, which ends as stages/__init__.py says."""
     logging.basicConfig(format="%(message)s", stream=sys.stdout)
     logging.getLogger("peftqa").setLevel(logging.INFO)
@@ -99,7 +109,10 @@ def find_run(key: str, params: Params, variants: Iterable[str]) -> tuple[str, in
 
 
 def check_inside(setting: str, path: str) -> None:
-    """Raise UserError where a relative `path` leads out of the repository, which experiments leave."""
+    """Raise UserError where a relative `path` leads out of the repository.
+
+    An experiment runs in another folder, where the same path would mean another file.
+    """
     if not Path(path).is_absolute() and not Path(path).resolve().is_relative_to(Path.cwd()):
         raise UserError(
             f"{setting}: {path!r} leads out of the repository, and experiments run in a folder of their own, where it "
@@ -108,11 +121,11 @@ def check_inside(setting: str, path: str) -> None:
 
 
 def training_summary(name: str, run: tuple[int, int], root: Path = Path()) -> dict:
-    """Of a finished training: its last `epoch`, and the validation figures of its `best` one, whose weights are kept.
+    """Summary of a finished training: its last `epoch`, and under `best` the validation figures of the epoch kept.
 
-    A search judges settings by these, and of several trainings of an adapter they choose the one for release.
+    A search compares settings by these, and `publish` chooses which run of an adapter to release.
     """
-    return read_json(root / of_run(TRAINING_CURVES, name, run) / "metrics.json")
+    return read_json(root / run_path(TRAINING_CURVES, name, run) / "metrics.json")
 
 
 def read_json(path: Path) -> dict:
@@ -126,17 +139,21 @@ def read_json(path: Path) -> dict:
 
 
 @contextmanager
-def written(path: Path) -> Iterator[Path]:
-    """A path to write a file or a folder to. It becomes `path` when it is whole, so that no half stands there ever."""
+def atomic_write(path: Path) -> Iterator[Path]:
+    """A path to write a file or a folder to; it is renamed to `path` when the block ends without an error.
+
+    So what a failed or killed write leaves never looks finished.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
     remove(partial)  # of a process that was killed
     try:
         yield partial
-        remove(path)
+        if path.is_dir():  # a rename replaces a file, but no folder that holds files
+            remove(path)
         partial.replace(path)
     except Exception as error:
-        # A write that fails does not say where: the system knows the file by a number.
+        # An error of write() carries no file name: the system knows the file by a number.
         if not getattr(error, "filename", None):
             error.filename = str(path)
         raise
@@ -155,13 +172,13 @@ def remove(path: Path) -> None:
 def write_json(path: Path, data: object) -> None:
     """Write `data` as indented JSON, floats as they are, creating the folder where it is missing."""
     text = json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    with written(path) as partial:
+    with atomic_write(path) as partial:
         partial.write_text(text, encoding="utf-8")
 
 
 def write_csv(path: Path, table: pd.DataFrame) -> None:
     """Write a table without its index, creating the folder where it is missing."""
-    with written(path) as partial:
+    with atomic_write(path) as partial:
         table.to_csv(partial, index=False)
 
 

@@ -16,7 +16,6 @@ from ruamel.yaml import YAML
 from peftqa.comparison import compare
 from peftqa.params import BASELINES, Params, check_params
 from peftqa.predictions import Replicates, prediction_table
-from peftqa.records import write_table
 from tests.conftest import ROOT
 
 # Text of the data file that a careless page would take for its own.
@@ -122,7 +121,7 @@ def write_run(
         if truth:
             splits["test"]["label"] = truth
         for split, table in splits.items():
-            write_table(table, folder / f"data/split/fold-{fold}/{split}.csv")
+            write_csv(folder / f"data/split/fold-{fold}/{split}.csv", table)
     asked = pd.concat([splits["test"] for splits in tables.values()]).drop_duplicates("id")
     write_json(folder / "data/raw/ori_pqal.json", {row.id: record(row, i) for i, row in enumerate(asked.itertuples())})
     dropped = dict.fromkeys(("dropped_missing_value", "dropped_other_label", "dropped_duplicate"), 0)

@@ -12,12 +12,12 @@ import pandas as pd
 
 from peftqa.adapters import load_adapter
 from peftqa.errors import UserError
-from peftqa.fetch.digest import MODEL_FILES, folder_digest
+from peftqa.fetch.digest import MODEL_FILES, folder_digest, is_commit
 from peftqa.fetch.hub import snapshot
-from peftqa.params import Model
+from peftqa.params import ModelSettings
 from peftqa.predictions import predict
 from peftqa.prompts import encode_and_cut, first_token_ids
-from peftqa.task import FILE, BaseModelFiles, read_task
+from peftqa.task import FILE, BaseModelReference, read_task
 
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors", FILE)
 HUB_ID = r"\w[\w.-]*/\w[\w.-]*"
@@ -65,7 +65,7 @@ class Answerer:
 
         from peftqa.backbone import load_backbone, load_tokenizer
 
-        settings = Model(
+        settings = ModelSettings(
             name=files.name,
             revision=files.revision,
             dtype=dtype or files.dtype,
@@ -94,13 +94,13 @@ class Answerer:
             ) from None
         return Prompt(ids, cut)
 
-    def answer(self, prompts: Sequence[Prompt], title: str = "answering") -> list[Answer]:
+    def answer(self, prompts: Sequence[Prompt]) -> list[Answer]:
         """An answer to each prompt, computed in batches of similar length."""
         from peftqa.scoring import label_probabilities
 
         labels = self.task.labels
         rows = label_probabilities(
-            self.model, [prompt.ids for prompt in prompts], self.label_token_ids, BATCH_SIZE, title
+            self.model, [prompt.ids for prompt in prompts], self.label_token_ids, BATCH_SIZE, "answering"
         )
         return [
             Answer(
@@ -155,7 +155,7 @@ def find_adapter(name: str) -> Path:
     return folder
 
 
-def find_base(files: BaseModelFiles, adapter: Path, given: str | None) -> Path:
+def find_base(files: BaseModelReference, adapter: Path, given: str | None) -> Path:
     """The folder with the frozen model's files, known by their digest.
 
     The folder `given`; else `models/base` beside the adapter, as the pipeline leaves it, or in a folder above; else the
@@ -165,13 +165,13 @@ def find_base(files: BaseModelFiles, adapter: Path, given: str | None) -> Path:
         above = [Path(given)]
     else:
         above = [parent / place for parent in adapter.resolve().parents for place in ("base", "models/base")]
-        above += [Path(files.name)] if not on_hub(files) else []
+        above += [Path(files.name)] if not is_commit(files.revision) else []
     for folder in above:
         if (folder / "config.json").is_file() and folder_digest(folder) == files.digest:
             return folder
     if given is not None:
         raise UserError(f"{given} does not hold the files of {files.name} that the adapter was trained on.")
-    if not on_hub(files):
+    if not is_commit(files.revision):
         raise UserError(
             f"the model that {adapter} was trained on, {files.name}, is not beside it; name its folder with --base."
         )
@@ -179,7 +179,3 @@ def find_base(files: BaseModelFiles, adapter: Path, given: str | None) -> Path:
     if folder_digest(folder) != files.digest:
         raise UserError(f"{folder} is damaged: its files are not those that the adapter was trained on; delete it.")
     return folder
-
-
-def on_hub(files: BaseModelFiles) -> bool:
-    return files.revision is not None and not files.revision.startswith("sha256:")

@@ -59,7 +59,7 @@ def answer_csv(source: Path, target: Path, load: Callable[[], Answerer], setting
         question, abstract = find_columns(columns, source)
         total = sum(1 for _ in read_rows(file))
     key = settings | {"input": pooch.file_hash(source)}
-    read_progress(progress, key)
+    read_progress(progress, key)  # what does not fit is refused before a model is loaded
     answerer = load()
     header = added_columns(answerer)
     check_free(columns, header, source)
@@ -194,12 +194,15 @@ def read_progress(progress: Path, key: dict) -> dict:
     """What an interrupted run has done. Raises UserError where it answered another file, or in another way."""
     try:
         saved = json.loads(progress.read_bytes())
+        before, done = dict(saved["key"]), saved["done"]
     except FileNotFoundError:
         return nothing_done()
-    if saved["key"] != key:
-        changed = " and ".join(name for name in key if saved["key"].get(name) != key[name])
+    except (KeyError, TypeError, ValueError):
+        raise UserError(f"{progress} is damaged; delete it to begin anew.") from None
+    if before != key:
+        changed = " and ".join(name for name in key if before.get(name) != key[name])
         raise UserError(f"{progress} is of a run with another {changed}; delete it to begin anew, or go on as before.")
-    return saved["done"]
+    return done
 
 
 def resume(progress: Path, key: dict, answers: BinaryIO, left_out: BinaryIO) -> dict:

@@ -127,7 +127,10 @@ class Handler(BaseHTTPRequestHandler):
             self.send(*self.server.app.asked(form.get("question", [""])[0], form.get("abstract", [""])[0]))
 
     def from_this_machine(self) -> bool:
-        """Whether the browser was told to come here by name, and not by another page or a name that leads here."""
+        """Whether the Host and Origin headers name this server.
+
+        Refuses forms sent by another site (CSRF) and other host names that lead to this machine (DNS rebinding).
+        """
         own = {f"{host}:{self.server.server_port}" for host in ("127.0.0.1", "localhost")}
         origin = self.headers.get("Origin")
         return self.headers.get("Host") in own and (origin is None or origin in {f"http://{name}" for name in own})

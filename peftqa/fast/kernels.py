@@ -11,6 +11,7 @@ import ctypes
 import functools
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -21,10 +22,10 @@ import torch.nn.functional as F
 from torch.autograd.function import once_differentiable
 
 SOURCE = Path(__file__).with_name("kernels.cpp")
-OPTIONS = ("-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fopenmp", "-shared", "-fPIC")
-SECONDS = 20  # that a compiler may take; it needs about one
+COMPILER_FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fopenmp", "-shared", "-fPIC")
+COMPILE_TIMEOUT = 20  # seconds; it takes about one
 DTYPES = (torch.float32, torch.bfloat16)
-ROWS = 4096  # tokens in a batch, roughly: oneDNN lays packed weights out for products with so many rows
+ROWS = 4096  # of a typical product, the tokens of a batch: oneDNN chooses the packed layout for about so many
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -34,19 +35,20 @@ ROWS = 4096  # tokens in a batch, roughly: oneDNN lays packed weights out for pr
 @functools.cache
 def compile_library() -> tuple[ctypes.CDLL | None, str]:
     """The compiled kernels, or None, and one phrase that says with what, or why not."""
-    compiler = os.environ.get("CXX") or next(filter(shutil.which, ("c++", "g++", "clang++")), None)
-    if compiler is None or not shutil.which(compiler):
+    found = shlex.split(os.environ.get("CXX", "")) or [next(filter(shutil.which, ("c++", "g++", "clang++")), "")]
+    compiler = found[0]
+    if not shutil.which(compiler):
         return None, "no C++ compiler"
     with tempfile.TemporaryDirectory() as folder:
         library = Path(folder, "kernels.so")
-        command = [compiler, *OPTIONS, str(SOURCE), "-o", str(library)]
+        command = [*found, *COMPILER_FLAGS, str(SOURCE), "-o", str(library)]
         try:
-            subprocess.run(command, check=True, capture_output=True, text=True, timeout=SECONDS)
+            subprocess.run(command, check=True, capture_output=True, text=True, timeout=COMPILE_TIMEOUT)
             return ctypes.CDLL(str(library)), f"compiled by {Path(compiler).name}"
         except subprocess.CalledProcessError as error:
             return None, f"{compiler} failed: {(error.stderr.strip().splitlines() or ['without a message'])[0]}"
         except subprocess.TimeoutExpired:
-            return None, f"{compiler} took longer than {SECONDS} s"
+            return None, f"{compiler} took longer than {COMPILE_TIMEOUT} s"
         except OSError as error:
             return None, f"{compiler} failed: {error}"
 
@@ -95,10 +97,10 @@ class _RMSNorm(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, gradient):
+    def backward(ctx, grad):
         x, weight, scale = ctx.saved_tensors
         out = torch.empty_like(x)
-        _call("rms_norm_backward", x, weight, scale, gradient.contiguous(), out, len(scale), x.shape[-1])
+        _call("rms_norm_backward", x, weight, scale, grad.contiguous(), out, len(scale), x.shape[-1])
         return out, None, None
 
 
@@ -120,11 +122,11 @@ class _GatedGELU(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, gradient):
+    def backward(ctx, grad):
         gate, linear = ctx.saved_tensors
-        of_gate, of_linear = torch.empty_like(gate), torch.empty_like(gate)
-        _call("gated_gelu_backward", gate, linear, gradient.contiguous(), of_gate, of_linear, gate.numel())
-        return of_gate, of_linear
+        grad_gate, grad_linear = torch.empty_like(gate), torch.empty_like(gate)
+        _call("gated_gelu_backward", gate, linear, grad.contiguous(), grad_gate, grad_linear, gate.numel())
+        return grad_gate, grad_linear
 
 
 def biased_attention(
@@ -152,18 +154,17 @@ class _BiasedAttention(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, gradient):
+    def backward(ctx, grad):
         query, key, value, probabilities = ctx.saved_tensors
-        leading = gradient.shape[:2]
-        gradient = gradient.reshape(query.shape)
-        of_value = torch.bmm(probabilities.transpose(1, 2), gradient)
-        of_scores = torch.bmm(gradient, value.transpose(1, 2))
-        _call("softmax_backward", probabilities, of_scores, of_scores.shape[0] * of_scores.shape[1], key.shape[1])
-        # The encoder's first layer makes its queries from the prompt's embeddings. Under a prefix those are frozen, so
-        # that nobody asks for this gradient.
-        of_query = torch.bmm(of_scores, key).unflatten(0, leading) if ctx.needs_input_grad[0] else None
-        of_key = torch.bmm(of_scores.transpose(1, 2), query)
-        return of_query, of_key.unflatten(0, leading), of_value.unflatten(0, leading), None, None
+        leading = grad.shape[:2]
+        grad = grad.reshape(query.shape)
+        grad_value = torch.bmm(probabilities.transpose(1, 2), grad)
+        grad_scores = torch.bmm(grad, value.transpose(1, 2))
+        _call("softmax_backward", probabilities, grad_scores, grad_scores.shape[0] * grad_scores.shape[1], key.shape[1])
+        # Not needed in the encoder's first layer under a prefix: there the queries come from frozen embeddings.
+        grad_query = torch.bmm(grad_scores, key).unflatten(0, leading) if ctx.needs_input_grad[0] else None
+        grad_key = torch.bmm(grad_scores.transpose(1, 2), query)
+        return grad_query, grad_key.unflatten(0, leading), grad_value.unflatten(0, leading), None, None
 
 
 class PackedLinear:
@@ -189,10 +190,10 @@ class PackedLinear:
     def product(self, x: torch.Tensor) -> torch.Tensor:
         return torch.ops.mkldnn._linear_pointwise(x, self.packed, None, "none", [], "")
 
-    def gradient(self, gradient: torch.Tensor) -> torch.Tensor:
+    def input_gradient(self, grad_output: torch.Tensor) -> torch.Tensor:
         if self.transposed is None:
             self.transposed = torch.ops.mkldnn._reorder_linear_weight(self.weight.detach().t().contiguous(), ROWS)
-        return torch.ops.mkldnn._linear_pointwise(gradient, self.transposed, None, "none", [], "")
+        return torch.ops.mkldnn._linear_pointwise(grad_output, self.transposed, None, "none", [], "")
 
 
 class _PackedLinear(torch.autograd.Function):
@@ -203,5 +204,5 @@ class _PackedLinear(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, gradient):
-        return ctx.linear.gradient(gradient), None
+    def backward(ctx, grad):
+        return ctx.linear.input_gradient(grad), None

@@ -24,13 +24,12 @@ NORM, GATED = ("T5LayerNorm", "MT5LayerNorm", "UMT5LayerNorm"), "DenseGatedActDe
 CROSS_ATTENTION = ("T5Attention", "MT5Attention")  # UMT5's takes other arguments
 
 
-def fused_attention(
-    module, query, key, value, attention_mask, *, position_bias=None, dropout=0.0, scaling=1.0, **kwargs
-):
+def fused_attention(module, query, key, value, attention_mask, *, position_bias, dropout=0.0, scaling=1.0, **kwargs):
     """The attention that transformers knows as "fused": `biased_attention` where only padding is masked, else sdpa.
 
     query, key, value: (batch, heads, positions, d_kv); attention_mask: None, or bool (batch, 1, queries, keys), True
-    where a query may look; position_bias: (1, heads, queries, keys).
+    where a query may look; position_bias: (1, heads, queries, keys). Result: (batch, queries, heads, d_kv), and None
+    for the weights.
     """
     if module.is_causal or dropout or scaling != 1.0 or not compiled(query) or position_bias.shape[0] != 1:
         return sdpa_attention_forward(
@@ -84,7 +83,6 @@ def _cross_attention(
     key_value_states=None,
     position_bias=None,
     past_key_values=None,
-    kv_prefix=None,
     **kwargs,
 ):
     """Cross-attention that never computes the keys and values of the encoder's positions.
@@ -95,17 +93,17 @@ def _cross_attention(
     W_v is needed for the few sums alone. That saves an eighth of the model's operations. DeepSeek-V2 (arXiv 2405.04434,
     section 2.1.2) treats its keys and values in the same way.
 
-    kv_prefix: None, or a prefix's keys and values (heads, prefix, d_kv), under the rule of `kv_prefix.with_prefix`.
+    hidden_states: (batch, decoder positions, d_model); mask: None or (batch, 1, queries, keys); key_value_states:
+    (batch, encoder positions, d_model); kv_prefix, under the rule of `kv_prefix.with_prefix`: keys and values (heads,
+    prefix, d_kv), where there is one. Result: (batch, decoder positions, d_model), the position bias, and None.
     """
     if past_key_values is not None or (self.training and self.dropout) or not _plain(self.k, self.v):
-        if kv_prefix is not None:
-            kwargs["kv_prefix"] = kv_prefix
         return type(self).forward(
             self, hidden_states, mask, key_value_states, position_bias, past_key_values, **kwargs
         )  # fmt: skip
-    states = key_value_states
-    (batch, positions, _), heads, width = hidden_states.shape, self.n_heads, self.key_value_proj_dim
-    key_weight, value_weight = (layer.weight.view(heads, width, -1) for layer in (self.k, self.v))
+    states, kv_prefix = key_value_states, kwargs.get("kv_prefix")
+    (batch, positions, _), heads, d_kv = hidden_states.shape, self.n_heads, self.key_value_proj_dim
+    key_weight, value_weight = (layer.weight.view(heads, d_kv, -1) for layer in (self.k, self.v))
 
     def by_head(x):  # (batch, heads * positions, n) -> (heads, batch * positions, n)
         return x.view(batch, heads, positions, -1).transpose(0, 1).reshape(heads, batch * positions, -1)
@@ -113,7 +111,7 @@ def _cross_attention(
     def by_example(x):  # and back
         return x.view(heads, batch, positions, -1).transpose(0, 1).reshape(batch, heads * positions, -1)
 
-    query = self.q(hidden_states).view(batch, positions, heads, width).permute(2, 0, 1, 3).reshape(heads, -1, width)
+    query = self.q(hidden_states).view(batch, positions, heads, d_kv).permute(2, 0, 1, 3).reshape(heads, -1, d_kv)
     scores = torch.bmm(by_example(torch.bmm(query, key_weight)), states.transpose(1, 2)).float()
     if mask is not None and mask.dtype == torch.bool:  # sdpa: True where allowed
         scores = scores.masked_fill(~mask[:, 0, :1], torch.finfo(torch.float32).min)
@@ -129,7 +127,7 @@ def _cross_attention(
     out = torch.bmm(context, value_weight.transpose(1, 2))
     if prefix:
         out = out + torch.bmm(by_head(weights[..., :prefix]), prefix_value)
-    out = out.view(heads, batch, positions, width).permute(1, 2, 0, 3).reshape(batch, positions, -1)
+    out = out.view(heads, batch, positions, d_kv).permute(1, 2, 0, 3).reshape(batch, positions, -1)
     if position_bias is None:  # cross-attention has none; layers that compute as transformers does want zeros for it
         position_bias = out.new_zeros(1, 1, 1, 1).expand(1, heads, positions, states.shape[1])
     return self.o(out), position_bias, None

@@ -28,6 +28,16 @@ def matching_files(folder: Path, patterns: Iterable[str] = MODEL_FILES) -> list[
     return [folder / name for name in sorted(names) if any(fnmatchcase(name, pattern) for pattern in patterns)]
 
 
+def is_commit(revision: str | None) -> bool:
+    """Whether a revision is a commit of the Hub, and not the digest of a local folder or none."""
+    return revision is not None and not revision.startswith("sha256:")
+
+
+def digest(path: Path) -> str:
+    """The sha256 of a file, or the `folder_digest` of all files in a folder."""
+    return folder_digest(path, ["*"]) if path.is_dir() else pooch.file_hash(path)
+
+
 def folder_digest(folder: Path, patterns: Iterable[str] = MODEL_FILES) -> str:
     """`sha256:` and the digest over the names and bytes of a folder's matching files, about a second per gigabyte.
 

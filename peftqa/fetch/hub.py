@@ -14,12 +14,12 @@ from pathlib import Path
 
 import pooch
 
-from peftqa.checkpoint import INDEX, WEIGHTS, check_checkpoint
+from peftqa.checkpoint import MODEL_INDEX, MODEL_WEIGHTS, check_checkpoint
 from peftqa.errors import UserError
-from peftqa.fetch.digest import MODEL_FILES, folder_digest, matching_files
+from peftqa.fetch.digest import MODEL_FILES, folder_digest, is_commit, matching_files
 from peftqa.fetch.files import check_address, reason, shown_address, why
 
-NEEDED = ((WEIGHTS, INDEX), ("config.json",), ("tokenizer.json",))  # one file of each
+NEEDED = ((MODEL_WEIGHTS, MODEL_INDEX), ("config.json",), ("tokenizer.json",))  # one file of each
 TIMEOUT = 10  # seconds for the Hub's first answer
 MAX_GB = 100  # of all files; the largest FLAN-T5 has 45
 MAX_HOURS = 12
@@ -32,7 +32,7 @@ def fetch_model(name: str, revision: str | None, target: Path) -> str | None:
     `revision` the digest of its files (`folder_digest`) to verify, or None. Returns the digest that was found where
     nothing was there to verify it, else None. Raises UserError, and then leaves no `target`.
     """
-    on_hub = revision is not None and not revision.startswith("sha256:")
+    on_hub = is_commit(revision)
     if Path(name).resolve() == target.resolve():
         raise UserError(f"model.name: {name} is the folder that this stage writes; keep the model elsewhere")
     partial = target.with_name(target.name + ".partial")
@@ -85,12 +85,14 @@ def _check_model(files: dict[str, Path], name: str) -> None:
             )
     try:
         objects = {file: dict(json.loads(path.read_bytes())) for file, path in files.items() if path.suffix == ".json"}
-        shards = set() if WEIGHTS in files else set(objects[INDEX]["weight_map"].values()) or {WEIGHTS}
+        shards = (
+            set() if MODEL_WEIGHTS in files else set(objects[MODEL_INDEX]["weight_map"].values()) or {MODEL_WEIGHTS}
+        )
         missing = ", ".join(sorted(shards - set(files))[:3])
     except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
         raise UserError(f"model.name: {name} has a broken JSON file ({reason(error)})") from None
     if missing:
-        raise UserError(f"model.name: {name} lacks weight files that {INDEX} names: {missing}")
+        raise UserError(f"model.name: {name} lacks weight files that {MODEL_INDEX} names: {missing}")
     if code := [file for file, values in objects.items() if "auto_map" in values]:
         raise UserError(f"model.name: {code[0]} of {name} asks for code of its own (auto_map), which is never run")
 
@@ -131,7 +133,7 @@ def snapshot(name: str, revision: str | None, patterns: Sequence[str], subject: 
             sizes = [file.size or 0 for file in wanted]
         except (httpx2.HTTPError, OSError) as error:
             refusal = error  # A commit never changes, so the cache may stand in for the Hub.
-        with _bounds(name, sizes):
+        with _bounds(subject, sizes):
             offline = refusal is not None
             return Path(
                 snapshot_download(name, revision=revision, allow_patterns=[*patterns], local_files_only=offline)
@@ -149,31 +151,31 @@ def snapshot(name: str, revision: str | None, patterns: Sequence[str], subject: 
 
 
 @contextlib.contextmanager
-def _bounds(name: str, sizes: list[int]) -> Iterator[None]:
+def _bounds(subject: str, sizes: list[int]) -> Iterator[None]:
     """Bounds for a download from the Hub: in all, in time, and for each file the largest size that the Hub lists.
 
     Where time is up, and on Ctrl-C, the process ends at once: an exception would wait for threads that read what may
     have no end. What has come so far stays in the Hub's cache, and the next run goes on from there.
     """
     if sum(sizes) > MAX_GB * 10**9:
-        raise UserError(f"model.name: {name} has {sum(sizes) / 1e9:.0f} GB, more than the {MAX_GB} that are fetched")
+        raise UserError(f"{subject} has {sum(sizes) / 1e9:.0f} GB, more than the {MAX_GB} that are fetched")
 
     def leave(number: int, _: object) -> None:
-        reason = f"took longer than {MAX_HOURS} hours" if number == signal.SIGALRM else "was interrupted"
-        os.write(2, f"error: fetching {name} {reason}; the same command goes on where this one stopped.\n".encode())
+        why_ended = f"took longer than {MAX_HOURS} hours" if number == signal.SIGALRM else "was interrupted"
+        os.write(
+            2, f"error: fetching {subject} {why_ended}; the same command goes on where this one stopped.\n".encode()
+        )
         os._exit(1)
 
     handlers = {number: signal.signal(number, leave) for number in (signal.SIGALRM, signal.SIGINT)}
     unbounded = resource.getrlimit(resource.RLIMIT_FSIZE)
     signal.alarm(MAX_HOURS * 3600)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (max(sizes, default=unbounded[0]), unbounded[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (max(sizes, default=0) or unbounded[0], unbounded[1]))
     try:
         yield
     except OSError as error:
         if error.errno == errno.EFBIG:
-            raise UserError(
-                f"model.name: the Hub sends more of {name} than it lists; try again, or elsewhere"
-            ) from None
+            raise UserError(f"{subject}: the Hub sends more of a file than it lists; try again, or elsewhere") from None
         raise
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, unbounded)

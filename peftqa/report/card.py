@@ -6,8 +6,9 @@ from collections.abc import Mapping
 
 from huggingface_hub import ModelCard, ModelCardData
 
+from peftqa.fetch.digest import is_commit
 from peftqa.params import Params
-from peftqa.prompts import name_labels
+from peftqa.prompts import join_labels
 from peftqa.report import wording
 from peftqa.report.render import BASELINES, template_environment
 
@@ -21,8 +22,7 @@ def model_card(name: str, run: tuple[int, int], params: Params, comparison: Mapp
     adapter.
     """
     adapter, model = params.adapters[name], params.model
-    on_hub = model.revision is not None and not model.revision.startswith("sha256:")
-    synthetic = "synthetic" in params.data.name.lower()
+    on_hub, synthetic = is_commit(model.revision), params.data.synthetic
     pairs = [pair for pair in comparison["pairs"] if name in (pair["variant"], pair["reference"])]
     data = ModelCardData(
         language="en",
@@ -45,7 +45,7 @@ def model_card(name: str, run: tuple[int, int], params: Params, comparison: Mapp
         on_hub=on_hub,
         synthetic=synthetic,
         flan="flan-t5" in model.name,
-        labels=name_labels(params.data.labels),
+        labels=join_labels(params.data.labels),
         confidence=wording.level(comparison),
         metrics=METRICS,
         headings=wording.METRICS,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from html import escape
 
 import matplotlib
@@ -44,8 +44,6 @@ STYLE = {
 
 def with_markers(table: pd.DataFrame, variants: Sequence[str]) -> pd.DataFrame:
     """A curve's table with each variant's marker, which the functions below ask for beside its colour."""
-    if not len(table):
-        return table
     return table.assign(marker=[MARKERS[variants.index(name) % len(MARKERS)] for name in table["variant"]])
 
 
@@ -134,9 +132,9 @@ def risk_coverage_figure(table: pd.DataFrame, coverage: float, title: str, descr
     return draw_svg(draw, "risk-coverage", title, description)
 
 
-def plot_variants(axes: Axes, table: pd.DataFrame, x: str, y: str, every: int | float = 0.25) -> None:
+def plot_variants(axes: Axes, table: pd.DataFrame, x: str, y: str) -> None:
     for _, rows in table.groupby("variant", sort=False):
-        axes.plot(rows[x], rows[y], markevery=every, **look(rows))
+        axes.plot(rows[x], rows[y], markevery=0.25, **look(rows))
     legend(axes, table)
 
 
@@ -195,8 +193,3 @@ def for_page(svg: str, name: str, title: str, description: str) -> str:
         f'<title id="{name}-title">{escape(title)}</title>'
         f'<desc id="{name}-description">{escape(description)}</desc>{body.strip()}'
     )
-
-
-def by_label(table: pd.DataFrame) -> Iterable[tuple[str, pd.DataFrame]]:
-    """The part of a curve's table of every label that has one, in order."""
-    return table.groupby("label", sort=False) if len(table) else ()

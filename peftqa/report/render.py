@@ -6,7 +6,7 @@ import base64
 import hashlib
 import statistics
 from collections.abc import Iterable
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,7 +19,7 @@ from peftqa.bootstrap import BOOTSTRAPPED
 from peftqa.comparison import p_text
 from peftqa.params import Params
 from peftqa.predictions import Replicates, predict
-from peftqa.prompts import name_labels
+from peftqa.prompts import join_labels
 from peftqa.report import figures, wording
 from peftqa.report.wording import METRICS, interval, level, listed, points, significant, value
 
@@ -33,7 +33,7 @@ HUMANS = {
     "human_aided": ("human, aided", "annotator who had read the conclusion"),
 }
 PACKAGES = ("torch", "transformers", "peft")
-LINES = "Of several runs each is a thin line, the thick one their mean while all train"
+LINES = "With several runs, each is a thin line; the thick line is their mean, as far as all of them trained"
 RINGS = "rings mark the epochs kept"
 
 
@@ -105,7 +105,7 @@ def contents(results: Results) -> dict:
         "findings": wording.findings(comparison),
         "settings": {name: params.adapters[name].model_dump(exclude_none=True) for name in adapters},
         "tuning": wording.tuning(adapters, params),
-        "few_epochs": wording.few_epochs(params.train.epochs),
+        "training_budget": wording.training_budget(params.train.epochs),
         "subjects": listed(adapters or names),
         "described": {name: describe(name, params) for name in names},
         "humans": HUMANS,
@@ -118,10 +118,10 @@ def contents(results: Results) -> dict:
         "adapters": adapters,
         "spread": spread(adapters, comparison),
         # A replicate is a seed with all its folds; where every fold asks the same questions, a run.
-        "replicate": "run" if params.split.protocol == "official" else "seed",
+        "replicate": "run" if params.split.same_test_questions else "seed",
         "widest": max((abs(end) for pair in pairs for end in pair["test"]["interval_holm"]), default=0),
         "prompt": params.template.text.replace(
-            "{instruction}", params.template.instruction.format(labels=name_labels(params.data.labels))
+            "{instruction}", params.template.instruction.format(labels=join_labels(params.data.labels))
         ),
         "sizes": {split: sizes(split, results) for split in ("train", "val", "test")},
         "kept_epochs": {name: kept_epochs(comparison["variants"][name]["epochs"]) for name in adapters},
@@ -179,13 +179,7 @@ def kept_epochs(runs: list[dict]) -> str:
 
 def versions() -> str:
     """Versions of the packages that compute, as they are installed where the report is written."""
-    found = []
-    for name in PACKAGES:
-        try:
-            found.append(f"{name} {version(name)}")
-        except PackageNotFoundError:
-            continue
-    return ", ".join(found)
+    return ", ".join(f"{name} {version(name)}" for name in PACKAGES)
 
 
 def questions(results: Results) -> list[dict]:
@@ -232,11 +226,11 @@ def curve_figures(results: Results) -> list[dict]:
     """ROC and precision-recall, one figure a label that has them."""
     truth = pd.Series(next(iter(results.predictions.values())).truth)
     drawn = []
-    for label, table in figures.by_label(results.curves["roc"]):
+    for label, table in results.curves["roc"].groupby("label", sort=False):
         title = f"ROC curve: {label}"
         text = "Up and to the left is better; the dotted line is chance."
         drawn.append(entry(title, text, figures.roc_figure(table, title, f"{text} {areas(results)}")))
-    for label, table in figures.by_label(results.curves["precision_recall"]):
+    for label, table in results.curves["precision_recall"].groupby("label", sort=False):
         title, share = f"Precision and recall: {label}", float((truth == label).mean())
         text = f"The dotted line is the precision of always answering {label}, {value(share, 'accuracy')}."
         drawn.append(entry(title, text, figures.precision_recall_figure(table, share, title, text)))

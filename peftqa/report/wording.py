@@ -70,8 +70,8 @@ def opening(comparison: Mapping, data_name: str) -> str:
 def findings(comparison: Mapping) -> list[Finding]:
     """The comparison in a line each; the corrected p-values alone say which differences are named as such.
 
-    Adapters against untrained models and against each other; the baselines stand in a line where they take from it what
-    it seems to say, and in lines of their own where there is no untrained model.
+    Adapters are set against untrained models and against each other. A baseline is named in such a line only where the
+    adapter is not shown to beat it; without an untrained model, baselines get lines of their own.
     """
     variants = comparison["variants"]
     if not comparison["pairs"]:
@@ -150,7 +150,7 @@ def evidence(pair: Mapping, comparison: Mapping, flip: bool = False) -> str:
     return f"{corrected}{level(comparison)} interval {between}, {p_text(pair['test']['p_holm'])}"
 
 
-def few_epochs(epochs: int) -> str:
+def training_budget(epochs: int) -> str:
     """What a comparison after so many epochs can say, and what it cannot."""
     count = "one epoch" if epochs == 1 else f"at most {epochs} epochs"
     return (

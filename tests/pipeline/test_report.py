@@ -28,6 +28,15 @@ RUNS = {
         "data_name": "synthetic abstracts",
     },
     "base alone, one label in truth": {"labels": TWO_LABELS, "seeds": [42], "variants": ["base"], "truth": "yes"},
+    "official folds and seeds": {
+        "labels": TWO_LABELS,
+        "protocol": "official",
+        "folds": [0, 1],
+        "seeds": [1, 2],
+        "questions": 20,
+        "variants": ALL,
+        "same_test": True,
+    },
     "adapters alone": {
         "labels": ["no", "yes"],
         "protocol": "official",

@@ -13,7 +13,7 @@ from transformers import AutoTokenizer, T5Config, T5ForConditionalGeneration
 
 from peftqa.adapters import (
     METHODS,
-    Adapter,
+    AdapterSettings,
     KVPrefix,
     LoRA,
     PEFTPrefixTuning,
@@ -275,7 +275,7 @@ def test_which_adapters_leave_the_encoder_as_it_is(adapter, dropout, constant):
 
 
 def test_of_a_method_that_does_not_say_the_encoder_is_taken_to_change():
-    class Unheard(Adapter):
+    class Unheard(AdapterSettings):
         def peft_config(self, backbone, tokenizer):
             return DECODER_ONLY.peft_config(backbone, tokenizer)
 

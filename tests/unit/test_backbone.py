@@ -12,12 +12,12 @@ from tokenizers import Tokenizer, models
 
 from peftqa.backbone import choose_dtype, load_backbone, load_tokenizer, memory_explained
 from peftqa.errors import UserError
-from peftqa.params import Model
+from peftqa.params import ModelSettings
 from tests.conftest import ROOT
 from tests.tiny import save_tiny_checkpoint
 
 
-def settings(**changes) -> Model:
+def settings(**changes) -> ModelSettings:
     values = {
         "name": "x",
         "revision": None,
@@ -27,7 +27,7 @@ def settings(**changes) -> Model:
         "dropout": 0.0,
         "threads": 2,
     }
-    return Model.model_validate(values | changes)
+    return ModelSettings.model_validate(values | changes)
 
 
 @pytest.fixture(scope="module")

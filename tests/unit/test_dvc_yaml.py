@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from peftqa.params import Train
+from peftqa.params import TrainSettings
 from tests.conftest import ROOT
 
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
@@ -188,4 +188,4 @@ def test_a_run_is_one_adapter_one_fold_and_one_seed():
 
 def test_training_depends_on_all_of_train_but_the_seeds():
     named = {key.removeprefix("train.") for key in definition("train")["params"] if key.startswith("train.")}
-    assert named == set(Train.model_fields) - {"seeds"}
+    assert named == set(TrainSettings.model_fields) - {"seeds"}

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -39,18 +40,25 @@ def test_mcnemars_power_agrees_with_simulated_test_sets():
     assert power.mcnemar_power(difference, discordance, n, 0.05) == pytest.approx(np.mean(shown), abs=0.025)
 
 
+def smallest_by_mcnemar(
+    discordance: float = 0.25, n: int = 89, alpha: float = 0.05, target: float = 0.8
+) -> float | None:
+    power_at = partial(power.mcnemar_power, discordance=discordance, n=n, alpha=alpha)
+    return power.smallest_detectable(power_at, discordance, target)
+
+
 def test_the_smallest_detectable_difference_has_just_the_power_asked_for():
-    smallest = power.smallest_detectable_difference(0.25, 89, 0.05, 0.8)
+    smallest = smallest_by_mcnemar()
     assert 0.1 < smallest < 0.2
     assert power.mcnemar_power(smallest, 0.25, 89, 0.05) == pytest.approx(0.8)
-    assert power.smallest_detectable_difference(0.25, 500, 0.05, 0.8) < smallest
-    assert power.smallest_detectable_difference(0.25, 89, 0.05 / 3, 0.8) > smallest
-    assert power.smallest_detectable_difference(0.25, 89, 0.05, 0.9) > smallest
+    assert smallest_by_mcnemar(n=500) < smallest
+    assert smallest_by_mcnemar(alpha=0.05 / 3) > smallest
+    assert smallest_by_mcnemar(target=0.9) > smallest
 
 
 def test_too_few_discordant_questions_show_no_difference_at_all():
-    assert power.smallest_detectable_difference(0.0, 89, 0.05, 0.8) is None
-    assert power.smallest_detectable_difference(2 / 89, 89, 0.05, 0.8) is None
+    assert smallest_by_mcnemar(discordance=0.0) is None
+    assert smallest_by_mcnemar(discordance=2 / 89) is None
 
 
 def test_one_seed_and_ten_folds_have_the_power_of_a_paired_t_test():
@@ -100,16 +108,17 @@ def test_the_power_over_runs_agrees_with_the_simulation(seeds, shown):
 
 
 def test_more_runs_show_smaller_differences():
-    def smallest(**runs) -> float:
-        return power.smallest_detectable_over_runs(0.2, 890, 0.05, 0.8, run_sd=0.05, folds=10, **runs)
+    def smallest(discordance: float = 0.2, n: int = 890, folds: int = 10, **runs) -> float:
+        planned = {"discordance": discordance, "n": n, "alpha": 0.05, "run_sd": 0.05, "folds": folds}
+        return power.smallest_detectable(partial(power.runs_power, **planned, **runs), discordance, 0.8)
 
     three = smallest(seeds=3)
     assert power.runs_power(three, 0.2, 890, 0.05, run_sd=0.05, seeds=3, folds=10) == pytest.approx(0.8)
     assert smallest(seeds=1) > three > smallest(seeds=5)
     assert smallest(seeds=3, trained=1) < three
     # Not even a difference on every question where they differ would be found.
-    assert power.smallest_detectable_over_runs(0.1, 89, 0.05, 0.8, run_sd=0.05, seeds=3) is None
-    assert power.smallest_detectable_over_runs(0.0, 890, 0.05, 0.8, run_sd=0.05, seeds=3) is None
+    assert smallest(0.1, n=89, folds=1, seeds=3) is None
+    assert smallest(0.0, folds=1, seeds=3) is None
 
 
 def test_a_single_run_has_no_power_over_runs():

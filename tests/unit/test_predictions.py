@@ -145,15 +145,15 @@ def test_runs_that_differ_in_their_questions_or_labels_are_refused(folds, same):
     another_question = table.copy()
     another_question.loc[last, "id"] = "1"
     for wrong in (table.drop(index=last), another_label, another_question):
-        with pytest.raises(ValueError, match="runs differ in the questions or labels of split 'test'"):
+        with pytest.raises(UserError, match="runs differ in the questions or labels of split 'test'"):
             replicates(wrong, "test", same)
-    with pytest.raises(ValueError, match="no predictions on split 'train'"):
+    with pytest.raises(UserError, match="no predictions on split 'train'"):
         replicates(table, "train", same)
 
 
 def test_a_seed_that_lacks_a_fold_is_refused():
     table = all_runs(CROSS_VALIDATION)
-    with pytest.raises(ValueError, match="runs differ"):
+    with pytest.raises(UserError, match="runs differ"):
         replicates(table[(table["fold"] == 2) | (table["seed"] == 7)], "test", same_questions=False)
 
 

@@ -6,7 +6,7 @@ from transformers import AutoTokenizer
 
 from peftqa.errors import UserError
 from peftqa.params import Template, read_params
-from peftqa.prompts import encode_answers, encode_prompts, few_shot_examples, first_token_ids, name_labels
+from peftqa.prompts import encode_answers, encode_prompts, few_shot_examples, first_token_ids, join_labels
 from peftqa.records import clean, read_records, to_table
 from tests.conftest import ROOT
 from tests.tiny import tiny_tokenizer
@@ -77,8 +77,8 @@ def test_braces_in_a_question_stay_as_they_are():
 
 
 def test_the_instruction_names_the_labels_in_use():
-    assert name_labels(LABELS) == "yes or no"
-    assert name_labels(["yes", "no", "maybe"]) == "yes, no or maybe"
+    assert join_labels(LABELS) == "yes or no"
+    assert join_labels(["yes", "no", "maybe"]) == "yes, no or maybe"
 
 
 def test_label_words_are_the_first_tokens_of_the_labels():

@@ -17,8 +17,9 @@ from ruamel.yaml import YAML
 from peftqa.errors import UserError
 from peftqa.params import Params, check_params, read_params
 from peftqa.predictions import prediction_table, read_predictions
-from peftqa.records import COLUMNS, Record, clean, read_records, read_table, to_table, write_table
+from peftqa.records import COLUMNS, Record, clean, read_records, read_table, to_table
 from stages import explain
+from stages.workspace import write_csv
 from tests.conftest import ROOT
 
 PARAMS = YAML(typ="safe", pure=True).load(ROOT / "params.yaml")
@@ -94,7 +95,7 @@ def test_any_records_become_a_table_that_is_read_as_it_was_written_or_are_refuse
             == sum(counts["labels"].values())
             == len(records) - sum(count for name, count in counts.items() if name.startswith("dropped_"))
         )
-        write_table(table, target)
+        write_csv(target, table)
         again = read_table(target)
         assert again[COLUMNS].to_numpy().tolist() == table[COLUMNS].to_numpy().tolist()
         assert clean(again, LABELS)[0].equals(again)

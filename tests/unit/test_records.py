@@ -11,7 +11,7 @@ from sklearn.model_selection import train_test_split
 from peftqa.errors import UserError
 from peftqa.records import (
     COLUMNS,
-    FOLDS,
+    N_FOLDS,
     clean,
     read_records,
     read_table,
@@ -20,8 +20,8 @@ from peftqa.records import (
     split_official,
     split_random,
     to_table,
-    write_table,
 )
+from stages.workspace import write_csv
 
 YES_NO = ["yes", "no"]
 ALL = ["yes", "no", "maybe"]
@@ -128,7 +128,7 @@ def test_ten_folds_of_the_real_file_ask_every_question_once(real_table):
 
 
 def test_the_real_table_survives_a_csv_file(real_table, tmp_path):
-    write_table(real_table, tmp_path / "table.csv")
+    write_csv(tmp_path / "table.csv", real_table)
     assert read_table(tmp_path / "table.csv").equals(real_table)
 
 
@@ -287,7 +287,7 @@ def test_any_text_survives_a_csv_file(tmp_path):
     ]
     table = pd.DataFrame(dict.fromkeys(COLUMNS, texts))
     table["id"] = [f"{number:03}" for number in range(len(texts))]
-    write_table(table, tmp_path / "new" / "table.csv")
+    write_csv(tmp_path / "new" / "table.csv", table)
     assert read_table(tmp_path / "new" / "table.csv").to_dict("list") == table.to_dict("list")
 
 
@@ -355,7 +355,7 @@ def assert_stratified(parts, of):
 def test_in_cross_validation_every_row_is_a_test_row_once():
     table = table_of(**UNEVEN)
     folds = split_cross_validation(table, 3)
-    assert len(folds) == FOLDS == 10
+    assert len(folds) == N_FOLDS == 10
     assert sorted(pd.concat(parts["test"] for parts in folds).index) == list(table.index)
     assert_stratified([parts["test"] for parts in folds], table)
 

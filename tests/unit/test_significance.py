@@ -242,6 +242,15 @@ def test_different_numbers_of_trained_replicates_are_refused():
         sig.primary_test(replicates(0.7, 89, 3, 0), replicates(0.7, 89, 1, 1), ONE_FOLD, BOTH)
 
 
+def test_under_official_an_untrained_variant_that_differs_by_fold_adds_variance():
+    trained, by_fold = replicates(0.8, 89, 6, 0), replicates(0.7, 89, 2, 1)
+    error = sig.seeds_t(trained, by_fold, ONE_FOLD).standard_error
+    expected = (trained.mean(axis=0) - by_fold.mean(axis=0)).var(ddof=1) / 89
+    expected += trained.mean(axis=1).var(ddof=1) / 6 + by_fold.mean(axis=1).var(ddof=1) / 2
+    assert error == pytest.approx(np.sqrt(expected))
+    assert sig.primary_test(trained, by_fold, ONE_FOLD, (True, False)).name == "seeds_t"
+
+
 def test_corrected_t_agrees_with_the_formula():
     first, second = replicates(0.8, 200, 3, 0), replicates(0.7, 200, 3, 1)
     runs = [
@@ -261,6 +270,12 @@ def test_corrected_t_against_an_untrained_variant_and_of_runs_that_say_nothing()
     first, base = replicates(0.8, 200, 3, 0), replicates(0.7, 200, 1, 1)
     assert sig.corrected_t(first, base, TEN_FOLDS, 0.125) == sig.corrected_t(
         first, np.tile(base, (3, 1)), TEN_FOLDS, 0.125
+    )
+    # official: an adapter of three seeds on two folds, one replicate each, and the base's answers fold by fold
+    by_fold = replicates(0.7, 89, 2, 2)
+    trained = replicates(0.8, 89, 6, 3)
+    assert sig.corrected_t(trained, by_fold, ONE_FOLD, 0.125) == sig.corrected_t(
+        trained, by_fold[[0, 0, 0, 1, 1, 1]], ONE_FOLD, 0.125
     )
     assert sig.corrected_t(first[:1], base, np.zeros(200, dtype=int), 0.125) is None
     assert sig.corrected_t(first, first, TEN_FOLDS, 0.125) is None

@@ -7,13 +7,13 @@ import pytest
 
 from peftqa.errors import UserError
 from peftqa.params import read_params
-from peftqa.task import FILE, SHARES, BaseModelFiles, Task, confidence_quantiles, read_task, write_task
+from peftqa.task import FILE, SHARES, BaseModelReference, Task, confidence_quantiles, read_task, write_task
 from tests.conftest import ROOT
 
 
 def task(**changes) -> Task:
     params = read_params(ROOT / "params.yaml")
-    base = BaseModelFiles(name="org/model", revision="0" * 40, digest=f"sha256:{'1' * 64}", dtype="auto")
+    base = BaseModelReference(name="org/model", revision="0" * 40, digest=f"sha256:{'1' * 64}", dtype="auto")
     values = {
         "base_model": base,
         "labels": params.data.labels,

@@ -7,10 +7,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from peftqa.trainer import WEIGHTS, epoch_records, last_complete_checkpoint
+from peftqa.trainer import TRAINED_WEIGHTS, epoch_metrics, last_complete_checkpoint, patience_is_over
 
 
-def test_epoch_records_join_training_and_validation():
+def test_epoch_metrics_join_training_and_validation():
     log = [
         {"loss": 1.5, "epoch": 1.0, "step": 6, "grad_norm": 1.0},
         {
@@ -19,7 +19,7 @@ def test_epoch_records_join_training_and_validation():
         },
         {"train_runtime": 3.0, "epoch": 1.0, "step": 6},
     ]
-    assert epoch_records(log) == [
+    assert epoch_metrics(log) == [
         {
             "epoch": 1,
             "step": 6,
@@ -37,7 +37,7 @@ def save_checkpoint(folder, step, best):
     """The files that Trainer goes on from."""
     checkpoint = folder / f"checkpoint-{step}"
     checkpoint.mkdir(parents=True)
-    save_file({"prompt": torch.ones(2, 3)}, checkpoint / WEIGHTS)
+    save_file({"prompt": torch.ones(2, 3)}, checkpoint / TRAINED_WEIGHTS)
     for name in ("optimizer.pt", "scheduler.pt", "rng_state.pth"):
         torch.save({"step": torch.arange(100)}, checkpoint / name)
     state = {"epoch": step / 6, "best_model_checkpoint": str(folder / f"checkpoint-{best}")}
@@ -65,7 +65,9 @@ def test_the_last_of_whole_checkpoints_is_taken_and_nothing_is_said(checkpoints)
     assert said == []
 
 
-@pytest.mark.parametrize("name", [WEIGHTS, "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json"])
+@pytest.mark.parametrize(
+    "name", [TRAINED_WEIGHTS, "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json"]
+)
 @pytest.mark.parametrize("how", ["missing", "cut", "empty", "overwritten"])
 def test_a_checkpoint_that_does_not_open_is_passed_over_for_the_one_before_in_one_line(checkpoints, name, how):
     file, said = checkpoints / "checkpoint-12" / name, []
@@ -81,8 +83,33 @@ def test_a_checkpoint_that_does_not_open_is_passed_over_for_the_one_before_in_on
     assert line.endswith("); going on from checkpoint-6") and "\n" not in line
 
 
+def test_of_several_processes_every_one_needs_its_random_numbers(checkpoints):
+    for checkpoint in checkpoints.iterdir():
+        for rank in range(2):
+            shutil.copy(checkpoint / "rng_state.pth", checkpoint / f"rng_state_{rank}.pth")
+    assert last_complete_checkpoint(checkpoints, processes=2) == str(checkpoints / "checkpoint-12")
+    (checkpoints / "checkpoint-12/rng_state_1.pth").unlink()  # the process was killed before it wrote it
+    assert last_complete_checkpoint(checkpoints, processes=2) == str(checkpoints / "checkpoint-6")
+
+
+@pytest.mark.parametrize(
+    ("losses", "patience", "over"),
+    [
+        ([0.5], 1, False),
+        ([0.5, 0.5], 1, True),  # as low is no better
+        ([0.5, 0.6, 0.4], 2, False),
+        ([0.5, 0.6, 0.7], 2, True),
+        ([0.5, 0.6, 0.7], 3, False),
+        ([0.5, 0.6, 0.7], None, False),
+    ],
+)
+def test_patience_counts_the_epochs_since_the_best_one(losses, patience, over):
+    epochs = [{"epoch": epoch, "val_log_loss": loss} for epoch, loss in enumerate(losses, 1)]
+    assert patience_is_over(epochs, patience) is over
+
+
 def test_without_the_weights_of_the_best_epoch_training_begins_again(checkpoints):
-    cut(checkpoints / "checkpoint-6" / WEIGHTS)
+    cut(checkpoints / "checkpoint-6" / TRAINED_WEIGHTS)
     said = []
     assert last_complete_checkpoint(checkpoints, said.append) is None
     (line,) = said

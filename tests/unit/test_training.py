@@ -16,7 +16,7 @@ from transformers import set_seed
 
 from peftqa.adapters import KVPrefix, PEFTPrefixTuning, add_adapter, encoder_is_constant
 from peftqa.errors import UserError
-from peftqa.params import Train
+from peftqa.params import TrainSettings
 from peftqa.trainer import last_complete_checkpoint
 from peftqa.training import collate, run_seed, train_adapter, validation_metrics
 from tests.conftest import ROOT
@@ -25,7 +25,7 @@ from tests.tiny import tiny_t5, tiny_tokenizer
 LABEL_TOKEN_IDS = [3, 4]  # of yes and no
 
 
-def settings(**changes) -> Train:
+def settings(**changes) -> TrainSettings:
     values = {
         "epochs": 4,
         "batch_size": 4,
@@ -40,7 +40,7 @@ def settings(**changes) -> Train:
         "patience": None,
         "seeds": [1],
     }
-    return Train.model_validate(values | changes)
+    return TrainSettings.model_validate(values | changes)
 
 
 def examples(count: int, seed: int) -> list[dict]:
@@ -59,6 +59,7 @@ def train(
     on_epoch=lambda record: None,
     reparametrization=8,
     own_schedule=None,
+    callbacks=(),
     **changes,
 ):
     """Train a prefix; returns the epochs' records and the trained tensors."""
@@ -82,6 +83,7 @@ def train(
         seed=1,
         checkpoints=checkpoints,
         on_epoch=on_epoch,
+        callbacks=callbacks,
     )
     return records, {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
 
@@ -116,6 +118,38 @@ def test_patience_ends_training_after_so_many_epochs_without_a_better_one(tmp_pa
     assert len(records) < 8
     best = losses.index(min(losses))
     assert best == len(losses) - 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("killed_after", [1, 2])
+def test_patience_outlives_a_kill(tmp_path, killed_after):
+    """After the first epoch without a better one, of which two are allowed, and after the last, before the end."""
+    settings = {"learning_rate": 2.0, "epochs": 8, "patience": 2}
+    whole, expected = train(tmp_path / "whole", **settings)
+    stop = len(whole) - 2 + killed_after
+    assert 3 <= len(whole) < 8, "this test needs a run that patience ends"
+    code = DIE + CHILD.replace("epochs=10", ", ".join(f"{key}={value}" for key, value in settings.items()))
+    code = code.replace("on_epoch=", f"callbacks=[Die({stop})], on_epoch=")
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    result = subprocess.run([sys.executable, "-c", code, str(tmp_path / "killed")], env=environment)
+    assert result.returncode == -signal.SIGKILL
+    resumed, weights = train(tmp_path / "killed", **settings)
+    assert resumed == whole
+    assert all(torch.equal(weights[name], expected[name]) for name in expected)
+
+
+DIE = """
+import os, signal
+from transformers import TrainerCallback
+
+class Die(TrainerCallback):
+    def __init__(self, epoch):
+        self.epoch = epoch
+
+    def on_save(self, args, state, control, **kwargs):
+        if round(state.epoch) == self.epoch:
+            os.kill(os.getpid(), signal.SIGKILL)
+"""
 
 
 @pytest.mark.slow

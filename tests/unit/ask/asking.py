@@ -13,7 +13,7 @@ from peftqa.adapters import add_adapter, save_adapter
 from peftqa.backbone import load_backbone, load_tokenizer
 from peftqa.fetch.digest import folder_digest
 from peftqa.params import AnyAdapter, Template
-from peftqa.task import SHARES, BaseModelFiles, Task, write_task
+from peftqa.task import SHARES, BaseModelReference, Task, write_task
 from tests.conftest import ROOT
 from tests.tiny import save_tiny_checkpoint
 from tests.unit.test_backbone import settings
@@ -35,7 +35,7 @@ def make_adapter(root: Path, name: str = "org/tiny", revision: str | None = "0" 
         max_tokens=40,
         truncation_side=side,
     )
-    files = BaseModelFiles(name=name, revision=revision, digest=folder_digest(base), dtype="float32")
+    files = BaseModelReference(name=name, revision=revision, digest=folder_digest(base), dtype="float32")
     confidence = np.linspace(0.5, 1, len(SHARES)).tolist()
     write_task(folder, Task(base_model=files, labels=["yes", "no"], template=template, confidence=confidence))
     return folder

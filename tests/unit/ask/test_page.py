@@ -104,12 +104,12 @@ def test_in_a_browser_a_test_question_is_taken_and_asked(chromium, url, viewport
     page.on("dialog", lambda dialog: said.append(dialog.message))
     page.on("request", lambda request: requested.append(request.url))
     page.goto(url)
-    page.get_by_label("A test question").select_option(label="are they higher")
+    page.get_by_label("A question of the data").select_option(label="are they higher")
     page.get_by_role("button", name="Take it").click()
     assert page.get_by_label("Question, which").input_value() == "are they higher"
     page.get_by_role("button", name="Ask").click()
     cards = page.locator("section")
-    assert cards.count() == 2 and "test question: yes" in page.locator("body").inner_text()
+    assert cards.count() == 2 and "answer to this question: yes" in page.locator("body").inner_text()
     assert "Not read, at the beginning of the abstract" in cards.nth(1).inner_text()
     left = {round(cards.nth(i).bounding_box()["x"]) for i in range(2)}
     assert len(left) == (2 if viewport == WIDE else 1), "side by side where there is room"

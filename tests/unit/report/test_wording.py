@@ -11,7 +11,17 @@ from scipy.stats import binomtest, t
 from peftqa.adapters import METHODS
 from peftqa.params import check_params
 from peftqa.report.render import describe
-from peftqa.report.wording import few_epochs, findings, interval, listed, opening, signed, significant, tuning, value
+from peftqa.report.wording import (
+    findings,
+    interval,
+    listed,
+    opening,
+    signed,
+    significant,
+    training_budget,
+    tuning,
+    value,
+)
 from tests.conftest import ROOT
 from tests.finished_run import crafted_comparison, crafted_params, right_where
 
@@ -295,7 +305,9 @@ def test_numbers_and_names_in_words():
     assert [significant(number) for number in (0, 0.0849, 1.04, 9.96, 23.6, 213.8, 2351)] == [
         *("0", "0.085", "1.0", "10", "24", "210", "2,400")
     ]
-    assert few_epochs(1).startswith("After one epoch ") and few_epochs(3).startswith("After at most 3 epochs ")
+    assert training_budget(1).startswith("After one epoch ") and training_budget(3).startswith(
+        "After at most 3 epochs "
+    )
 
 
 def test_an_interval_that_leaves_out_zero_is_not_rounded_to_it():

@@ -10,7 +10,7 @@ from tests.conftest import ROOT
 
 def ended(code: str) -> subprocess.CompletedProcess:
     """A process that runs a stage whose `main` is this code."""
-    program = f"import stages.workspace as w\ndef main():\n    {code}\nw.run(main)"
+    program = f"import stages.workspace as w\ndef main():\n    {code}\nw.run_stage(main)"
     return subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
 
 

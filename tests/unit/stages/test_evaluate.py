@@ -9,7 +9,8 @@ import pytest
 import stages.evaluate
 from peftqa.errors import UserError
 from peftqa.predictions import prediction_table
-from peftqa.records import write_table
+from peftqa.records import COLUMNS
+from stages.workspace import write_csv
 
 LABELS = ["yes", "no"]
 
@@ -26,7 +27,9 @@ def write_run(workspace, name: str, fold: int, seed: int, right: int, same_test:
         hit = np.arange(4) < (right if split == "test" else 4)
         p_yes = np.where((asked["label"] == "yes") == hit, 0.75, 0.25)
         rows.append(prediction_table(split, fold, seed, asked, np.stack([p_yes, 1 - p_yes], axis=1), LABELS))
-        write_table(asked.assign(question="q", context="c"), workspace.folder / f"data/split/fold-{fold}/{split}.csv")
+        write_csv(
+            workspace.folder / f"data/split/fold-{fold}/{split}.csv", asked.assign(question="q", context="c")[COLUMNS]
+        )
     path = workspace.folder / f"predictions/{name}/fold-{fold}/seed-{seed}.csv"
     path.parent.mkdir(parents=True, exist_ok=True)
     pd.concat(rows).to_csv(path, index=False)
@@ -55,6 +58,16 @@ def test_a_variants_row_is_the_mean_over_seeds(workspace):
     assert row["log_loss"] == pytest.approx(-(5 * np.log(0.75) + 3 * np.log(0.25)) / 8, abs=1e-6)
     assert {seed: run["accuracy"] for seed, run in rest["replicates"].items()} == {"7": 0.25, "42": 1.0}
     assert rest["mean"]["valid_answer_rate"] == 0.625
+
+
+def test_a_table_whose_rows_someone_sorted_is_refused(workspace, refused):
+    workspace.set(train__seeds=[42, 7])
+    write_run(workspace, "prompt", 0, 42, right=4)
+    write_run(workspace, "prompt", 0, 7, right=1)
+    path = workspace.folder / "predictions/prompt/fold-0/seed-7.csv"
+    pd.read_csv(path, dtype=str).sort_values("p_yes").to_csv(path, index=False)
+    sentence = refused(workspace.run("evaluate", "prompt"))
+    assert "predictions/prompt: runs differ in the questions or labels of split 'test', or in their order" in sentence
 
 
 def test_a_variant_without_training_has_no_spread_and_no_parameters(workspace):

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from peftqa.predictions import read_predictions, replicates
-from peftqa.records import write_table
+from stages.workspace import write_csv
 from tests.tiny import save_tiny_checkpoint
 from tests.unit.test_records import table_of
 
@@ -18,7 +18,7 @@ def test_the_frozen_model_answers_every_question_of_its_fold(workspace):
     table = table_of(yes=8, no=8)
     parts = {"train": table[:6], "val": table[6:9], "test": table[9:]}
     for name, part in parts.items():
-        write_table(part, workspace.folder / f"data/split/fold-4/{name}.csv")
+        write_csv(workspace.folder / f"data/split/fold-4/{name}.csv", part)
     save_tiny_checkpoint(workspace.folder / "models/base")
     for name in ("base", "fewshot"):
         result = workspace.run("predict", DVC_STAGE=f"predict_untrained@{name}-4")

@@ -1,16 +1,12 @@
 """A run of training: its name, what its checkpoints depend on, and what it leaves behind."""
 
 import json
-import subprocess
-import sys
-import types
 from pathlib import Path
 
 import pytest
 
-from peftqa.records import write_table
-from stages.train import curve_writer, run_digest
-from tests.conftest import ROOT
+from stages.train import curve_writer, run_digest, stopwatch
+from stages.workspace import write_csv
 from tests.unit.made_up import params_with
 from tests.unit.test_records import table_of
 
@@ -23,7 +19,12 @@ def inputs(tmp_path, monkeypatch) -> Path:
     monkeypatch.chdir(tmp_path)
     for fold in (0, 3):
         for split in ("train", "val"):
-            write_table(table_of(yes=3, no=2), tmp_path / f"data/split/fold-{fold}/{split}.csv")
+            write_csv(tmp_path / f"data/split/fold-{fold}/{split}.csv", table_of(yes=3, no=2))
+    for file in ("peftqa/module.py", "peftqa/room/module.py"):
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).write_text("x = 1")
+    deps = ["models/base", "peftqa/module.py", "peftqa/room"]
+    (tmp_path / "dvc.yaml").write_text(json.dumps({"stages": {"train": {"deps": deps}}}))
     (tmp_path / "models/base").mkdir(parents=True)
     (tmp_path / "models/base/config.json").write_text("{}")
     return tmp_path
@@ -97,41 +98,21 @@ def test_the_validation_figures_are_those_of_the_first_epoch_of_lowest_log_loss(
     assert figures["epoch"] == 4
 
 
-def test_a_folder_that_is_a_package_without_a_file_does_no_harm(inputs, monkeypatch):
+@pytest.mark.parametrize("file", ["peftqa/module.py", "peftqa/room/module.py"])
+def test_changed_code_that_dvc_names_makes_another_run(inputs, file):
     before = run_digest("prompt", 0, CROSSED)
-    package = types.ModuleType("peftqa.made_up")
-    package.__file__ = None
-    monkeypatch.setitem(sys.modules, "peftqa.made_up", package)
-    assert run_digest("prompt", 0, CROSSED) == before
+    (inputs / file).write_text("x = 2")
+    assert run_digest("prompt", 0, CROSSED) != before
 
 
-IMPORTED = """
-import sys
-from pathlib import Path
-from peftqa.adapters import KVPrefix, add_adapter
-from peftqa.backbone import load_backbone, load_tokenizer
-from stages.train import imported_code
-from tests.tiny import save_tiny_checkpoint
-from tests.unit.test_backbone import settings
-
-folder = save_tiny_checkpoint(Path(sys.argv[1]))
-model = load_backbone(folder, settings(fast=sys.argv[2] == "True"))
-adapter = KVPrefix(method="kv_prefix", num_virtual_tokens=2, init="random", learning_rate=1.0)
-add_adapter(model, adapter, load_tokenizer(folder))
-root = Path.cwd()
-print(*(path.relative_to(root) for path in imported_code()))
-"""
+def test_another_version_of_a_library_makes_another_run(inputs, monkeypatch):
+    before = run_digest("prompt", 0, CROSSED)
+    monkeypatch.setattr("stages.train.version", lambda name: "another")
+    assert run_digest("prompt", 0, CROSSED) != before
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("fast", [True, False])
-def test_the_code_that_counts_is_what_a_run_imports(tmp_path, fast):
-    command = [sys.executable, "-c", IMPORTED, str(tmp_path), str(fast)]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    files = set(result.stdout.splitlines()[-1].split())
-    assert {"stages/train.py", "peftqa/training.py", "peftqa/trainer.py", "peftqa/kv_prefix.py"} <= files
-    assert {"peftqa/adapters.py", "peftqa/backbone.py", "peftqa/prompts.py", "peftqa/errors.py"} <= files
-    on_fast_path = {"peftqa/fast/kernels.cpp", "peftqa/fast/kernels.py", "peftqa/fast/t5.py"}
-    assert on_fast_path <= files if fast else not on_fast_path & files
-    assert "peftqa/params.py" not in files
-    assert not [file for file in files if file.startswith("peftqa/report") or file == "peftqa/metrics.py"]
+def test_the_time_before_an_interruption_counts(tmp_path, monkeypatch):
+    clock = iter([10.0, 14.0, 100.0, 103.0])
+    monkeypatch.setattr("stages.train.time.perf_counter", lambda: next(clock))
+    assert stopwatch(tmp_path / "run/seconds.json")() == 4.0
+    assert stopwatch(tmp_path / "run/seconds.json")() == 7.0

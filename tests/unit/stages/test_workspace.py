@@ -14,15 +14,15 @@ import pytest
 from peftqa.errors import UserError
 from stages import workspace as stage_workspace
 from stages.workspace import (
+    atomic_write,
     check_inside,
     find_run,
-    of_run,
     read_json,
     remove_stale,
+    run_path,
     stage_key,
     write_csv,
     write_json,
-    written,
 )
 from tests.conftest import ROOT
 from tests.unit.made_up import params_with
@@ -119,8 +119,8 @@ def test_a_folder_that_is_not_there_has_nothing_stale(tmp_path):
 
 
 def test_a_runs_files_lie_by_fold_and_seed():
-    assert of_run(stage_workspace.ADAPTERS, "prompt", (3, 42)) == Path("models/adapters/prompt/fold-3/seed-42")
-    assert of_run(Path("a"), "base", (0, 0), ".csv") == Path("a/base/fold-0/seed-0.csv")
+    assert run_path(stage_workspace.ADAPTERS, "prompt", (3, 42)) == Path("models/adapters/prompt/fold-3/seed-42")
+    assert run_path(Path("a"), "base", (0, 0), ".csv") == Path("a/base/fold-0/seed-0.csv")
     assert stage_workspace.fold_table(3, "val") == Path("data/split/fold-3/val.csv")
 
 
@@ -155,7 +155,7 @@ def test_a_file_stands_under_its_name_when_it_is_whole_and_not_before(tmp_path):
     path = tmp_path / "new" / "table.csv"
     write_csv(path, pd.DataFrame({"x": [1]}))
     before = path.read_bytes()
-    with pytest.raises(OSError) as caught, written(path) as partial:
+    with pytest.raises(OSError) as caught, atomic_write(path) as partial:
         partial.write_text("half")
         assert path.read_bytes() == before
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -166,7 +166,7 @@ def test_a_file_stands_under_its_name_when_it_is_whole_and_not_before(tmp_path):
 def test_a_folder_replaces_an_older_one_and_what_was_in_it(tmp_path):
     folder = tmp_path / "seed-42"
     for name in ("old", "new"):
-        with written(folder) as partial:
+        with atomic_write(folder) as partial:
             partial.mkdir()
             (partial / name).touch()
     assert [path.name for path in folder.iterdir()] == ["new"] and list(tmp_path.iterdir()) == [folder]
@@ -177,7 +177,7 @@ def test_a_stage_ends_with_the_dvc_that_started_it(tmp_path):
     child = f"""
 import os, pathlib, time
 from stages import workspace
-workspace.run(lambda: (pathlib.Path({str(tmp_path / "pid")!r}).write_text(str(os.getpid())), time.sleep(60)))
+workspace.run_stage(lambda: (pathlib.Path({str(tmp_path / "pid")!r}).write_text(str(os.getpid())), time.sleep(60)))
 """
     parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"
     process = subprocess.Popen(
