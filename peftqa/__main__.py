@@ -173,20 +173,22 @@ def ask_csv(options: argparse.Namespace) -> None:
 
 
 def serve_app(options: argparse.Namespace) -> None:
-    from peftqa.ask.page import App, bind
+    try:
+        from peftqa.ask.page import bind, make_app, serve
+    except ModuleNotFoundError:
+        raise UserError("the page needs Flask, which is not here; install it: pip install flask") from None
     from peftqa.records import read_table
 
     questions = options.questions and read_table(options.questions)
     names = [Path(name).resolve().name for name in options.adapters]
     names = names if len(set(names)) == len(names) else options.adapters
     folders = {name: find_adapter(given) for name, given in zip(names, options.adapters, strict=True)}
-    with bind(options.port) as server:
+    with bind(options.port) as bound:
         print("Loading the models ...", flush=True)
         answerers = {"base": Answerer(next(iter(folders.values())), untrained=True)}
         answerers |= {name: Answerer(folder) for name, folder in folders.items()}
-        server.app = App(answerers, questions)
-        print(f"http://127.0.0.1:{server.server_port}    (for this machine alone; Ctrl-C ends it)", flush=True)
-        server.serve_forever()
+        print(f"http://127.0.0.1:{bound.getsockname()[1]}    (for this machine alone; Ctrl-C ends it)", flush=True)
+        serve(make_app(answerers, questions), bound)
 
 
 if __name__ == "__main__":

@@ -132,7 +132,9 @@ def replicates(table: pd.DataFrame, split: str, same_questions: bool) -> Replica
         parts.append(part.sort_values("fold", kind="stable"))
     ids, truth = parts[0]["id"].tolist(), parts[0]["label"].tolist()
     if any(part["id"].tolist() != ids or part["label"].tolist() != truth for part in parts):
-        raise UserError(f"runs differ in the questions or labels of split {split!r}, or in their order; run `dvc repro`.")
+        raise UserError(
+            f"runs differ in the questions or labels of split {split!r}, or in their order; run `dvc repro`."
+        )
     folds = np.zeros(len(ids), dtype=np.int64) if same_questions else parts[0]["fold"].to_numpy(np.int64)
     return Replicates(ids, truth, folds, names, np.stack([part[columns].to_numpy(np.float64) for part in parts]))
 

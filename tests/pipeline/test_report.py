@@ -46,7 +46,7 @@ RUNS = {
         "same_test": True,
     },
 }
-COUNT = {"folds and seeds": 42}
+COUNT = {"folds and seeds": 42, "official folds and seeds": 20}
 
 
 @pytest.fixture(scope="module")
