@@ -21,7 +21,7 @@ from transformers import TrainerCallback, set_seed
 from peftqa.adapters import PEFTPrefixTuning, add_adapter
 from peftqa.backbone import load_backbone, load_tokenizer, peak_memory_mb
 from peftqa.params import Params, read_params
-from peftqa.prompts import encode_examples, first_token_ids, name_labels
+from peftqa.prompts import encode_examples, first_token_ids, join_labels
 from peftqa.records import clean, read_records, split_random, to_table
 from peftqa.scoring import label_probabilities
 from peftqa.training import train_adapter
@@ -94,7 +94,7 @@ def baseline_arm(what: str, folder: str, parts: dict[str, pd.DataFrame], params:
 
     def encode(tokenizer, *names: str) -> list[dict]:
         table = pd.concat([parts[name] for name in names])
-        instruction = params.template.instruction.format(labels=name_labels(params.data.labels))
+        instruction = params.template.instruction.format(labels=join_labels(params.data.labels))
         texts = [
             params.template.text.format(question=row.question, context=row.context, instruction=instruction)
             for row in table.itertuples()

@@ -168,9 +168,9 @@ def test_other_parameters_are_another_study(search):
 
 def test_a_training_that_diverges_is_a_result_and_any_other_fault_ends_the_search(new_clone):
     clone = new_clone(
-        "diverging", **{"train.optimizer": "adamw", "train.max_grad_norm": 1e30, "adapters.prefix.reparametrization": 8}
+        "diverging", **{"train.optimizer": "adamw", "train.weight_decay": 1e30, "adapters.prefix.reparametrization": 8}
     )
-    rate = {"learning_rate": {"low": 1e30, "high": 1e31, "log": True}}
+    rate = {"learning_rate": {"low": 1e29, "high": 1e30, "log": True}}
     write_space(clone, trials=1, spaces={"kv_prefix": rate})
     shown = clone(*TUNE)
     assert "Every training has diverged" in shown and trials(clone)["val_log_loss"][0] == np.inf
