@@ -17,7 +17,7 @@ from ruamel.yaml import YAML
 
 from experiments.runs import DVC, run_python
 from peftqa.errors import UserError
-from peftqa.params import read_params, read_yaml
+from peftqa.params import check_params, read_yaml
 from stages import workspace
 
 FOLDER = Path("experiments")
@@ -117,11 +117,13 @@ def write_params(path: Path, overrides: dict[str, object], base: Path | str = wo
         for name in groups:
             group = group.get(name)
             if not isinstance(group, dict):
-                raise UserError(f"{key}: params.yaml has no group {name!r}.")
+                raise UserError(
+                    f"{key}: params.yaml has no group {name!r}; a new key is a group, `adapters.mine: {{method: ...}}`."
+                )
         group[last] = value
     partial = path.with_name("params.yaml.partial")
     yaml.dump(params, partial)
-    read_params(partial)
+    check_params(read_yaml(partial), "params.yaml with the experiment's changes")
     if path.exists() and path.read_bytes() == partial.read_bytes():
         partial.unlink()
     else:

@@ -270,7 +270,10 @@ def check_config(config: PeftConfig, expected: PeftConfig) -> None:
 
 
 def adapter_size(folder: Path, backbone: PreTrainedModel) -> dict[str, int | float]:
-    """`trainable_params`, `trainable_percent` (of backbone and adapter together), `adapter_bytes`, as saved."""
+    """`trainable_params`, `trainable_percent` (of backbone and adapter together), `adapter_bytes`, as saved.
+
+    A network that only training needs, as that of a reparametrized prefix, is not saved and does not count.
+    """
     count = sum(map(math.prod, adapter_shapes(folder).values()))
     total = count + backbone.num_parameters()
     size = (folder / ADAPTER_WEIGHTS).stat().st_size

@@ -39,7 +39,7 @@ PERCENT = ("accuracy", "valid_answer_rate")
 LOWER_IS_BETTER = ("log_loss", "brier", "ece")
 TESTS = {
     "seeds_t": "t test of the mean difference over seeds: its standard error has the luck of the questions and, for "
-    "each trained variant, of its seeds (Satterthwaite's degrees of freedom)",
+    "each variant of several seeds, of them (Satterthwaite's degrees of freedom)",
     "folds_t": "paired t test over the folds' differences",
     "mcnemar": "exact McNemar test of single trainings, on the questions that just one of two gets right; its interval "
     "is Tango's score interval",

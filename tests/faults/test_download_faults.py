@@ -88,7 +88,9 @@ def test_a_fault_of_either_file_is_reported_and_leaves_neither(workspace, file_h
 
 def test_a_download_that_drips_is_ended(workspace, file_host):
     file_host.faults[PATH] = itertools.repeat(endless(0.1, b"0"))
-    run = "import peftqa.fetch.files as files, stages.download as d; files.MAX_SECONDS = 1; d.workspace.run(d.main)"
+    run = (
+        "import peftqa.fetch.files as files, stages.download as d; files.MAX_SECONDS = 1; d.workspace.run_stage(d.main)"
+    )
     _, message = workspace.start("-c", run).communicate(timeout=30)
     assert "longer than 1 seconds" in message and message.count("\n") == 1
     assert workspace.files("data") == []

@@ -297,10 +297,14 @@ def test_two_processes_measure_the_same_loss_as_one_and_only_one_of_them_reports
     (record,), _ = train(tmp_path / "one", **still)
     script = tmp_path / "child.py"
     script.write_text(
-        "import json, pathlib, sys\n"
+        "import json, os, pathlib, sys\n"
         "from tests.unit.test_training import train\n"
         "train(pathlib.Path(sys.argv[1]), on_epoch=lambda record: print(json.dumps(record)), "
         f"learning_rate={still['learning_rate']}, epochs=1, processes=2)\n"
+        "from torch import distributed\n"
+        "distributed.barrier()\n"
+        "sys.stdout.flush()\n"
+        "os._exit(0)\n"  # as the stage does: gloo's way of shutting down now and then waits for ever
     )
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}

@@ -66,4 +66,4 @@ def test_training_resuming_loading_and_asking_unpickle_nothing(tmp_path):
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert result.stdout.splitlines()[-1] == "trained, resumed, saved, loaded, asked", result.stderr
     # And the watch sees what it is there for.
-    assert result.returncode == 3 and result.stderr.endswith("unpickled ('pathlib', 'PosixPath')"), result.stderr
+    assert result.returncode == 3 and "unpickled ('pathlib" in result.stderr, result.stderr

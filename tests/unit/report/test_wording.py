@@ -12,6 +12,8 @@ from peftqa.adapters import METHODS
 from peftqa.params import check_params
 from peftqa.report.render import describe
 from peftqa.report.wording import (
+    EXPLAINED,
+    METRICS,
     findings,
     interval,
     listed,
@@ -62,6 +64,10 @@ def test_significantly_worse():
         f"(95% interval {ends(comparison, 0, '', sign=-1)}, p = 0.013), {ONE}."
     ]
     assert comparison["pairs"][0]["verdict"].startswith("prompt is less accurate than base (p = 0.013")
+
+
+def test_every_heading_is_explained():
+    assert set(METRICS.values()) == set(EXPLAINED)
 
 
 def test_five_to_none_is_no_difference_shown():
