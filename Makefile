@@ -15,7 +15,7 @@ endif
 
 # How many runs at a time: make runs JOBS=4
 JOBS ?= 1
-VARIANTS := import pathlib, peftqa.params as p; print(*p.read_params(pathlib.Path("params.yaml")).evaluate.variants)
+VARIANTS := import pathlib, peftqa.config.params as p; print(*p.read_params(pathlib.Path("params.yaml")).evaluate.variants)
 
 # Whose adapters `make app` asks, and on which port: this workspace's where there are any, else the demonstration's.
 IN ?= $(if $(wildcard release),.,experiments/demo)

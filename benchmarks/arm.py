@@ -18,13 +18,13 @@ from typing import TextIO
 import pandas as pd
 from transformers import TrainerCallback, set_seed
 
-from peftqa.adapters import PEFTPrefixTuning, add_adapter
-from peftqa.backbone import load_backbone, load_tokenizer, peak_memory_mb
-from peftqa.params import Params, read_params
-from peftqa.prompts import encode_examples, first_token_ids, join_labels
-from peftqa.records import clean, read_records, split_random, to_table
-from peftqa.scoring import label_probabilities
-from peftqa.training import train_adapter
+from peftqa.config.params import Params, read_params
+from peftqa.data.records import clean, read_records, split_random, to_table
+from peftqa.model.adapters import PEFTPrefixTuning, add_adapter
+from peftqa.model.backbone import load_backbone, load_tokenizer, peak_memory_mb
+from peftqa.model.prompts import encode_examples, first_token_ids, join_labels
+from peftqa.model.scoring import label_probabilities
+from peftqa.training.train import train_adapter
 
 BATCH_SIZE = 8
 SEED = 42

@@ -21,8 +21,8 @@ from scipy.optimize import brentq
 from scipy.stats import multivariate_normal, norm
 from tqdm import tqdm
 
-from peftqa.bootstrap import bootstrap_weights, percentile_interval
-from peftqa.significance import corrected_t, mcnemar, primary_test
+from peftqa.statistics.bootstrap import bootstrap_weights, percentile_interval
+from peftqa.statistics.significance import corrected_t, mcnemar, primary_test
 
 QUESTIONS, FOLDS, SEEDS = 890, 10, (1, 3, 5)
 ACCURACY, DISCORDANCE, DIFFERENCE = 0.7, 0.22, 0.04

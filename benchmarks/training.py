@@ -24,9 +24,9 @@ from tqdm import tqdm
 from transformers import AutoConfig, AutoTokenizer, T5Config
 
 from benchmarks.arm import BATCH_SIZE, split_parts
+from peftqa.config.params import read_params
 from peftqa.errors import UserError
-from peftqa.params import read_params
-from peftqa.prompts import encode_prompts
+from peftqa.model.prompts import encode_prompts
 
 EPOCHS = 3
 ARMS = (

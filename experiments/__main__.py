@@ -16,8 +16,8 @@ from filelock import FileLock, Timeout
 from ruamel.yaml import YAML
 
 from experiments.runs import DVC, run_python
+from peftqa.config.params import check_params, read_yaml
 from peftqa.errors import UserError
-from peftqa.params import check_params, read_yaml
 from stages import workspace
 
 FOLDER = Path("experiments")

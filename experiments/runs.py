@@ -21,8 +21,8 @@ from typing import TextIO
 
 from filelock import FileLock, Timeout
 
+from peftqa.config.params import Params, read_params
 from peftqa.errors import UserError
-from peftqa.params import Params, read_params
 from stages import workspace
 
 DVC = (sys.executable, "-m", "dvc")

@@ -15,8 +15,8 @@ from optuna import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from experiments.table import short
-from peftqa.palette import variant_color
-from peftqa.params import Params
+from peftqa.config.params import Params
+from peftqa.evaluation.palette import variant_color
 from stages import workspace
 
 EDGE = 0.05  # of a range, in logarithms where it is searched so: nearer to an end than this is on the edge

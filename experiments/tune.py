@@ -31,14 +31,14 @@ from experiments import trials
 from experiments.__main__ import FOLDER, prepare, read_overrides, record, write_params
 from experiments.runs import REPRO, duration, environment, run_python
 from experiments.table import short
+from peftqa.config.params import METHOD_BY_NAME, Params, Seed, read_params, read_yaml
+from peftqa.config.settings import Positive, Settings
 from peftqa.errors import UserError
 from peftqa.fetch.digest import digest
-from peftqa.params import METHOD_BY_NAME, Params, Seed, read_params, read_yaml
-from peftqa.settings import Positive, Settings
 from stages import workspace
 
 SEARCH = Path("tuning.yaml")
-# How peftqa/trainer.py says that a training has diverged: a result like any other. Whatever else fails ends the search.
+# What peftqa/training/trainer.py prints if a training has diverged, which is a result like any other.
 DIVERGED = "the loss is no longer a number"
 Choice = str | int | float | bool
 

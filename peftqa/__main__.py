@@ -177,7 +177,7 @@ def serve_app(options: argparse.Namespace) -> None:
         from peftqa.ask.page import bind, make_app, serve
     except ModuleNotFoundError:
         raise UserError("the page needs Flask, which is not here; install it: pip install flask") from None
-    from peftqa.records import read_table
+    from peftqa.data.records import read_table
 
     questions = options.questions and read_table(options.questions)
     names = [Path(name).resolve().name for name in options.adapters]

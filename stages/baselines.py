@@ -2,10 +2,10 @@
 
 import pandas as pd
 
-from peftqa.baselines import majority_probabilities, tfidf_probabilities
-from peftqa.params import read_params
-from peftqa.predictions import prediction_table
-from peftqa.records import read_table
+from peftqa.config.params import read_params
+from peftqa.data.records import read_table
+from peftqa.evaluation.baselines import majority_probabilities, tfidf_probabilities
+from peftqa.evaluation.predictions import prediction_table
 from stages import workspace
 
 BASELINES = {"majority": majority_probabilities, "tfidf": tfidf_probabilities}

@@ -1,7 +1,7 @@
 """Make PubMedQA's records a clean table, and count what was dropped and why: python -m stages.clean"""
 
-from peftqa.params import read_params
-from peftqa.records import clean, read_records, to_table
+from peftqa.config.params import read_params
+from peftqa.data.records import clean, read_records, to_table
 from stages import workspace
 
 

@@ -1,19 +1,19 @@
 """Compare the variants of `evaluate.variants` on the test questions: python -m stages.compare
 
-Writes comparison/comparison.json (its structure: peftqa/comparison.py), the table of pairs that git keeps, and for
-`dvc plots` the curves of all variants together.
+Writes comparison/comparison.json (its structure: peftqa/statistics/comparison.py), the table of pairs that git keeps,
+and for `dvc plots` the curves of all variants together.
 """
 
 import pandas as pd
 
-from peftqa.baselines import human_answers
-from peftqa.comparison import as_text, compare, describe_humans, pair_table
-from peftqa.curves import join_curves, training_curve
+from peftqa.config.params import BASELINES, Params, read_params
+from peftqa.data.records import read_csv, read_records, read_table
 from peftqa.errors import UserError
-from peftqa.metrics import rounded
-from peftqa.params import BASELINES, Params, read_params
-from peftqa.predictions import Replicates, read_predictions, replicates
-from peftqa.records import read_csv, read_records, read_table
+from peftqa.evaluation.baselines import human_answers
+from peftqa.evaluation.curves import join_curves, training_curve
+from peftqa.evaluation.metrics import rounded
+from peftqa.evaluation.predictions import Replicates, read_predictions, replicates
+from peftqa.statistics.comparison import as_text, compare, describe_humans, pair_table
 from stages import workspace
 
 CURVES = ("roc", "precision_recall", "reliability", "confusion", "risk_coverage")

@@ -3,9 +3,9 @@
 import os
 from pathlib import Path
 
+from peftqa.config.params import read_params
 from peftqa.errors import UserError
 from peftqa.fetch.files import fetch, is_url, shown_address, sibling
-from peftqa.params import read_params
 from stages import workspace
 
 ENVIRONMENT = "PUBMEDQA_SOURCE"

@@ -2,12 +2,12 @@
 
 import numpy as np
 
-from peftqa import metrics
-from peftqa.curves import curves
+from peftqa.config.params import BASELINES, read_params
+from peftqa.data.records import read_table
 from peftqa.errors import UserError
-from peftqa.params import BASELINES, read_params
-from peftqa.predictions import check_questions, leaderboard, read_predictions, replicates
-from peftqa.records import read_table
+from peftqa.evaluation import metrics
+from peftqa.evaluation.curves import curves
+from peftqa.evaluation.predictions import check_questions, leaderboard, read_predictions, replicates
 from stages import workspace
 
 SHOWN = ("n", "accuracy", "accuracy_sd", "macro_f1", "log_loss", "val_log_loss", "trainable_params")

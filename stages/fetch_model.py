@@ -2,8 +2,8 @@
 
 import sys
 
+from peftqa.config.params import read_params
 from peftqa.fetch.hub import fetch_model
-from peftqa.params import read_params
 from stages import workspace
 
 

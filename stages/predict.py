@@ -9,13 +9,13 @@ import time
 import numpy as np
 import pandas as pd
 
-from peftqa.adapters import adapter_size, load_adapter
-from peftqa.backbone import load_backbone, load_tokenizer, memory_explained, peak_memory_mb
-from peftqa.params import read_params
-from peftqa.predictions import prediction_table
-from peftqa.prompts import encode_prompts, few_shot_examples, first_token_ids
-from peftqa.records import read_table
-from peftqa.scoring import label_probabilities, probabilities_and_answers, valid_answer_rate
+from peftqa.config.params import read_params
+from peftqa.data.records import read_table
+from peftqa.evaluation.predictions import prediction_table
+from peftqa.model.adapters import adapter_size, load_adapter
+from peftqa.model.backbone import load_backbone, load_tokenizer, memory_explained, peak_memory_mb
+from peftqa.model.prompts import encode_prompts, few_shot_examples, first_token_ids
+from peftqa.model.scoring import label_probabilities, probabilities_and_answers, valid_answer_rate
 from stages import workspace
 
 TIMED_QUESTIONS = 50

@@ -6,8 +6,8 @@ Of several trainings of an adapter, release/ADAPTER/ has the one whose best epoc
 import shutil
 from pathlib import Path
 
+from peftqa.config.params import Params, read_params
 from peftqa.errors import UserError
-from peftqa.params import Params, read_params
 from peftqa.report.card import model_card
 from stages import workspace
 

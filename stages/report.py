@@ -2,10 +2,10 @@
 
 import subprocess
 
+from peftqa.config.params import Params, read_params
+from peftqa.data.records import read_csv, read_table
 from peftqa.errors import UserError
-from peftqa.params import Params, read_params
-from peftqa.predictions import Replicates, read_predictions, replicates
-from peftqa.records import read_csv, read_table
+from peftqa.evaluation.predictions import Replicates, read_predictions, replicates
 from peftqa.report.render import Results, render
 from stages import workspace
 

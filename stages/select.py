@@ -3,7 +3,7 @@
 So that `dvc metrics diff` can set variant against variant.
 """
 
-from peftqa.params import read_params
+from peftqa.config.params import read_params
 from stages import workspace
 
 

@@ -1,7 +1,7 @@
 """Divide the clean table into train, validation and test, for every fold of the protocol: python -m stages.split"""
 
-from peftqa.params import read_params
-from peftqa.records import (
+from peftqa.config.params import read_params
+from peftqa.data.records import (
     read_records,
     read_table,
     read_test_ids,

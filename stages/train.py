@@ -19,15 +19,15 @@ from peft import PeftModel
 from torch import distributed
 from transformers import set_seed
 
-from peftqa.adapters import add_adapter, save_adapter
-from peftqa.backbone import choose_device, load_backbone, load_tokenizer, memory_explained, peak_memory_mb
+from peftqa.config.params import Params, read_params
+from peftqa.data.records import read_table
 from peftqa.fetch.digest import digest, folder_digest
-from peftqa.params import Params, read_params
-from peftqa.prompts import encode_examples, first_token_ids
-from peftqa.records import read_table
-from peftqa.task import BaseModelReference, Task, write_task
-from peftqa.trainer import best_epoch
-from peftqa.training import run_seed, train_adapter
+from peftqa.model.adapters import add_adapter, save_adapter
+from peftqa.model.backbone import choose_device, load_backbone, load_tokenizer, memory_explained, peak_memory_mb
+from peftqa.model.prompts import encode_examples, first_token_ids
+from peftqa.model.task import BaseModelReference, Task, write_task
+from peftqa.training.train import run_seed, train_adapter
+from peftqa.training.trainer import best_epoch
 from stages import workspace
 from stages.processes import start_processes
 

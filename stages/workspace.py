@@ -14,8 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from peftqa.config.params import Params, read_yaml
 from peftqa.errors import UserError
-from peftqa.params import Params, read_yaml
 
 if TYPE_CHECKING:
     import pandas as pd

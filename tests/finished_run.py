@@ -13,9 +13,9 @@ import numpy as np
 import pandas as pd
 from ruamel.yaml import YAML
 
-from peftqa.comparison import compare
-from peftqa.params import BASELINES, Params, check_params
-from peftqa.predictions import Replicates, prediction_table
+from peftqa.config.params import BASELINES, Params, check_params
+from peftqa.evaluation.predictions import Replicates, prediction_table
+from peftqa.statistics.comparison import compare
 from tests.conftest import ROOT
 
 # Text of the data file that a careless page would take for its own.

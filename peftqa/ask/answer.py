@@ -10,14 +10,14 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from peftqa.adapters import load_adapter
+from peftqa.config.params import ModelSettings
 from peftqa.errors import UserError
+from peftqa.evaluation.predictions import predict
 from peftqa.fetch.digest import MODEL_FILES, folder_digest, is_commit
 from peftqa.fetch.hub import snapshot
-from peftqa.params import ModelSettings
-from peftqa.predictions import predict
-from peftqa.prompts import encode_and_cut, first_token_ids
-from peftqa.task import FILE, BaseModelReference, read_task
+from peftqa.model.adapters import load_adapter
+from peftqa.model.prompts import encode_and_cut, first_token_ids
+from peftqa.model.task import FILE, BaseModelReference, read_task
 
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors", FILE)
 HUB_ID = r"\w[\w.-]*/\w[\w.-]*"
@@ -63,7 +63,7 @@ class Answerer:
 
         import torch
 
-        from peftqa.backbone import load_backbone, load_tokenizer
+        from peftqa.model.backbone import load_backbone, load_tokenizer
 
         settings = ModelSettings(
             name=files.name,
@@ -96,7 +96,7 @@ class Answerer:
 
     def answer(self, prompts: Sequence[Prompt]) -> list[Answer]:
         """An answer to each prompt, computed in batches of similar length."""
-        from peftqa.scoring import label_probabilities
+        from peftqa.model.scoring import label_probabilities
 
         labels = self.task.labels
         rows = label_probabilities(

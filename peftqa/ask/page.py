@@ -18,7 +18,7 @@ from werkzeug.serving import make_server
 
 from peftqa.ask.answer import Answer, Answerer, plain_text
 from peftqa.errors import UserError
-from peftqa.palette import variant_color
+from peftqa.evaluation.palette import variant_color
 
 TEMPLATE = "page.html.j2"
 MAX_BYTES = 2_000_000  # of a form that is read

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pooch
 
-from peftqa.checkpoint import MODEL_INDEX, MODEL_WEIGHTS, check_checkpoint
 from peftqa.errors import UserError
 from peftqa.fetch.digest import MODEL_FILES, folder_digest, is_commit, matching_files
 from peftqa.fetch.files import check_address, reason, shown_address, why
+from peftqa.model.checkpoint import MODEL_INDEX, MODEL_WEIGHTS, check_checkpoint
 
 NEEDED = ((MODEL_WEIGHTS, MODEL_INDEX), ("config.json",), ("tokenizer.json",))  # one file of each
 TIMEOUT = 10  # seconds for the Hub's first answer

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 
 from huggingface_hub import ModelCard, ModelCardData
 
+from peftqa.config.params import Params
 from peftqa.fetch.digest import is_commit
-from peftqa.params import Params
-from peftqa.prompts import join_labels
+from peftqa.model.prompts import join_labels
 from peftqa.report import wording
 from peftqa.report.render import BASELINES, template_environment
 

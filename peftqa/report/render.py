@@ -15,13 +15,13 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoes
 from markupsafe import Markup
 from statsmodels.stats.proportion import proportion_confint
 
-from peftqa.bootstrap import BOOTSTRAPPED
-from peftqa.comparison import p_text
-from peftqa.params import Params
-from peftqa.predictions import Replicates, predict
-from peftqa.prompts import join_labels
+from peftqa.config.params import Params
+from peftqa.evaluation.predictions import Replicates, predict
+from peftqa.model.prompts import join_labels
 from peftqa.report import figures, wording
 from peftqa.report.wording import METRICS, interval, level, listed, points, significant, value
+from peftqa.statistics.bootstrap import BOOTSTRAPPED
+from peftqa.statistics.comparison import p_text
 
 TEMPLATES = Path(__file__).parent / "templates"
 BASELINES = {

@@ -10,9 +10,9 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from peftqa.comparison import p_text
-from peftqa.flags import MAJORITY
-from peftqa.params import Params
+from peftqa.config.params import Params
+from peftqa.statistics.comparison import p_text
+from peftqa.statistics.flags import MAJORITY
 
 MINUS = "\N{MINUS SIGN}"
 METRICS = {

@@ -10,8 +10,8 @@ import pytest
 from safetensors.numpy import save
 from tokenizers import Tokenizer, models
 
-from peftqa.checkpoint import expected_shapes
 from peftqa.fetch.digest import folder_digest
+from peftqa.model.checkpoint import expected_shapes
 from tests.servers import endless, to_itself, truncated
 
 NAME, COMMIT = "someone/tiny-t5", "a" * 40

@@ -12,13 +12,13 @@ from transformers import set_seed
 
 from embedded.generate import make_judge
 from experiments.__main__ import read_overrides
-from peftqa.adapters import add_adapter, load_adapter, save_adapter
-from peftqa.backbone import load_backbone, load_tokenizer
-from peftqa.params import check_params
-from peftqa.prompts import encode_examples, encode_prompts, first_token_ids
-from peftqa.records import Record, clean, read_records, split_random, to_table
-from peftqa.scoring import label_probabilities
-from peftqa.training import train_adapter
+from peftqa.config.params import check_params
+from peftqa.data.records import Record, clean, read_records, split_random, to_table
+from peftqa.model.adapters import add_adapter, load_adapter, save_adapter
+from peftqa.model.backbone import load_backbone, load_tokenizer
+from peftqa.model.prompts import encode_examples, encode_prompts, first_token_ids
+from peftqa.model.scoring import label_probabilities
+from peftqa.training.train import train_adapter
 from tests.conftest import ROOT
 
 DATA, MODEL = Path("embedded/ori_pqal.json"), Path("embedded/pico-t5")

@@ -9,7 +9,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.training import encoder_operations, training_operations
-from peftqa.adapters import PromptTuning, add_adapter
+from peftqa.model.adapters import PromptTuning, add_adapter
 from tests.conftest import ROOT
 from tests.tiny import tiny_t5, tiny_tokenizer
 

@@ -12,14 +12,14 @@ from scipy.stats import binomtest
 
 from embedded.generate import make_judge
 from experiments.__main__ import read_overrides
-from peftqa.adapters import load_adapter
 from peftqa.ask.answer import Answerer
-from peftqa.backbone import load_backbone, load_tokenizer
-from peftqa.params import read_params
-from peftqa.predictions import predict
-from peftqa.prompts import encode_prompts, first_token_ids
-from peftqa.records import Record, to_table
-from peftqa.scoring import label_probabilities
+from peftqa.config.params import read_params
+from peftqa.data.records import Record, to_table
+from peftqa.evaluation.predictions import predict
+from peftqa.model.adapters import load_adapter
+from peftqa.model.backbone import load_backbone, load_tokenizer
+from peftqa.model.prompts import encode_prompts, first_token_ids
+from peftqa.model.scoring import label_probabilities
 from tests.clone import Clone, ran
 from tests.conftest import ROOT
 

@@ -10,9 +10,9 @@ import pytest
 from ruamel.yaml import YAML
 from sklearn.metrics import accuracy_score, f1_score, log_loss
 
+from peftqa.config.params import read_params
 from peftqa.fetch.digest import folder_digest
-from peftqa.params import read_params
-from peftqa.task import confidence_quantiles, read_task
+from peftqa.model.task import confidence_quantiles, read_task
 from tests.clone import ran
 from tests.conftest import ROOT
 
@@ -205,16 +205,16 @@ def test_plots_show_draws_every_curve_with_one_colour_a_variant(finished):
 @pytest.mark.parametrize(
     ("path", "stale", "current"),
     [
-        ("peftqa/metrics.py", {"evaluate@prefix", "compare"}, {"train", "predict", "clean", "split"}),
+        ("peftqa/evaluation/metrics.py", {"evaluate@prefix", "compare"}, {"train", "predict", "clean", "split"}),
         (
-            "peftqa/params.py",
+            "peftqa/config/params.py",
             set(),
             {"train", "predict", "evaluate", "compare", "report", "download", "split", "clean"},
         ),
         ("peftqa/report/wording.py", {"report", "publish"}, {"train", "predict", "evaluate", "compare", "select"}),
         ("peftqa/kv_prefix.py", {"train@prefix-0-42", "train@prompt-0-42"}, {"evaluate", "clean", "split"}),
-        ("peftqa/fast/kernels.cpp", {"train@prefix-0-42", "predict@prefix-0-42"}, {"evaluate", "clean"}),
-        ("peftqa/records.py", {"clean", "split", "baselines"}, {"fetch_model", "select"}),
+        ("peftqa/model/fast/kernels.cpp", {"train@prefix-0-42", "predict@prefix-0-42"}, {"evaluate", "clean"}),
+        ("peftqa/data/records.py", {"clean", "split", "baselines"}, {"fetch_model", "select"}),
     ],
 )
 def test_an_edit_makes_stale_what_depends_on_it_and_no_more(finished, path, stale, current):

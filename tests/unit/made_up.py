@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from peftqa.params import Params, check_params, read_params
+from peftqa.config.params import Params, check_params, read_params
 from tests.conftest import ROOT
 
 TWO = ["yes", "no"]

@@ -11,7 +11,9 @@ from pydantic import TypeAdapter
 from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer, T5Config, T5ForConditionalGeneration
 
-from peftqa.adapters import (
+from peftqa.config.params import AnyAdapter, read_params
+from peftqa.errors import UserError
+from peftqa.model.adapters import (
     METHODS,
     AdapterSettings,
     KVPrefix,
@@ -24,8 +26,6 @@ from peftqa.adapters import (
     load_adapter,
     save_adapter,
 )
-from peftqa.errors import UserError
-from peftqa.params import AnyAdapter, read_params
 from tests.conftest import ROOT
 from tests.tiny import SHAPE, save_tiny_checkpoint, tiny_t5, tiny_tokenizer
 

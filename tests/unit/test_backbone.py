@@ -10,9 +10,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models
 
-from peftqa.backbone import choose_dtype, load_backbone, load_tokenizer, memory_explained
+from peftqa.config.params import ModelSettings
 from peftqa.errors import UserError
-from peftqa.params import ModelSettings
+from peftqa.model.backbone import choose_dtype, load_backbone, load_tokenizer, memory_explained
 from tests.conftest import ROOT
 from tests.tiny import save_tiny_checkpoint
 
@@ -167,10 +167,10 @@ def test_memory_that_runs_out_is_explained_and_other_errors_stay():
 def test_the_fast_path_is_imported_only_where_it_is_on(folder, fast):
     code = (
         "import pathlib, sys\n"
-        "from peftqa.backbone import load_backbone\n"
+        "from peftqa.model.backbone import load_backbone\n"
         "from tests.unit.test_backbone import settings\n"
         "load_backbone(pathlib.Path(sys.argv[1]), settings(fast=sys.argv[2] == 'True'))\n"
-        "print(any(name.startswith('peftqa.fast') for name in sys.modules))\n"
+        "print(any(name.startswith('peftqa.model.fast') for name in sys.modules))\n"
     )
     command = [sys.executable, "-c", code, str(folder), str(fast)]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)

@@ -4,11 +4,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from peftqa.baselines import human_answers, majority_probabilities, tfidf_probabilities
+from peftqa.data.records import Record, clean, read_records, read_test_ids, split_official, to_table
 from peftqa.errors import UserError
-from peftqa.metrics import label_metrics
-from peftqa.predictions import predict
-from peftqa.records import Record, clean, read_records, read_test_ids, split_official, to_table
+from peftqa.evaluation.baselines import human_answers, majority_probabilities, tfidf_probabilities
+from peftqa.evaluation.metrics import label_metrics
+from peftqa.evaluation.predictions import predict
 
 LABELS = ["yes", "no"]
 

@@ -5,8 +5,8 @@ import pytest
 from scipy import stats
 from sklearn.metrics import accuracy_score, f1_score, log_loss, matthews_corrcoef
 
-from peftqa import bootstrap as boot
-from peftqa.metrics import expected_calibration_error, roc_auc
+from peftqa.evaluation.metrics import expected_calibration_error, roc_auc
+from peftqa.statistics import bootstrap as boot
 
 BINS = 10
 

@@ -15,8 +15,8 @@ from transformers import (
     UMT5ForConditionalGeneration,
 )
 
-from peftqa.checkpoint import UNREAD, check_checkpoint, differences, expected_shapes, read_config
 from peftqa.errors import UserError
+from peftqa.model.checkpoint import UNREAD, check_checkpoint, differences, expected_shapes, read_config
 from tests.tiny import SHAPE, save_tiny_checkpoint
 
 Q = "encoder.block.0.layer.0.SelfAttention.q.weight"

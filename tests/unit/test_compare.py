@@ -10,12 +10,12 @@ import pytest
 from scipy.stats import binomtest, ttest_1samp
 
 import stages.compare
-from peftqa.bootstrap import BOOTSTRAPPED
-from peftqa.comparison import as_text, compare, describe_humans, detectable, family, p_text, pair_table
 from peftqa.errors import UserError
-from peftqa.palette import variant_color
-from peftqa.power import mcnemar_power, runs_power
-from peftqa.predictions import Replicates
+from peftqa.evaluation.palette import variant_color
+from peftqa.evaluation.predictions import Replicates
+from peftqa.statistics.bootstrap import BOOTSTRAPPED
+from peftqa.statistics.comparison import as_text, compare, describe_humans, detectable, family, p_text, pair_table
+from peftqa.statistics.power import mcnemar_power, runs_power
 from tests.conftest import Workspace
 from tests.finished_run import crafted_comparison, crafted_params, right_where, run_stages, write_run
 

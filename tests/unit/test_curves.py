@@ -5,9 +5,9 @@ import pandas as pd
 import pytest
 from sklearn.metrics import average_precision_score
 
-from peftqa import curves, metrics
 from peftqa.errors import UserError
-from peftqa.palette import variant_color
+from peftqa.evaluation import curves, metrics
+from peftqa.evaluation.palette import variant_color
 from tests.unit.made_up import BINS, THREE, TWO, binary, example
 
 

@@ -7,16 +7,16 @@ from pathlib import Path
 import pytest
 import yaml
 
-from peftqa.params import TrainSettings
+from peftqa.config.params import TrainSettings
 from tests.conftest import ROOT
 
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
 # It only checks values that DVC tracks already, so what it imports is no dependency either.
-PARAMS = ROOT / "peftqa/params.py"
+PARAMS = ROOT / "peftqa/config/params.py"
 # It only says how a stage ends that has no result.
 ENDS = ROOT / "stages/__init__.py"
 # But the adapters that it makes have methods: who calls one, as in `params.adapters[name].describe()`, runs these.
-ADAPTERS = ROOT / "peftqa/adapters.py"
+ADAPTERS = ROOT / "peftqa/model/adapters.py"
 
 
 def imported_names(file: Path) -> Iterator[str]:
@@ -116,7 +116,9 @@ def test_deps_are_in_order_and_name_nothing_twice(name):
 
 @pytest.mark.parametrize("name", STAGES)
 def test_params_a_docstring_and_the_way_out_make_nothing_stale(name):
-    assert not {"peftqa/params.py", "peftqa/__init__.py", "peftqa", "stages/__init__.py", "stages"} & code_deps(name)
+    assert not {"peftqa/config/params.py", "peftqa/__init__.py", "peftqa", "stages/__init__.py", "stages"} & code_deps(
+        name
+    )
 
 
 def test_the_import_search_finds_indirect_imports_and_those_inside_functions():
@@ -125,17 +127,22 @@ def test_the_import_search_finds_indirect_imports_and_those_inside_functions():
         "stages/train.py",
         "stages/workspace.py",
         "peftqa/errors.py",
-        "peftqa/training.py",
-        "peftqa/trainer.py",
+        "peftqa/training/train.py",
+        "peftqa/training/trainer.py",
         "peftqa/kv_prefix.py",  # in a function of adapters.py
-        "peftqa/fast/__init__.py",  # in a function of backbone.py
-        "peftqa/fast/kernels.py",
+        "peftqa/model/fast/__init__.py",  # in a function of backbone.py
+        "peftqa/model/fast/kernels.py",
     } <= found
-    assert not found & {"peftqa/params.py", "peftqa/__init__.py", "peftqa/predictions.py", "peftqa/fetch/files.py"}
+    assert not found & {
+        "peftqa/config/params.py",
+        "peftqa/__init__.py",
+        "peftqa/evaluation/predictions.py",
+        "peftqa/fetch/files.py",
+    }
 
 
 def test_imports_are_not_followed_through_params():
-    assert "peftqa/adapters.py" not in needed_code(ROOT / "stages/clean.py")
+    assert "peftqa/model/adapters.py" not in needed_code(ROOT / "stages/clean.py")
 
 
 @pytest.mark.parametrize("name", STAGES)

@@ -14,7 +14,7 @@ from sklearn.model_selection import train_test_split
 from sklearn.pipeline import make_pipeline
 
 from embedded import generate, tasks
-from peftqa.records import read_records, read_test_ids
+from peftqa.data.records import read_records, read_test_ids
 
 FOLDER = Path(generate.__file__).parent
 MODEL = FOLDER / "pico-t5"

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from peftqa.adapters import PEFTPrefixTuning, add_adapter
-from peftqa.encoder_outputs import add_encoder_outputs, compute_encoder_outputs
+from peftqa.model.adapters import PEFTPrefixTuning, add_adapter
+from peftqa.training.encoder_outputs import add_encoder_outputs, compute_encoder_outputs
 from tests.tiny import tiny_t5, tiny_tokenizer
 
 PROMPTS = [[5, 6, 7, 1], [8, 1], [9, 10, 11, 12, 13, 1]]

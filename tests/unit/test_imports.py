@@ -24,7 +24,17 @@ def test_a_package_that_no_stage_depends_on_is_a_docstring_and_nothing_else(pack
 
 @pytest.mark.parametrize(
     "module",
-    ["params", "adapters", "records", "predictions", "metrics", "curves", "baselines", "comparison", "report.render"],
+    [
+        "config.params",
+        "model.adapters",
+        "data.records",
+        "evaluation.predictions",
+        "evaluation.metrics",
+        "evaluation.curves",
+        "evaluation.baselines",
+        "statistics.comparison",
+        "report.render",
+    ],
 )
 def test_what_runs_no_model_imports_no_torch(module):
     heavy = {"torch", "transformers", "peft", "accelerate", "dvc"}
@@ -33,4 +43,4 @@ def test_what_runs_no_model_imports_no_torch(module):
 
 @pytest.mark.slow
 def test_the_backbone_does_not_import_the_fast_path_by_itself():
-    assert not {name for name in loaded("import peftqa.backbone") if name.startswith("peftqa.fast")}
+    assert not {name for name in loaded("import peftqa.model.backbone") if name.startswith("peftqa.model.fast")}

@@ -29,8 +29,8 @@ from transformers import (
 )
 
 from peftqa.errors import UserError
-from peftqa.fast.t5 import patch_t5
 from peftqa.kv_prefix import TARGETS, KVPrefixAttention, KVPrefixConfig
+from peftqa.model.fast.t5 import patch_t5
 from tests.tiny import SHAPE, save_tiny_checkpoint, tiny_t5, untie
 from tests.unit import reference_t5, two_process_training
 

@@ -7,7 +7,7 @@ import pytest
 from scipy.stats import mannwhitneyu, pearsonr
 from sklearn.metrics import brier_score_loss, confusion_matrix, f1_score, log_loss, roc_auc_score
 
-from peftqa import metrics
+from peftqa.evaluation import metrics
 from tests.unit.made_up import BINS, THREE, TWO, binary, example
 
 

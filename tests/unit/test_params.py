@@ -9,8 +9,8 @@ import pytest
 from dvc.utils.serialize import modify_yaml
 from ruamel.yaml import YAML
 
+from peftqa.config.params import check_params, read_params
 from peftqa.errors import UserError
-from peftqa.params import check_params, read_params
 
 FILE = Path(__file__).parents[2] / "params.yaml"
 MISSING = object()

@@ -9,8 +9,8 @@ import pytest
 from scipy import stats
 from statsmodels.stats.power import TTestPower
 
-from peftqa import power
-from peftqa.significance import mcnemar, primary_test
+from peftqa.statistics import power
+from peftqa.statistics.significance import mcnemar, primary_test
 
 
 def power_by_enumeration(difference: float, discordance: float, n: int, alpha: float) -> float:

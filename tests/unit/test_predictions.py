@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from peftqa.errors import UserError
-from peftqa.predictions import leaderboard, predict, prediction_table, read_predictions, replicates
+from peftqa.evaluation.predictions import leaderboard, predict, prediction_table, read_predictions, replicates
 from tests.unit.made_up import THREE, TWO
 
 

@@ -4,10 +4,10 @@ import pandas as pd
 import pytest
 from transformers import AutoTokenizer
 
+from peftqa.config.params import Template, read_params
+from peftqa.data.records import clean, read_records, to_table
 from peftqa.errors import UserError
-from peftqa.params import Template, read_params
-from peftqa.prompts import encode_answers, encode_prompts, few_shot_examples, first_token_ids, join_labels
-from peftqa.records import clean, read_records, to_table
+from peftqa.model.prompts import encode_answers, encode_prompts, few_shot_examples, first_token_ids, join_labels
 from tests.conftest import ROOT
 from tests.tiny import tiny_tokenizer
 

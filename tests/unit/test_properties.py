@@ -14,10 +14,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
+from peftqa.config.params import Params, check_params, read_params
+from peftqa.data.records import COLUMNS, Record, clean, read_records, read_table, to_table
 from peftqa.errors import UserError
-from peftqa.params import Params, check_params, read_params
-from peftqa.predictions import prediction_table, read_predictions
-from peftqa.records import COLUMNS, Record, clean, read_records, read_table, to_table
+from peftqa.evaluation.predictions import prediction_table, read_predictions
 from stages import explain
 from stages.workspace import write_csv
 from tests.conftest import ROOT

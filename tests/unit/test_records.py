@@ -8,8 +8,7 @@ import pandas as pd
 import pytest
 from sklearn.model_selection import train_test_split
 
-from peftqa.errors import UserError
-from peftqa.records import (
+from peftqa.data.records import (
     COLUMNS,
     N_FOLDS,
     clean,
@@ -21,6 +20,7 @@ from peftqa.records import (
     split_random,
     to_table,
 )
+from peftqa.errors import UserError
 from stages.workspace import write_csv
 
 YES_NO = ["yes", "no"]

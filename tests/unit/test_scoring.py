@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from peftqa.scoring import label_probabilities, pad_batch, probabilities_and_answers, valid_answer_rate
+from peftqa.model.scoring import label_probabilities, pad_batch, probabilities_and_answers, valid_answer_rate
 from tests.tiny import tiny_t5, tiny_tokenizer
 
 PROMPTS = [[5, 6, 7, 1], [8, 1], [9, 10, 11, 12, 13, 1], [14, 15, 1]]

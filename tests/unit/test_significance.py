@@ -6,7 +6,7 @@ from scipy import optimize, stats
 from statsmodels.stats.contingency_tables import mcnemar as statsmodels_mcnemar
 from statsmodels.stats.multitest import multipletests
 
-from peftqa import significance as sig
+from peftqa.statistics import significance as sig
 
 ONE_FOLD = np.zeros(89, dtype=int)
 TEN_FOLDS = np.repeat(np.arange(10), 20)

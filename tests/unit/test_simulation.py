@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from benchmarks import simulation as sim
-from peftqa.bootstrap import bootstrap_scores, bootstrap_weights, percentile_interval
-from peftqa.significance import run_accuracies
+from peftqa.statistics.bootstrap import bootstrap_scores, bootstrap_weights, percentile_interval
+from peftqa.statistics.significance import run_accuracies
 
 FOLD = np.repeat(np.arange(sim.FOLDS), sim.QUESTIONS // sim.FOLDS)
 

@@ -5,9 +5,9 @@ import json
 import numpy as np
 import pytest
 
+from peftqa.config.params import read_params
 from peftqa.errors import UserError
-from peftqa.params import read_params
-from peftqa.task import FILE, SHARES, BaseModelReference, Task, confidence_quantiles, read_task, write_task
+from peftqa.model.task import FILE, SHARES, BaseModelReference, Task, confidence_quantiles, read_task, write_task
 from tests.conftest import ROOT
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from peftqa.trainer import TRAINED_WEIGHTS, epoch_metrics, last_complete_checkpoint, patience_is_over
+from peftqa.training.trainer import TRAINED_WEIGHTS, epoch_metrics, last_complete_checkpoint, patience_is_over
 
 
 def test_epoch_metrics_join_training_and_validation():

@@ -14,11 +14,11 @@ import pytest
 import torch
 from transformers import set_seed
 
-from peftqa.adapters import KVPrefix, PEFTPrefixTuning, add_adapter, encoder_is_constant
+from peftqa.config.params import TrainSettings
 from peftqa.errors import UserError
-from peftqa.params import TrainSettings
-from peftqa.trainer import last_complete_checkpoint
-from peftqa.training import collate, run_seed, train_adapter, validation_metrics
+from peftqa.model.adapters import KVPrefix, PEFTPrefixTuning, add_adapter, encoder_is_constant
+from peftqa.training.train import collate, run_seed, train_adapter, validation_metrics
+from peftqa.training.trainer import last_complete_checkpoint
 from tests.conftest import ROOT
 from tests.tiny import tiny_t5, tiny_tokenizer
 

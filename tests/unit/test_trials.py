@@ -8,7 +8,7 @@ from ruamel.yaml import YAML
 
 from experiments.trials import best_so_far, edges, take_over
 from experiments.tune import Range, Search, read_search
-from peftqa.params import check_params
+from peftqa.config.params import check_params
 from tests.conftest import ROOT
 
 

@@ -36,10 +36,10 @@ def refuse(event, arguments):
         os._exit(3)
 from pathlib import Path
 import torch
-from peftqa.adapters import KVPrefix, add_adapter, load_adapter, save_adapter
-from peftqa.backbone import load_backbone, load_tokenizer
-from peftqa.scoring import label_probabilities
-from peftqa.trainer import last_complete_checkpoint
+from peftqa.model.adapters import KVPrefix, add_adapter, load_adapter, save_adapter
+from peftqa.model.backbone import load_backbone, load_tokenizer
+from peftqa.model.scoring import label_probabilities
+from peftqa.training.trainer import last_complete_checkpoint
 from tests.tiny import save_tiny_checkpoint
 from tests.unit.test_backbone import settings
 from tests.unit.test_training import train

@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from pydantic import TypeAdapter
 
-from peftqa.adapters import add_adapter, save_adapter
-from peftqa.backbone import load_backbone, load_tokenizer
+from peftqa.config.params import AnyAdapter, Template
 from peftqa.fetch.digest import folder_digest
-from peftqa.params import AnyAdapter, Template
-from peftqa.task import SHARES, BaseModelReference, Task, write_task
+from peftqa.model.adapters import add_adapter, save_adapter
+from peftqa.model.backbone import load_backbone, load_tokenizer
+from peftqa.model.task import SHARES, BaseModelReference, Task, write_task
 from tests.conftest import ROOT
 from tests.tiny import save_tiny_checkpoint
 from tests.unit.test_backbone import settings

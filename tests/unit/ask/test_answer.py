@@ -6,13 +6,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from peftqa.adapters import load_adapter
 from peftqa.ask.answer import ADAPTER_FILES, Answerer, find_adapter, find_base
-from peftqa.backbone import load_backbone, load_tokenizer
 from peftqa.errors import UserError
-from peftqa.prompts import encode_prompts, first_token_ids
-from peftqa.scoring import label_probabilities
-from peftqa.task import FILE, read_task
+from peftqa.model.adapters import load_adapter
+from peftqa.model.backbone import load_backbone, load_tokenizer
+from peftqa.model.prompts import encode_prompts, first_token_ids
+from peftqa.model.scoring import label_probabilities
+from peftqa.model.task import FILE, read_task
 from tests.unit.ask.asking import ABSTRACT, QUESTION, make_adapter, peftqa
 from tests.unit.test_backbone import settings
 

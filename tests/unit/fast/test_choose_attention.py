@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from peftqa import fast
 from peftqa.errors import UserError
-from peftqa.fast.kernels import compile_library
+from peftqa.model import fast
+from peftqa.model.fast.kernels import compile_library
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from peftqa.fast.kernels import PackedLinear, biased_attention, compile_library, compiled, gated_gelu, rms_norm
+from peftqa.model.fast.kernels import PackedLinear, biased_attention, compile_library, compiled, gated_gelu, rms_norm
 
 DTYPES = [torch.float32, torch.bfloat16]
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 2e-2}  # a few roundings of numbers of size 1

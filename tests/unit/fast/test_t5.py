@@ -6,9 +6,9 @@ import pytest
 import torch
 from transformers import MT5Config, MT5ForConditionalGeneration, UMT5Config, UMT5ForConditionalGeneration
 
-from peftqa.adapters import IA3, KVPrefix, LoRA, PEFTPrefixTuning, PromptTuning, add_adapter
-from peftqa.fast.t5 import patch_t5
-from peftqa.scoring import probabilities_and_answers
+from peftqa.model.adapters import IA3, KVPrefix, LoRA, PEFTPrefixTuning, PromptTuning, add_adapter
+from peftqa.model.fast.t5 import patch_t5
+from peftqa.model.scoring import probabilities_and_answers
 from tests.tiny import SHAPE, tiny_t5, tiny_tokenizer, untie
 
 RATE = {"learning_rate": 0.1}

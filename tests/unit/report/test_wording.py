@@ -8,8 +8,8 @@ import pytest
 from ruamel.yaml import YAML
 from scipy.stats import binomtest, t
 
-from peftqa.adapters import METHODS
-from peftqa.params import check_params
+from peftqa.config.params import check_params
+from peftqa.model.adapters import METHODS
 from peftqa.report.render import describe
 from peftqa.report.wording import (
     EXPLAINED,

@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from peftqa.predictions import read_predictions
-from peftqa.records import read_table
+from peftqa.data.records import read_table
+from peftqa.evaluation.predictions import read_predictions
 
 
 @pytest.fixture

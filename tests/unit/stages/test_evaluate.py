@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 
 import stages.evaluate
+from peftqa.data.records import COLUMNS
 from peftqa.errors import UserError
-from peftqa.predictions import prediction_table
-from peftqa.records import COLUMNS
+from peftqa.evaluation.predictions import prediction_table
 from stages.workspace import write_csv
 
 LABELS = ["yes", "no"]

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from peftqa.predictions import read_predictions, replicates
+from peftqa.evaluation.predictions import read_predictions, replicates
 from stages.workspace import write_csv
 from tests.tiny import save_tiny_checkpoint
 from tests.unit.test_records import table_of

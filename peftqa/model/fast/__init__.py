@@ -10,8 +10,8 @@ import torch
 from transformers import PreTrainedModel
 
 from peftqa.errors import UserError
-from peftqa.fast.kernels import compile_library
-from peftqa.fast.t5 import patch_t5
+from peftqa.model.fast.kernels import compile_library
+from peftqa.model.fast.t5 import patch_t5
 
 __all__ = ["choose_attention", "describe", "patch_t5"]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from peft import PeftModel
 
-from peftqa.scoring import batches_by_length
+from peftqa.model.scoring import batches_by_length
 
 
 class EncoderOutputFile:

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 from pydantic import field_validator
 
+from peftqa.config.settings import Positive, Settings
 from peftqa.errors import UserError
-from peftqa.settings import Positive, Settings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

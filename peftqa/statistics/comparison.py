@@ -26,7 +26,7 @@ docs/protocol.md declares the tests. `compare` returns, and comparison/compariso
         scope           what a test of single trainings is about, in words; null for a test over runs
         difference_shown    is p_holm at most alpha
         verdict         that in words
-    flags       what would mislead a reader (peftqa/flags.py)
+    flags       what would mislead a reader (peftqa/statistics/flags.py)
     detectable  what the protocol can show, whatever came out; a list:
         run_sd          standard deviation of a run's accuracy; null where each method was trained once
         differences     per discordance (share of questions that just one of two single runs gets right): the smallest
@@ -45,9 +45,8 @@ import numpy as np
 import pandas as pd
 from statsmodels.stats.proportion import proportion_confint
 
-from peftqa.bootstrap import BOOTSTRAPPED, bootstrap_scores, bootstrap_weights, percentile_interval
-from peftqa.flags import find_flags
-from peftqa.metrics import (
+from peftqa.config.params import Params
+from peftqa.evaluation.metrics import (
     accuracy_at_coverage,
     choose_threshold,
     classification_metrics,
@@ -55,11 +54,12 @@ from peftqa.metrics import (
     label_metrics,
     mean_over_replicates,
 )
-from peftqa.palette import variant_color
-from peftqa.params import Params
-from peftqa.power import mcnemar_power, runs_power, smallest_detectable
-from peftqa.predictions import Replicates, predict
-from peftqa.significance import McNemar, correct_answers, corrected_t, holm, holm_levels, primary_test
+from peftqa.evaluation.palette import variant_color
+from peftqa.evaluation.predictions import Replicates, predict
+from peftqa.statistics.bootstrap import BOOTSTRAPPED, bootstrap_scores, bootstrap_weights, percentile_interval
+from peftqa.statistics.flags import find_flags
+from peftqa.statistics.power import mcnemar_power, runs_power, smallest_detectable
+from peftqa.statistics.significance import McNemar, correct_answers, corrected_t, holm, holm_levels, primary_test
 
 PRINTED = ("accuracy", "macro_f1", "mcc", "log_loss")
 DISCORDANCES = (0.1, 0.2, 0.3)

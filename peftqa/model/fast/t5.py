@@ -16,8 +16,8 @@ from transformers.activations import NewGELUActivation
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from peftqa.fast.kernels import PackedLinear, biased_attention, compiled, gated_gelu, rms_norm
 from peftqa.kv_prefix import support_attention
+from peftqa.model.fast.kernels import PackedLinear, biased_attention, compiled, gated_gelu, rms_norm
 
 # Classes to replace, by name: T5, mT5 and UMT5 have modules of the same kind, each in its own source file.
 NORM, GATED = ("T5LayerNorm", "MT5LayerNorm", "UMT5LayerNorm"), "DenseGatedActDense"

@@ -10,8 +10,8 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
+from peftqa.data.records import Record
 from peftqa.errors import UserError
-from peftqa.records import Record
 
 
 def majority_probabilities(train: pd.DataFrame, questions: pd.DataFrame, labels: Sequence[str]) -> np.ndarray:

@@ -19,7 +19,7 @@ from sklearn.metrics import (
     roc_auc_score,
 )
 
-from peftqa.predictions import predict
+from peftqa.evaluation.predictions import predict
 
 
 def encode_labels(truth: Sequence[str], labels: Sequence[str]) -> np.ndarray:

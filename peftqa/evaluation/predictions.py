@@ -14,8 +14,8 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from peftqa.data.records import REMAKE, read_csv
 from peftqa.errors import UserError
-from peftqa.records import REMAKE, read_csv
 
 
 class Replicates(NamedTuple):

@@ -15,11 +15,11 @@ import torch
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
-from peftqa.checkpoint import check_checkpoint
 from peftqa.errors import UserError, one_line
+from peftqa.model.checkpoint import check_checkpoint
 
 if TYPE_CHECKING:
-    from peftqa.params import ModelSettings
+    from peftqa.config.params import ModelSettings
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +56,7 @@ def load_backbone(folder: Path, settings: ModelSettings) -> PreTrainedModel:
     torch.set_num_threads(settings.threads)
     device, dtype = choose_device(), choose_dtype(settings.dtype)
     if settings.fast:
-        from peftqa import fast
+        from peftqa.model import fast
 
         attention = fast.choose_attention(settings.attention, settings.dropout, device)
     elif settings.attention == "fused":

@@ -12,11 +12,11 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import confusion_matrix, precision_recall_curve, roc_curve
 
+from peftqa.data.records import read_csv
 from peftqa.errors import UserError
-from peftqa.metrics import answers_by_confidence, encode_labels, reliability_points
-from peftqa.palette import variant_color
-from peftqa.predictions import predict
-from peftqa.records import read_csv
+from peftqa.evaluation.metrics import answers_by_confidence, encode_labels, reliability_points
+from peftqa.evaluation.palette import variant_color
+from peftqa.evaluation.predictions import predict
 
 
 def curves(

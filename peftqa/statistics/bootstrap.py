@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from peftqa.metrics import brier_scores, confusion_scores, log_losses
+from peftqa.evaluation.metrics import brier_scores, confusion_scores, log_losses
 
 BOOTSTRAPPED = ("accuracy", "macro_f1", "mcc", "log_loss", "brier", "roc_auc", "ece")
 ROWS_AT_ONCE = 500  # resamples; bounds the memory

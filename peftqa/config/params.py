@@ -12,10 +12,10 @@ from pydantic import Field, ValidationError, model_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from peftqa.adapters import METHODS, AdapterSettings
+from peftqa.config.settings import Distinct, Dtype, Label, Positive, Schedule, Settings
 from peftqa.errors import UserError, one_line
-from peftqa.prompts import Template, join_labels
-from peftqa.settings import Distinct, Dtype, Label, Positive, Schedule, Settings
+from peftqa.model.adapters import METHODS, AdapterSettings
+from peftqa.model.prompts import Template, join_labels
 
 BASELINES = ("majority", "tfidf")
 # Names that are taken: the baselines are variants already, and metrics/ has files of the other two names.

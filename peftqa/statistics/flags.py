@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from peftqa.predictions import Replicates
+from peftqa.evaluation.predictions import Replicates
 
 MAJORITY = "always answering the most frequent label"
 NEARLY_ALL = 0.95

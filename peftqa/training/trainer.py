@@ -18,8 +18,8 @@ from tqdm import tqdm
 from transformers import Trainer, TrainerCallback
 from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME, TRAINER_STATE_NAME
 
-from peftqa.checkpoint import tensor_shapes
 from peftqa.errors import UserError, one_line
+from peftqa.model.checkpoint import tensor_shapes
 
 TRAINED_WEIGHTS = "trainable.safetensors"
 VALIDATION = ("loss", "log_loss", "accuracy", "macro_f1", "confidence")

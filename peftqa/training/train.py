@@ -14,11 +14,11 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import PrinterCallback, TrainerCallback, TrainerState, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
 
-from peftqa.adapters import AdapterSettings, encoder_is_constant
-from peftqa.encoder_outputs import add_encoder_outputs
-from peftqa.scoring import label_probabilities_from_logits, pad_batch
-from peftqa.task import confidence_quantiles
-from peftqa.trainer import (
+from peftqa.model.adapters import AdapterSettings, encoder_is_constant
+from peftqa.model.scoring import label_probabilities_from_logits, pad_batch
+from peftqa.model.task import confidence_quantiles
+from peftqa.training.encoder_outputs import add_encoder_outputs
+from peftqa.training.trainer import (
     AdapterTrainer,
     EpochReport,
     epoch_metrics,
@@ -29,7 +29,7 @@ from peftqa.trainer import (
 if TYPE_CHECKING:
     from peft import PeftModel
 
-    from peftqa.params import TrainSettings
+    from peftqa.config.params import TrainSettings
 
 SAMPLING = {"similar_length": "group_by_length", "random": "random"}
 # transformers' "constant" would ignore warm-up.

@@ -12,8 +12,8 @@ from typing import Annotated
 import pandas as pd
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
+from peftqa.config.settings import Label
 from peftqa.errors import UserError, one_line
-from peftqa.settings import Label
 
 COLUMNS = ["id", "question", "context", "label"]
 SHOWN_RECORDS = 10

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from peftqa.checkpoint import differences, tensor_shapes
+from peftqa.config.settings import Distinct, Positive, Schedule, Settings
 from peftqa.errors import UserError, one_line
-from peftqa.settings import Distinct, Positive, Schedule, Settings
+from peftqa.model.checkpoint import differences, tensor_shapes
 
 if TYPE_CHECKING:
     from peft import PeftConfig, PeftModel

@@ -1,0 +1,1 @@
+"""PubMedQA's records: read, checked, cleaned and split."""

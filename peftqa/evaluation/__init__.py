@@ -1,0 +1,1 @@
+"""Predictions, metrics, curves and baselines."""

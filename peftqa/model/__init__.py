@@ -1,0 +1,1 @@
+"""The frozen model: prompts, loading, adapters, scoring."""

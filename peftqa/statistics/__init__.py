@@ -1,0 +1,1 @@
+"""Tests, intervals, power, flags, and the comparison made of them."""
