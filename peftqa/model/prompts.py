@@ -3,52 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from pydantic import field_validator
 
-from peftqa.config.settings import Positive, Settings
 from peftqa.errors import UserError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+    from peftqa.config.params import Template
+
 # Rows tokenised at a time: the tokenizer's lists of Python integers take many times the memory of the arrays kept.
 ROWS_AT_ONCE = 256
-
-
-class Template(Settings):
-    """How a question and its abstract become the text that the model reads."""
-
-    text: str
-    instruction: str
-    max_tokens: Positive
-    truncation_side: Literal["left", "right"]
-
-    @field_validator("text")
-    @classmethod
-    def _has_fields(cls, text: str) -> str:
-        for field in ("{question}", "{context}", "{instruction}"):
-            if text.count(field) != 1:
-                raise ValueError(f"must contain {field} exactly once")
-        # The parts around the abstract are tokenised by themselves, which white space makes the same as all at once.
-        before, after = text.split("{context}")
-        if (before and not before[-1].isspace()) or (after and not after[0].isspace()):
-            raise ValueError("must have white space around {context}")
-        return text
-
-    @field_validator("instruction")
-    @classmethod
-    def _has_labels_field(cls, instruction: str) -> str:
-        if "{labels}" not in instruction:
-            raise ValueError("must contain {labels}, which becomes the list of labels in use")
-        try:
-            instruction.format(labels="")
-        except (LookupError, ValueError, AttributeError):
-            raise ValueError("may have no other braces than {labels}; write {{ and }} for a brace") from None
-        return instruction
 
 
 def join_labels(labels: Sequence[str]) -> str:

@@ -8,9 +8,9 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import Field, ValidationError
 
+from peftqa.config.params import Template
 from peftqa.config.settings import Dtype, Label, Settings
 from peftqa.errors import UserError
-from peftqa.model.prompts import Template
 
 FILE = "task.json"
 SHARES = np.linspace(0, 1, 21)  # quantile levels at which the file holds the confidence on validation
