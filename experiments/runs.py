@@ -90,8 +90,6 @@ def time_needed(missing: list[str], params: Params, jobs: int) -> str:
 def run_all(runs: list[str], params: Params, jobs: int) -> list[str]:
     """Run all of them, `jobs` at a time, with a line for each that is done; returns those that failed."""
     stages, gpus, began, failed = all_runs(params), visible_gpus(), time.monotonic(), []
-    each = params.train.processes
-    gpus = [",".join(gpus[first : first + each]) for first in range(0, len(gpus) - each + 1, each)]
     slots: queue.SimpleQueue[dict[str, str]] = queue.SimpleQueue()
     for slot in range(jobs):
         slots.put({"CUDA_VISIBLE_DEVICES": gpus[slot % len(gpus)]} if gpus else {})

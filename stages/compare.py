@@ -17,9 +17,10 @@ from peftqa.statistics.comparison import as_text, compare, describe_humans, pair
 from stages import workspace
 
 CURVES = ("roc", "precision_recall", "reliability", "confusion", "risk_coverage")
+# Columns of a run's table of epochs, by split.
 TRAINING_CURVES = {
-    "loss": {"training": "train/loss", "validation": "val/loss"},
-    "log_loss": {"validation": "val/log_loss"},
+    "loss": {"training": "loss", "validation": "val_loss"},
+    "log_loss": {"validation": "val_log_loss"},
 }
 
 
@@ -87,11 +88,6 @@ def kept_epochs(name: str, params: Params) -> list[dict]:
     ]
 
 
-def read_training_curve(name: str, run: tuple[int, int], curve: str) -> pd.DataFrame:
-    folder = workspace.run_path(workspace.TRAINING_CURVES, name, run) / "plots/metrics"
-    return training_curve(folder, curve, TRAINING_CURVES[curve])
-
-
 def write_curves(params: Params) -> None:
     """Put the variants' curves together, one table a curve."""
     for curve in CURVES:
@@ -99,10 +95,13 @@ def write_curves(params: Params) -> None:
         parts = {name: read_csv(workspace.EVALUATION / name / f"{curve}.csv", str) for name in params.evaluate.variants}
         workspace.write_csv(workspace.COMPARISON / f"{curve}.csv", join_curves(parts))
     trained = [name for name in params.evaluate.variants if name in params.adapters]
-    for curve in TRAINING_CURVES:
+    for curve, columns in TRAINING_CURVES.items():
         parts = {
             name: pd.concat(
-                read_training_curve(name, run, curve).assign(fold=run[0], seed=run[1]) for run in params.runs(name)
+                training_curve(read_csv(workspace.epochs_table(name, run), str), curve, columns).assign(
+                    fold=run[0], seed=run[1]
+                )
+                for run in params.runs(name)
             )
             for name in trained
         }

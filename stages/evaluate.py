@@ -3,11 +3,10 @@
 import numpy as np
 
 from peftqa.config.params import BASELINES, read_params
-from peftqa.data.records import read_table
 from peftqa.errors import UserError
 from peftqa.evaluation import metrics
 from peftqa.evaluation.curves import curves
-from peftqa.evaluation.predictions import check_questions, leaderboard, read_predictions, replicates
+from peftqa.evaluation.predictions import leaderboard, read_predictions, replicates
 from stages import workspace
 
 SHOWN = ("n", "accuracy", "accuracy_sd", "macro_f1", "log_loss", "val_log_loss", "trainable_params")
@@ -24,9 +23,7 @@ def main() -> None:
     workspace.remove_stale(folder / name, [*tables, *extra_metrics])
 
     table = read_predictions(tables, params.data.labels)
-    splits = [(fold, split) for fold in params.split.folds for split in ("val", "test")]
     try:
-        check_questions(table, params.runs(name), {key: read_table(workspace.fold_table(*key)) for key in splits})
         test = replicates(table, "test", params.split.same_test_questions)
         val = replicates(table, "val", same_questions=False)
     except UserError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import ctypes
 import json
 import logging
@@ -120,12 +121,27 @@ def check_inside(setting: str, path: str) -> None:
         )
 
 
-def training_summary(name: str, run: tuple[int, int], root: Path = Path()) -> dict:
-    """Summary of a finished training: its last `epoch`, and under `best` the validation figures of the epoch kept.
+def epochs_table(name: str, run: tuple[int, int], root: Path = Path()) -> Path:
+    """The table of a run's epochs: epoch, step, loss, val_loss, val_log_loss, val_accuracy, val_macro_f1."""
+    return root / run_path(TRAINING_CURVES, name, run) / "epochs.csv"
 
-    A search compares settings by these, and `publish` chooses which run of an adapter to release.
+
+def training_summary(name: str, run: tuple[int, int], root: Path = Path()) -> dict:
+    """Summary of a finished training: its last `epoch`, and under `best` the figures of the epoch whose weights are kept.
+
+    A search compares settings by these, and `publish` chooses which run of an adapter to release. Raises UserError if
+    the table of epochs is missing or damaged.
     """
-    return read_json(root / run_path(TRAINING_CURVES, name, run) / "metrics.json")
+    path = epochs_table(name, run, root)
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            epochs = [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
+        best = min(epochs, key=lambda epoch: epoch["val_log_loss"])
+        return {"epoch": int(epochs[-1]["epoch"]), "best": best | {"epoch": int(best["epoch"])}}
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing; run `dvc repro`.") from None
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{path} is damaged ({error}); delete it and run `dvc repro` to have it made anew.") from None
 
 
 def read_json(path: Path) -> dict:

@@ -96,9 +96,7 @@ class ModelSettings(Settings):
 class TrainSettings(Settings):
     epochs: Positive
     batch_size: Positive
-    processes: Positive
     batches: Literal["similar_length", "random"]
-    encode_once: bool
     optimizer: Literal["adamw", "adafactor"]
     schedule: Schedule
     warmup_steps: Annotated[int, Field(ge=0)]
@@ -106,12 +104,6 @@ class TrainSettings(Settings):
     max_grad_norm: Annotated[float, Field(gt=0)]
     patience: Positive | None
     seeds: Annotated[list[Seed], Field(min_length=1), Distinct]
-
-    @model_validator(mode="after")
-    def _batch_divides(self) -> TrainSettings:
-        if self.batch_size % self.processes:
-            raise ValueError(f"batch_size: {self.batch_size} cannot be divided among {self.processes} processes")
-        return self
 
 
 class Untrained(Settings):
