@@ -23,6 +23,7 @@ from filelock import FileLock, Timeout
 
 from peftqa.config.params import Params, read_params
 from peftqa.errors import UserError
+from stages import runs as stage_runs
 from stages import workspace
 
 DVC = (sys.executable, "-m", "dvc")
@@ -41,7 +42,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.jobs < 1:
         raise UserError(f"--jobs is {options.jobs}; it must be 1 or more.")
-    params = read_params(workspace.PARAMS)
+    params = read_params()
     unknown = [name for name in options.runs if name not in all_runs(params)]
     if unknown:
         raise UserError(f"no run {unknown[0]!r} in {workspace.PARAMS}; --list names those that are missing.")
@@ -61,8 +62,8 @@ def main() -> None:
 
 def all_runs(params: Params) -> dict[str, list[str]]:
     """Every run that params.yaml lists, with the stages that make it up."""
-    return {run: [f"train@{run}", f"predict@{run}"] for run in params.named_runs(params.adapters)} | {
-        run: [f"predict_untrained@{run}"] for run in params.named_runs(params.evaluate.untrained)
+    return {run: [f"train@{run}", f"predict@{run}"] for run in stage_runs.named_runs(params.adapters, params)} | {
+        run: [f"predict_untrained@{run}"] for run in stage_runs.named_runs(params.evaluate.untrained, params)
     }
 
 
@@ -78,7 +79,7 @@ def time_needed(missing: list[str], params: Params, jobs: int) -> str:
     """What finished runs of the same adapters say about the missing ones, in words; nothing where there are none."""
     rates = {}
     for name in params.adapters:
-        finished = [workspace.read_json(path) for path in (workspace.RUNTIME / "train" / name).rglob("*.json")]
+        finished = [workspace.read_json(path) for path in (runs.RUNTIME / "train" / name).rglob("*.json")]
         if finished:
             rates[name] = mean(run["seconds"] / run["epochs"] for run in finished)
     seconds = [rates.get(run.partition("-")[0]) for run in missing if run.partition("-")[0] in params.adapters]
@@ -90,8 +91,6 @@ def time_needed(missing: list[str], params: Params, jobs: int) -> str:
 def run_all(runs: list[str], params: Params, jobs: int) -> list[str]:
     """Run all of them, `jobs` at a time, with a line for each that is done; returns those that failed."""
     stages, gpus, began, failed = all_runs(params), visible_gpus(), time.monotonic(), []
-    each = params.train.processes
-    gpus = [",".join(gpus[first : first + each]) for first in range(0, len(gpus) - each + 1, each)]
     slots: queue.SimpleQueue[dict[str, str]] = queue.SimpleQueue()
     for slot in range(jobs):
         slots.put({"CUDA_VISIBLE_DEVICES": gpus[slot % len(gpus)]} if gpus else {})

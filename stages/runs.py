@@ -81,6 +81,11 @@ def run_paths(folder: Path, names: Iterable[str], params: Params, suffix: str = 
     return [run_path(folder, name, run, suffix) for name in names for run in runs_of(name, params)]
 
 
+def epochs_table(name: str, run: tuple[int, int]) -> Path:
+    """The table of a run's epochs: epoch, step, loss, val_loss, val_log_loss, val_accuracy, val_macro_f1."""
+    return run_path(TRAINING_CURVES, name, run) / "epochs.csv"
+
+
 def training_code() -> list[Path]:
     """The code of this repository that training depends on, as dvc.yaml says."""
     deps = read_yaml(Path("dvc.yaml"))["stages"]["train"]["deps"]

@@ -9,17 +9,17 @@ from __future__ import annotations
 import difflib
 import math
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from peftqa.config.adapters import KVPrefix, PEFTMethod, PromptTuning
-from peftqa.config.settings import Distinct, Dtype, Label, Positive, Schedule, Settings
+from peftqa.config.settings import Baseline, Distinct, Dtype, Label, Positive, Schedule, Settings
 from peftqa.errors import UserError, one_line
 
-BASELINES = ("majority", "tfidf")
+BASELINES = get_args(Baseline)
 # Names that are taken: the baselines are variants already, and metrics/ has files of the other two names.
 RESERVED_NAMES = (*BASELINES, "selected", "pairs")
 FOLDS_BY_PROTOCOL = {"random": 1, "official": 10, "cross_validation": 10}
@@ -118,9 +118,7 @@ class Template(Settings):
 class TrainSettings(Settings):
     epochs: Positive
     batch_size: Annotated[int, Field(ge=1, le=10_000)]
-    processes: Positive
     batches: Literal["similar_length", "random"]
-    encode_once: bool
     optimizer: Literal["adamw", "adafactor"]
     schedule: Schedule
     warmup_steps: Annotated[int, Field(ge=0, le=10**7)]
@@ -128,12 +126,6 @@ class TrainSettings(Settings):
     max_grad_norm: Annotated[float, Field(gt=0)]
     patience: Positive | None
     seeds: Annotated[list[Seed], Field(min_length=1, max_length=1000), Distinct]
-
-    @model_validator(mode="after")
-    def _batch_divides(self) -> TrainSettings:
-        if self.batch_size % self.processes:
-            raise ValueError(f"batch_size: {self.batch_size} cannot be divided among {self.processes} processes")
-        return self
 
 
 class Untrained(Settings):
@@ -208,8 +200,7 @@ class Params(Settings):
         return self
 
 
-
-def read_params(path: Path) -> Params:
+def read_params(path: Path = Path("params.yaml")) -> Params:
     """Read and check a params.yaml. Raises UserError with every offending key's path, its value and what is allowed."""
     return check_params(read_yaml(path), str(path))
 

@@ -181,7 +181,9 @@ def add_adapter(
     try:
         return get_peft_model(backbone, config)
     except Exception as error:  # PEFT raises whatever it stumbles over
-        raise UserError(f"PEFT cannot make {adapter.config['peft_type']} of this configuration: {one_line(error)}") from None
+        raise UserError(
+            f"PEFT cannot make {adapter.config['peft_type']} of this configuration: {one_line(error)}"
+        ) from None
 
 
 def save_adapter(model: PeftModel, folder: Path, model_name: str, revision: str | None) -> None:
