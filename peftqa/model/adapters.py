@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 REMAKE = "run `dvc repro` to train it anew."
-# Methods whose saving and loading are tested here. An adapter's folder of another one is used only if params.yaml asks for it.
+# Methods whose saving and loading are tested here. Another one is loaded only if params.yaml asks for it.
 TESTED = ("PROMPT_TUNING", "KV_PREFIX", "LORA", "IA3", "P_TUNING", "PREFIX_TUNING", "VERA", "OFT")
 # These need a callback, task ids, another model, a file or the network.
 UNUSABLE = (
@@ -132,7 +132,7 @@ def peft_config(
             return PromptTuningConfig(
                 task_type="SEQ_2_SEQ_LM",
                 num_virtual_tokens=adapter.num_virtual_tokens,
-                # PEFT's default for an encoder-decoder, 2, makes a second set of virtual tokens, counted but never used.
+                # PEFT's default for an encoder-decoder, 2, makes a second set of tokens, counted but never read.
                 num_transformer_submodules=1,
                 prompt_tuning_init={"text": "TEXT", "vocabulary": "SAMPLE_VOCAB", "random": "RANDOM"}[adapter.init],
                 **(named if adapter.init == "text" else {}),
@@ -156,12 +156,11 @@ def peft_config(
 
             config = peft_config_from(adapter.config)
             if isinstance(config, PromptLearningConfig):
-                # PEFT would make a second set of virtual tokens, and take d_model for the width of T5's keys, which it
-                # need not be (peft issue 385).
-                if config.num_transformer_submodules is None:
-                    config.num_transformer_submodules = 1
-                if config.token_dim is None and adapter.config["peft_type"] == "PREFIX_TUNING":
-                    config.token_dim = backbone.config.num_heads * backbone.config.d_kv
+                if adapter.config["peft_type"] == "PREFIX_TUNING":
+                    # PEFT would take d_model for the width of T5's keys, which need not be (peft issue 385).
+                    config.token_dim = config.token_dim or backbone.config.num_heads * backbone.config.d_kv
+                else:  # PEFT would make a second set of virtual tokens, which T5 never reads
+                    config.num_transformer_submodules = config.num_transformer_submodules or 1
             return config
 
 
