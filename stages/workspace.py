@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import ctypes
 import json
 import logging
 import os
 import shutil
-import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from peftqa import program
 from peftqa.errors import UserError
 
 if TYPE_CHECKING:
     import pandas as pd
 
-PR_SET_PDEATHSIG = 1  # prctl's option (<linux/prctl.h>): the signal to receive when the parent ends
+end_with_parent = program.end_with_parent  # for what starts DVC
 
 PARAMS = Path("params.yaml")
 RAW_RECORDS = Path("data/raw/ori_pqal.json")
@@ -35,21 +34,10 @@ RELEASE = Path("release")
 
 
 def run_stage(main: Callable[[], None]) -> None:
-    """Run a stage, which ends as stages/__init__.py says."""
+    """Run a stage, which ends as peftqa/program.py says; what the library logs is printed."""
     logging.basicConfig(format="%(message)s", stream=sys.stdout)
     logging.getLogger("peftqa").setLevel(logging.INFO)
-    if "DVC_STAGE" in os.environ:
-        end_with_parent()
-    main()
-
-
-def end_with_parent() -> None:
-    """Ask Linux to kill this process when the one that started it ends, even if that one is killed.
-
-    A stage that outlives a killed DVC would write the same files as the next `dvc repro`, at the same time.
-    """
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    program.run(main)
 
 
 def check_inside(setting: str, path: str) -> None:
