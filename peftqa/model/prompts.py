@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
 import pandas as pd
-from pydantic import field_validator
+from pydantic import Field, field_validator
 
-from peftqa.config.settings import Positive, Settings
+from peftqa.config.settings import Settings
 from peftqa.errors import UserError
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ class Template(Settings):
 
     text: str
     instruction: str
-    max_tokens: Positive
+    max_tokens: Annotated[int, Field(ge=1, le=100_000)]
     truncation_side: Literal["left", "right"]
 
     @field_validator("text")
@@ -44,16 +44,19 @@ class Template(Settings):
     def _has_labels_field(cls, instruction: str) -> str:
         if "{labels}" not in instruction:
             raise ValueError("must contain {labels}, which becomes the list of labels in use")
-        try:
-            instruction.format(labels="")
-        except (LookupError, ValueError, AttributeError):
-            raise ValueError("may have no other braces than {labels}; write {{ and }} for a brace") from None
+        if set("{}") & set(instruction.replace("{labels}", "")):
+            raise ValueError("may have no other braces than {labels}")
         return instruction
 
 
 def join_labels(labels: Sequence[str]) -> str:
     """The labels as an instruction names them: "yes or no"; "yes, no or maybe"."""
     return f"{', '.join(labels[:-1])} or {labels[-1]}"
+
+
+def fill_instruction(template: Template, labels: Sequence[str]) -> str:
+    """The template's instruction with the labels in it."""
+    return template.instruction.replace("{labels}", join_labels(labels))
 
 
 def encode_prompts(
@@ -84,7 +87,7 @@ def encode_and_cut(
 ) -> list[tuple[np.ndarray, list[int]]]:
     """`encode_prompts`, each with the token ids of its abstract that did not fit."""
     before, after = (part.strip() for part in template.text.split("{context}"))
-    instruction = template.instruction.format(labels=join_labels(labels))
+    instruction = fill_instruction(template, labels)
 
     def tokenise(text: list[str]) -> list[list[int]]:
         return tokenizer(text, add_special_tokens=False, truncation=False, verbose=False)["input_ids"]
