@@ -79,7 +79,7 @@ def time_needed(missing: list[str], params: Params, jobs: int) -> str:
     """What finished runs of the same adapters say about the missing ones, in words; nothing where there are none."""
     rates = {}
     for name in params.adapters:
-        finished = [workspace.read_json(path) for path in (runs.RUNTIME / "train" / name).rglob("*.json")]
+        finished = [workspace.read_json(path) for path in (stage_runs.RUNTIME / "train" / name).rglob("*.json")]
         if finished:
             rates[name] = mean(run["seconds"] / run["epochs"] for run in finished)
     seconds = [rates.get(run.partition("-")[0]) for run in missing if run.partition("-")[0] in params.adapters]

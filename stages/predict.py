@@ -16,6 +16,7 @@ from peftqa.model.adapters import adapter_size, load_adapter, peft_type
 from peftqa.model.backbone import load_backbone, load_tokenizer, memory_explained, peak_memory_mb
 from peftqa.model.prompts import encode_prompts, few_shot_examples, first_token_ids
 from peftqa.model.scoring import label_probabilities, probabilities_and_answers, valid_answer_rate
+from peftqa.model.task import read_task
 from stages import runs, workspace
 
 TIMED_QUESTIONS = 50
@@ -43,6 +44,7 @@ def main() -> None:
     model, extra_metrics = load_backbone(runs.BASE_MODEL, params.model), {}
     if name in params.adapters:
         folder = runs.run_path(runs.ADAPTERS, name, run)
+        read_task(folder)  # refuses weights that are damaged
         extra_metrics = adapter_size(folder, model)
         model = load_adapter(model, folder, allowed=[peft_type(params.adapters[name])])
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 from peft import PeftModel
-from transformers import set_seed
+from transformers import PreTrainedTokenizerBase, set_seed
 
 from peftqa.config.params import Params, read_params
 from peftqa.data.records import read_table
@@ -18,7 +18,7 @@ from peftqa.fetch.digest import digest, folder_digest
 from peftqa.model.adapters import add_adapter, save_adapter
 from peftqa.model.backbone import load_backbone, load_tokenizer, memory_explained, peak_memory_mb
 from peftqa.model.prompts import encode_examples, first_token_ids
-from peftqa.model.task import BaseModelReference, Task, write_task
+from peftqa.model.task import BaseModelReference, Task, Training, describe_training, weights_digest, write_task
 from peftqa.training.train import run_seed, train_adapter
 from peftqa.training.trainer import best_epoch
 from stages import runs, workspace
@@ -57,7 +57,7 @@ def main() -> None:
         "epochs": len(epochs),
         "peak_memory_mb": peak_memory_mb(),
     }
-    save_run(model, name, (fold, seed), task(epochs, params), epochs, runtime, params)
+    save_run(model, tokenizer, name, (fold, seed), epochs, runtime, params)
     shutil.rmtree(checkpoints, ignore_errors=True)
 
 
@@ -78,22 +78,34 @@ def stopwatch(file: Path) -> Callable[[], float]:
 
 
 def save_run(
-    model: PeftModel, name: str, run: tuple[int, int], task: Task, epochs: list[dict], runtime: dict, params: Params
+    model: PeftModel,
+    tokenizer: PreTrainedTokenizerBase,
+    name: str,
+    run: tuple[int, int],
+    epochs: list[dict],
+    runtime: dict,
+    params: Params,
 ) -> None:
-    """Write what a finished training leaves: its epochs, the adapter with its task, and what it took."""
+    """Write what a finished training leaves: its table of epochs, the adapter with its task, and what it took."""
     workspace.write_csv(runs.epochs_table(name, run), pd.DataFrame(epochs).drop(columns="val_confidence"))
+    training = describe_training(tokenizer, read_table(runs.fold_table(run[0], "train")), params.data.name)
     with workspace.atomic_write(runs.run_path(runs.ADAPTERS, name, run)) as partial:
         save_adapter(model, partial, params.model.name, params.model.revision)
-        write_task(partial, task)
+        write_task(partial, task(partial, epochs, training, params))
     workspace.write_json(runs.run_path(runs.RUNTIME / "train", name, run, ".json"), runtime)
 
 
-def task(epochs: list[dict], params: Params) -> Task:
+def task(adapter: Path, epochs: list[dict], training: Training, params: Params) -> Task:
     """How the adapter must be asked, and how sure it was on validation in the epoch that was kept."""
     name, revision, dtype = params.model.name, params.model.revision, params.model.dtype
-    base = BaseModelReference(name=name, revision=revision, digest=folder_digest(runs.BASE_MODEL), dtype=dtype)
-    confidence = [round(value, 6) for value in best_epoch(epochs)["val_confidence"]]
-    return Task(base_model=base, labels=params.data.labels, template=params.template, confidence=confidence)
+    return Task(
+        weights=weights_digest(adapter),
+        base_model=BaseModelReference(name=name, revision=revision, digest=folder_digest(runs.BASE_MODEL), dtype=dtype),
+        labels=params.data.labels,
+        template=params.template,
+        confidence=[round(value, 6) for value in best_epoch(epochs)["val_confidence"]],
+        training=training,
+    )
 
 
 def run_digest(name: str, fold: int, params: Params) -> str:

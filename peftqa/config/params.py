@@ -108,10 +108,8 @@ class Template(Settings):
     def _has_labels_field(cls, instruction: str) -> str:
         if "{labels}" not in instruction:
             raise ValueError("must contain {labels}, which becomes the list of labels in use")
-        try:
-            instruction.format(labels="")
-        except (LookupError, ValueError, AttributeError):
-            raise ValueError("may have no other braces than {labels}; write {{ and }} for a brace") from None
+        if set("{}") & set(instruction.replace("{labels}", "")):
+            raise ValueError("may have no other braces than {labels}")
         return instruction
 
 

@@ -24,6 +24,11 @@ def join_labels(labels: Sequence[str]) -> str:
     return f"{', '.join(labels[:-1])} or {labels[-1]}"
 
 
+def fill_instruction(template: Template, labels: Sequence[str]) -> str:
+    """The template's instruction with the labels in it."""
+    return template.instruction.replace("{labels}", join_labels(labels))
+
+
 def encode_prompts(
     tokenizer: PreTrainedTokenizerBase,
     table: pd.DataFrame,
@@ -52,7 +57,7 @@ def encode_and_cut(
 ) -> list[tuple[np.ndarray, list[int]]]:
     """`encode_prompts`, each with the token ids of its abstract that did not fit."""
     before, after = (part.strip() for part in template.text.split("{context}"))
-    instruction = template.instruction.format(labels=join_labels(labels))
+    instruction = fill_instruction(template, labels)
 
     def tokenise(text: list[str]) -> list[list[int]]:
         return tokenizer(text, add_special_tokens=False, truncation=False, verbose=False)["input_ids"]
