@@ -127,7 +127,7 @@ def epochs_table(name: str, run: tuple[int, int], root: Path = Path()) -> Path:
 
 
 def training_summary(name: str, run: tuple[int, int], root: Path = Path()) -> dict:
-    """Summary of a finished training: its last `epoch`, and under `best` the figures of the epoch whose weights are kept.
+    """Summary of a finished training: its last `epoch`, and under `best` the figures of the epoch that was kept.
 
     A search compares settings by these, and `publish` chooses which run of an adapter to release. Raises UserError if
     the table of epochs is missing or damaged.

@@ -55,9 +55,7 @@ class EpochReport(TrainerCallback):
     its count anew in a resumed training.
     """
 
-    def __init__(
-        self, on_epoch: Callable[[], None], title: str, learning_rate: float, patience: int | None
-    ) -> None:
+    def __init__(self, on_epoch: Callable[[], None], title: str, learning_rate: float, patience: int | None) -> None:
         self.on_epoch = on_epoch
         self.title = title
         self.learning_rate = learning_rate
