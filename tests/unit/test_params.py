@@ -147,7 +147,6 @@ def test_numbers_in_the_notations_of_yaml_1_2_are_read(tmp_path):
         ("train.seeds", [], "train.seeds: [] is not allowed"),
         ("train.seeds", [1, 1], "train.seeds: [1, 1] is not allowed: nothing may be listed twice"),
         ("train.seeds", [2**32], "train.seeds.0: 4294967296 is not allowed"),
-        ("train.processes", 3, "batch_size: 8 cannot be divided among 3 processes"),
         ("train.max_grad_norm", float("nan"), "train.max_grad_norm: nan is not allowed"),
         ("train.weight_decay", float("inf"), "train.weight_decay: inf is not allowed"),
         ("data.labels", [True, False], "data.labels.0: True is not allowed: Input should be 'yes', 'no' or 'maybe'"),
