@@ -10,7 +10,7 @@ import dataclasses
 import math
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -28,10 +28,6 @@ TokenCount = Annotated[int, Field(ge=1, le=1000)]  # far above what has been tri
 
 class AdapterSettings(Settings):
     """Settings that every method has. Good learning rates differ between methods by orders of magnitude."""
-
-    # Whether training changes what goes into the encoder. True is the safe default for a new method; trained parameters
-    # inside the encoder are found separately (`encoder_is_constant`).
-    changes_encoder_input: ClassVar[bool] = True
 
     method: str  # a Literal in each class
     learning_rate: Annotated[float, Field(gt=0)]
@@ -87,8 +83,6 @@ class PromptTuning(VirtualTokens):
 class KVPrefix(VirtualTokens):
     """Li and Liang 2021, arXiv 2101.00190: keys and values in front of every attention module (kv_prefix.py)."""
 
-    changes_encoder_input: ClassVar[bool] = False
-
     method: Literal["kv_prefix"]
     init: Literal["random", "text"]
     target: Annotated[list[Target], Field(min_length=1), Distinct] = ["encoder", "decoder", "cross"]
@@ -122,8 +116,6 @@ class KVPrefix(VirtualTokens):
 class PEFTPrefixTuning(AdapterSettings):
     """PEFT's own prefix tuning; on T5 it reaches decoder self-attention only (docs/questions.md)."""
 
-    changes_encoder_input: ClassVar[bool] = False
-
     method: Literal["prefix_tuning"]
     num_virtual_tokens: TokenCount
 
@@ -144,8 +136,6 @@ class PEFTPrefixTuning(AdapterSettings):
 class LoRA(AdapterSettings):
     """Hu et al. 2021, arXiv 2106.09685."""
 
-    changes_encoder_input: ClassVar[bool] = False
-
     method: Literal["lora"]
     r: Positive
     alpha: Positive
@@ -162,8 +152,6 @@ class LoRA(AdapterSettings):
 
 class IA3(AdapterSettings):
     """Liu et al. 2022, arXiv 2205.05638."""
-
-    changes_encoder_input: ClassVar[bool] = False
 
     method: Literal["ia3"]
 
@@ -197,14 +185,6 @@ def add_adapter(backbone: PreTrainedModel, adapter: AdapterSettings, tokenizer: 
     from peft import get_peft_model
 
     return get_peft_model(backbone, adapter.peft_config(backbone, tokenizer))
-
-
-def encoder_is_constant(model: PeftModel, adapter: AdapterSettings) -> bool:
-    """Whether training the adapter leaves the encoder's output as it is: nothing in the encoder or before it is
-    trained, and there is no dropout."""
-    backbone = model.get_base_model()
-    trained = any(parameter.requires_grad for parameter in backbone.get_encoder().parameters())
-    return not (trained or adapter.changes_encoder_input or backbone.config.dropout_rate)
 
 
 def save_adapter(model: PeftModel, folder: Path, model_name: str, revision: str | None) -> None:

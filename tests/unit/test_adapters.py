@@ -15,19 +15,13 @@ from peftqa.config.params import AnyAdapter, read_params
 from peftqa.errors import UserError
 from peftqa.model.adapters import (
     METHODS,
-    AdapterSettings,
-    KVPrefix,
-    LoRA,
-    PEFTPrefixTuning,
-    PromptTuning,
     adapter_size,
     add_adapter,
-    encoder_is_constant,
     load_adapter,
     save_adapter,
 )
 from tests.conftest import ROOT
-from tests.tiny import SHAPE, save_tiny_checkpoint, tiny_t5, tiny_tokenizer
+from tests.tiny import SHAPE, save_tiny_checkpoint, tiny_t5
 
 ADAPTERS = {
     "prompt_text": {"method": "prompt_tuning", "num_virtual_tokens": 4, "init": "text", "init_text": "yes or no"},
@@ -251,37 +245,6 @@ def test_loading_a_key_value_prefix_without_its_module_is_pefts_own_error(new_ad
     code = "import sys; from peft import PeftConfig; PeftConfig.from_pretrained(sys.argv[1])"
     result = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True)
     assert result.returncode != 0 and "KV_PREFIX" in result.stderr
-
-
-RATE = {"learning_rate": 1.0}
-DECODER_ONLY = KVPrefix(method="kv_prefix", num_virtual_tokens=3, init="random", target=["decoder", "cross"], **RATE)
-
-
-@pytest.mark.parametrize(
-    ("adapter", "dropout", "constant"),
-    [
-        (PEFTPrefixTuning(method="prefix_tuning", num_virtual_tokens=3, **RATE), 0.0, True),
-        (DECODER_ONLY, 0.0, True),
-        (DECODER_ONLY, 0.1, False),
-        (DECODER_ONLY.model_copy(update={"target": ["encoder"]}), 0.0, False),
-        (PromptTuning(method="prompt_tuning", num_virtual_tokens=2, init="random", **RATE), 0.0, False),
-        (LoRA(method="lora", r=2, alpha=2, **RATE), 0.0, False),
-        (LoRA(method="lora", r=2, alpha=2, target_modules=["EncDecAttention.q"], **RATE), 0.0, True),
-    ],
-)
-def test_which_adapters_leave_the_encoder_as_it_is(adapter, dropout, constant):
-    backbone = tiny_t5(vocab_size=192, dropout_rate=dropout).requires_grad_(False)
-    assert encoder_is_constant(add_adapter(backbone, adapter, tiny_tokenizer()), adapter) == constant
-
-
-def test_of_a_method_that_does_not_say_the_encoder_is_taken_to_change():
-    class Unheard(AdapterSettings):
-        def peft_config(self, backbone, tokenizer):
-            return DECODER_ONLY.peft_config(backbone, tokenizer)
-
-    adapter = Unheard(method="unheard", learning_rate=1.0)
-    backbone = tiny_t5(vocab_size=192, dropout_rate=0.0).requires_grad_(False)
-    assert encoder_is_constant(add_adapter(backbone, adapter, tiny_tokenizer()), adapter) is False
 
 
 def test_every_method_says_what_it_is_in_words_of_its_own():
