@@ -35,7 +35,7 @@ ADAPTERS = {
     "oft": {"method": "peft", "config": {"peft_type": "OFT", "oft_block_size": 8}},
 }
 LABELS = ["yes", "no"]
-# Half of PEFT's prefix tuning's parameters are made and counted but never read on T5 (docs/questions.md). In one batch a
+# T5 never reads half of the parameters of PEFT's prefix tuning (docs/questions.md). In one batch a
 # rectifier in P-tuning's network can be zero for all tokens.
 DEAD_PARAMETERS = {"peft_prefix", "p_tuning"}
 BATCH = {
@@ -242,7 +242,7 @@ def test_loading_a_key_value_prefix_without_its_module_is_pefts_own_error(new_ad
     assert result.returncode != 0 and "KV_PREFIX" in result.stderr
 
 
-# What a stranger's adapter_config.json could do: import a module, open a file, ask the Hub, run a regular expression, fill
+# What a stranger's adapter_config.json could do: import a module, open a file, ask the Hub, run an expression, fill
 # the memory, or mean something else than it says.
 REFUSED = {
     "a module to import": {"peft_type": "LORA", "megatron_core": "antigravity"},

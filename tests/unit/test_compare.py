@@ -316,7 +316,7 @@ def test_two_runs_write_the_same_bytes(finished, run_here):
     [
         "predictions/prompt/fold-1/seed-9.csv",
         "evaluation/prompt/roc.csv",
-        "plots/training/prompt/fold-0/seed-10/plots/metrics/val/log_loss.tsv",
+        "plots/training/prompt/fold-0/seed-10/epochs.csv",
     ],
 )
 def test_a_missing_file_is_named(finished, run_here, path):

@@ -5,7 +5,6 @@ import pandas as pd
 import pytest
 from sklearn.metrics import average_precision_score
 
-from peftqa.errors import UserError
 from peftqa.evaluation import curves, metrics
 from peftqa.evaluation.palette import variant_color
 from tests.unit.made_up import BINS, THREE, TWO, binary, example
@@ -65,42 +64,15 @@ def test_a_label_that_is_absent_from_truth_has_no_roc_curve_and_its_row_of_the_c
     assert (confusion.loc[confusion["actual"] == "no", "share"] == 0).all()
 
 
-def write_training(folder, rows):
-    """What DVCLive writes of a run, with numbers as text."""
-    for path, values in rows.items():
-        (folder / path).parent.mkdir(parents=True, exist_ok=True)
-        name = path.split("/")[-1]
-        lines = [f"step\t{name}", *(f"{5 * (i + 1)}\t{value}" for i, value in enumerate(values))]
-        (folder / f"{path}.tsv").write_text("\n".join(lines) + "\n")
-
-
-def test_a_training_curve_has_each_split_by_epoch_with_its_digits(tmp_path):
-    write_training(
-        tmp_path,
-        {"epoch": ["1", "2"], "train/loss": ["1.50", "0.1234567890123456789"], "val/loss": ["1.2", "1.1"]},
-    )
-    table = curves.training_curve(tmp_path, "loss", {"training": "train/loss", "validation": "val/loss"})
+def test_a_training_curve_has_each_split_by_epoch_with_its_digits():
+    losses = {"loss": ["1.50", "0.1234567890123456789"], "val_loss": ["1.2", "1.1"]}
+    epochs = pd.DataFrame({"epoch": ["1", "2"], **losses})
+    table = curves.training_curve(epochs, "loss", {"training": "loss", "validation": "val_loss"})
     assert table.to_dict("list") == {
         "split": ["training", "training", "validation", "validation"],
         "epoch": ["1", "2", "1", "2"],
         "loss": ["1.50", "0.1234567890123456789", "1.2", "1.1"],
     }
-    with pytest.raises(UserError, match=r"log_loss\.tsv is missing; run `dvc repro`"):
-        curves.training_curve(tmp_path, "log_loss", {"validation": "val/log_loss"})
-
-
-@pytest.mark.parametrize(
-    "content", ["", "step\tloss\n", "step\tloss\n5\t1.0\n", "5\t6\n5\t6\n5\t6\n", "a\tb\nc\td\te\n"]
-)
-def test_a_training_curve_without_a_row_for_each_epoch_is_refused(tmp_path, content):
-    write_training(tmp_path / "seed-1/plots/metrics", {"epoch": ["1", "2"], "val/loss": ["1.2", "1.1"]})
-    (tmp_path / "seed-1/plots/metrics/val/loss.tsv").write_text(content)
-    with pytest.raises(UserError, match=r"loss\.tsv (is damaged|holds no row for each epoch)"):
-        curves.training_curve(tmp_path / "seed-1/plots/metrics", "loss", {"validation": "val/loss"})
-    for name in ("epoch", "val/loss"):
-        (tmp_path / f"seed-1/plots/metrics/{name}.tsv").write_text(f"step\t{name.split('/')[-1]}\n")
-    with pytest.raises(UserError, match="holds no row for each epoch"):
-        curves.training_curve(tmp_path / "seed-1/plots/metrics", "loss", {"validation": "val/loss"})
 
 
 def test_joined_curves_name_the_variant_and_its_colour():

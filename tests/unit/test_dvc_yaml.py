@@ -11,7 +11,7 @@ from peftqa.config.params import TrainSettings
 from tests.conftest import ROOT
 
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
-# What decides no result: the schema of params.yaml (tests/unit/test_config.py proves that it has no behaviour), and how a
+# What decides no result: the schema of params.yaml (tests/unit/test_config.py proves it), and how a
 # program starts and ends.
 EXEMPT = (ROOT / "peftqa/config", ROOT / "peftqa/program.py", ROOT / "stages/__init__.py")
 

@@ -13,11 +13,13 @@ from stages import workspace as stage_workspace
 from stages.workspace import (
     atomic_write,
     check_inside,
+    epochs_table,
     find_run,
     read_json,
     remove_stale,
     run_path,
     stage_key,
+    training_summary,
     write_csv,
     write_json,
 )
@@ -118,6 +120,26 @@ def test_a_runs_files_lie_by_fold_and_seed():
     assert run_path(stage_workspace.ADAPTERS, "prompt", (3, 42)) == Path("models/adapters/prompt/fold-3/seed-42")
     assert run_path(Path("a"), "base", (0, 0), ".csv") == Path("a/base/fold-0/seed-0.csv")
     assert stage_workspace.fold_table(3, "val") == Path("data/split/fold-3/val.csv")
+
+
+def test_the_epoch_kept_is_the_first_of_lowest_log_loss(tmp_path):
+    table = epochs_table("prompt", (0, 42), tmp_path)
+    log_losses = [0.5, 0.1 + 0.2, 0.4, 0.1 + 0.2]
+    write_csv(table, pd.DataFrame({"epoch": [1, 2, 3, 4], "step": [10, 20, 30, 40], "val_log_loss": log_losses}))
+    summary = training_summary("prompt", (0, 42), tmp_path)
+    assert summary == {"epoch": 4, "best": {"epoch": 2, "step": 20, "val_log_loss": 0.1 + 0.2}}
+    assert type(summary["best"]["epoch"]) is type(summary["epoch"]) is int
+
+
+@pytest.mark.parametrize("content", ["", "epoch,val_log_loss\n", "epoch,loss\n1,2\n", "epoch,val_log_loss\n1\n", "\0"])
+def test_a_damaged_table_of_epochs_is_refused_in_a_sentence(tmp_path, content):
+    table = epochs_table("prompt", (0, 42), tmp_path)
+    with pytest.raises(UserError, match=r"epochs\.csv is missing; run `dvc repro`"):
+        training_summary("prompt", (0, 42), tmp_path)
+    table.parent.mkdir(parents=True)
+    table.write_text(content)
+    with pytest.raises(UserError, match=r"epochs\.csv is damaged .*run `dvc repro`"):
+        training_summary("prompt", (0, 42), tmp_path)
 
 
 def test_paths_out_of_the_repository_are_refused(tmp_path, monkeypatch):
