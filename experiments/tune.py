@@ -9,10 +9,11 @@ machines that share the folder, all processes work on one study.
 import argparse
 import contextlib
 import hashlib
-import itertools
 import json
+import math
 import os
 import subprocess
+from itertools import count, product
 from pathlib import Path
 from statistics import mean
 from tempfile import TemporaryDirectory
@@ -39,6 +40,7 @@ from stages import workspace
 SEARCH = Path("tuning.yaml")
 # What peftqa/training/trainer.py prints if a training has diverged. That is a result like any other.
 DIVERGED = "the loss is no longer a number"
+EDGE = 0.05  # of a range, in logarithms if it is searched so: a value nearer to an end than this is on the edge
 Choice = str | int | float | bool
 
 
@@ -57,6 +59,10 @@ class Range(Settings):
 
     def __contains__(self, value: object) -> bool:
         return isinstance(value, int | float) and self.low <= value <= self.high
+
+    def on_edge(self, value: float) -> bool:
+        low, high, value = (math.log(end) if self.log else end for end in (self.low, self.high, value))
+        return not EDGE < (value - low) / (high - low) < 1 - EDGE
 
 
 # Choices or a range, by a setting's path in the adapter: `learning_rate`, `config.r`.
@@ -77,6 +83,9 @@ def main() -> None:
     parser.add_argument("--trials", type=int, help=f"how many in all, earlier ones too (default: {SEARCH}'s)")
     parser.add_argument("--experiment", help=f"a file of {FOLDER}/ whose parameters the search starts from")
     options = parser.parse_args()
+    known = sorted(path.stem for path in FOLDER.glob("*.yaml"))
+    if options.experiment and options.experiment not in known:
+        raise UserError(f"there is no experiment {options.experiment!r} in {FOLDER}/; there are: {', '.join(known)}.")
     try:
         search = Search.model_validate(read_yaml(SEARCH))
     except ValidationError as error:
@@ -85,18 +94,17 @@ def main() -> None:
     wanted = search.trials if options.trials is None else options.trials
     if wanted < 1:
         raise UserError(f"--trials is {wanted}; it must be 1 or more.")
-    known = sorted(path.stem for path in FOLDER.glob("*.yaml"))
-    if options.experiment and options.experiment not in known:
-        raise UserError(f"there is no experiment {options.experiment!r} in {FOLDER}/; there are: {', '.join(known)}.")
     overrides = read_overrides(options.experiment) if options.experiment else {}
     overrides |= {"split.folds": search.folds, "train.seeds": search.seeds}
     text, base, space = check(search, options.adapter, overrides)
-    # Nothing was written until here.
+    # Nothing has been written so far.
     folder = FOLDER / "-".join(filter(None, [options.experiment, "tune", options.adapter]))
-    worker, _held = claim_worker(folder)
+    (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
+    worker, _held = next((n, held) for n in count() if (held := hold(folder / f"worker-{n}.lock")))
     clone = folder / f"worker-{worker}"
     prepare(clone, overrides)
-    if not (clone / workspace.CHECKPOINTS).exists():  # all workers share one folder: any continues another's trial
+    if not (clone / workspace.CHECKPOINTS).exists():
+        # All workers share a folder, so that any of them can continue what another has begun.
         (clone / workspace.CHECKPOINTS).symlink_to(Path("..", "checkpoints"))
     if "data.source" in overrides:
         os.environ.pop("PUBMEDQA_SOURCE", None)  # it would lead to other data than the experiment's
@@ -107,35 +115,34 @@ def main() -> None:
 
     def objective(trial: Trial) -> float:
         trial.set_user_attr("worker", worker)
-        settings = {setting: suggest(trial, setting, choices) for setting, choices in space.items()}
+        settings = {f"adapters.{options.adapter}.{key}": suggest(trial, key, space[key]) for key in space}
         lock.release()
         try:
-            values = {f"adapters.{options.adapter}.{setting}": value for setting, value in settings.items()}
-            write_params(clone / workspace.PARAMS, values, text)
+            write_params(clone / workspace.PARAMS, settings, text)
             score, epoch = train(clone, options.adapter, search, f"{name}-{trial.number}")
         finally:
             lock.acquire()
         trial.set_user_attr("epoch", epoch)
         return score
 
-    # Only one process at a time is anywhere but in a training, so that each sees the study as it is.
+    # Each process holds the lock but while it trains, so that it sees the study as it is.
     with lock:
         study = open_study(folder / "study.journal", name, lock)
         given = trials.current_settings(base, options.adapter, space)
-        if not study.trials and all(given[setting] in choices for setting, choices in space.items()):
+        if not study.trials and all(given[key] in space[key] for key in space):
             study.enqueue_trial(given)
         put_back(study, space, folder, worker)
         # With one seed for all, every process and every new start would propose the same settings.
         seed = np.random.SeedSequence([search.seed, len(study.trials), worker]).generate_state(1)
         study.sampler = optuna.samplers.TPESampler(seed=int(seed[0]), constant_liar=True)
-        # Those that other processes are running count, so that there are never more than wanted.
+        # Trials that other processes are running count, so that there are never more than wanted.
         counted = (TrialState.COMPLETE, TrialState.RUNNING)
         callbacks = (
             lambda study, trial: print(trials.progress(study, trial, wanted), flush=True),
             lambda study, _: put_back(study, space, folder, worker),
             MaxTrialsCallback(wanted, states=counted),
         )
-        if len(study.get_trials(deepcopy=False, states=counted)) < wanted:
+        if len(study.get_trials(states=counted)) < wanted:
             study.optimize(objective, callbacks=callbacks)
         trials.report(study, space, base, options.adapter, options.experiment, folder)
 
@@ -155,31 +162,31 @@ def check(search: Search, adapter: str, overrides: dict[str, object]) -> tuple[s
         settings = base.adapters[adapter].model_dump()
         method = settings.get("config", {}).get("peft_type", settings["method"])
         if method not in search.spaces:
-            raise UserError(f"{SEARCH} has no space for the method {method}; it has: {', '.join(search.spaces)}.")
-        for setting, choices in search.spaces[method].items():
+            raise UserError(f"{SEARCH} has no space for {method}; it has: {', '.join(search.spaces)}.")
+        for key, choices in search.spaces[method].items():
             for value in choices if isinstance(choices, list) else (choices.low, choices.high):
                 try:
-                    write_params(path, {f"adapters.{adapter}.{setting}": value}, text)
+                    write_params(path, {f"adapters.{adapter}.{key}": value}, text)
                 except UserError as error:
-                    raise UserError(f"{SEARCH}: spaces.{method}.{setting}: {value!r}: {error}") from None
+                    raise UserError(f"{SEARCH}: spaces.{method}.{key}: {value!r}: {error}") from None
     return text, base, search.spaces[method]
 
 
-def claim_worker(folder: Path) -> tuple[int, object]:
-    """The first number that no other process works under, and what holds it until this process ends.
+def hold(path: Path) -> FileLock | None:
+    """The lock, held as long as something refers to it; None if another process holds it.
 
     The file system frees the lock of a killed process, on whatever machine it was.
     """
-    (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
-    for number in itertools.count():
-        with contextlib.suppress(Timeout):
-            return number, FileLock(folder / f"worker-{number}.lock").acquire(timeout=0)
+    lock = FileLock(path)
+    with contextlib.suppress(Timeout):
+        lock.acquire(timeout=0)
+        return lock
 
 
 def open_study(journal: Path, name: str, lock: FileLock) -> Study:
     """The study of this name in a journal. Raises UserError if the journal is damaged.
 
-    Half a line, which a process left that was killed while it wrote, is cut off: no other line may follow it.
+    A process that is killed while it writes leaves half a line. It is cut off: no other line may follow it.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     journal.touch()
@@ -190,21 +197,21 @@ def open_study(journal: Path, name: str, lock: FileLock) -> Study:
         return optuna.create_study(storage=storage, study_name=name, load_if_exists=True)
     except OSError:
         raise
-    except Exception as error:  # of which class depends on the damage
+    except Exception as error:  # its class depends on the damage
         raise UserError(
             f"{journal} is damaged ({one_line(error)}); delete the file to begin the search anew. "
-            "What it has found is still among the experiments (make experiments)."
+            "Its finished trials are still in the list of `make experiments`."
         ) from None
 
 
 def put_back(study: Study, space: Space, folder: Path, worker: int) -> None:
     """Queue again what was cut short: by an error, by Ctrl-C, or because the process that ran the trial has ended."""
-    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+    for trial in study.get_trials(states=(TrialState.RUNNING,)):
         other = trial.user_attrs.get("worker", worker)
-        if other == worker or is_free(folder / f"worker-{other}.lock"):
+        if other == worker or hold(folder / f"worker-{other}.lock"):
             study.tell(trial.number, state=TrialState.FAIL)
     failed, others = [], []
-    for trial in study.get_trials(deepcopy=False):
+    for trial in study.get_trials():
         settings = trial.system_attrs.get("fixed_params", {}) | trial.params
         (failed if trial.state == TrialState.FAIL else others).append(settings)
     for settings in failed:
@@ -214,17 +221,11 @@ def put_back(study: Study, space: Space, folder: Path, worker: int) -> None:
             others.append(settings)
 
 
-def is_free(lock: Path) -> bool:
-    with contextlib.suppress(Timeout), FileLock(lock, timeout=0):
-        return True
-    return False
-
-
-def suggest(trial: Trial, setting: str, choices: list[Choice] | Range) -> Choice:
+def suggest(trial: Trial, key: str, choices: list[Choice] | Range) -> Choice:
     if isinstance(choices, list):
-        return trial.suggest_categorical(setting, choices)
+        return trial.suggest_categorical(key, choices)
     kind = trial.suggest_int if isinstance(choices.low, int) else trial.suggest_float
-    return kind(setting, choices.low, choices.high, log=choices.log)
+    return kind(key, choices.low, choices.high, log=choices.log)
 
 
 def train(clone: Path, adapter: str, search: Search, name: str) -> tuple[float, float | None]:
@@ -233,7 +234,7 @@ def train(clone: Path, adapter: str, search: Search, name: str) -> tuple[float, 
     Both are means over the runs: of the validation log loss at the best epoch (infinite if a run diverged), and of that
     epoch. Raises UserError if a training failed in another way.
     """
-    runs = list(itertools.product(search.folds, search.seeds))
+    runs = list(product(search.folds, search.seeds))
     stages = [f"train@{adapter}-{fold}-{seed}" for fold, seed in runs]
     command, end = [*REPRO, "--single-item", *stages], workspace.end_with_parent
     result = subprocess.run(command, cwd=clone, env=environment(), capture_output=True, text=True, preexec_fn=end)
@@ -249,7 +250,7 @@ def train(clone: Path, adapter: str, search: Search, name: str) -> tuple[float, 
         best = [workspace.training_summary(adapter, run, clone)["best"] for run in runs]
         score, epoch = (mean(figures[key] for figures in best) for key in ("val_log_loss", "epoch"))
         workspace.write_json(clone / workspace.METRICS / f"{adapter}.json", {"val_log_loss": round(score, 6)})
-    # DVC cannot save a file that git's index has, and neither the commit nor the folder: results not yet committed.
+    # DVC cannot save a file that git's index has, but neither the commit nor the folder: results not yet committed.
     subprocess.run(["git", "add", "--update"], cwd=clone, check=True)
     # Of a training that diverged there is nothing to save but its settings.
     record(clone, name, ["split"] if diverged else stages)
@@ -257,13 +258,10 @@ def train(clone: Path, adapter: str, search: Search, name: str) -> tuple[float, 
 
 
 def study_digest(adapter: str, base: Params, seed: int, space: Space, clone: Path) -> str:
-    """What a score depends on besides a trial's settings, in 4 hexadecimal digits: scores of others never mix.
-
-    The parameters that training reads, the space, and the code that dvc.yaml names for the stage `train`.
-    """
+    """What a score depends on besides a trial's settings, in 4 hexadecimal digits: scores of others never mix."""
     used = base.model_dump(include={"data", "split", "model", "template", "train"}) | {
         "adapter": base.adapters[adapter].model_dump(),
-        "space": {setting: repr(choices) for setting, choices in space.items()},
+        "space": repr(space),
         "seed": seed,
         "code": [digest(clone / path) for path in workspace.training_code()],
     }
