@@ -1,6 +1,7 @@
 """What a search's spaces and scores come to, and journals that a kill or something else has damaged."""
 
 import os
+import shutil
 
 import pytest
 from filelock import FileLock
@@ -8,7 +9,7 @@ from optuna.trial import TrialState
 from ruamel.yaml import YAML
 
 from experiments.trials import current_settings, edges, take_over
-from experiments.tune import SEARCH, Range, Search, hold, open_study, put_back, suggest
+from experiments.tune import SEARCH, Range, Search, hold, main, open_study, put_back, suggest
 from peftqa.config.params import check_params, read_yaml
 from peftqa.errors import UserError
 from tests.conftest import ROOT
@@ -56,6 +57,43 @@ def test_the_committed_spaces_hold_the_committed_settings_away_from_their_edges(
         assert edges(settings, space) == []
 
 
+@pytest.mark.parametrize(
+    ("arguments", "changes", "message"),
+    [
+        ("../../evil", {}, "there is no adapter '../../evil' in params.yaml; there are: prompt, prefix."),
+        ("ptompt", {}, "there is no adapter 'ptompt'"),
+        ("prefix --experiment ../tuning", {}, "there is no experiment '../tuning' in experiments/"),
+        ("prefix --experiment /etc/hosts", {}, "there is no experiment"),
+        ("prefix --trials 0", {}, "--trials is 0"),
+        ("prefix", {"trials": 0}, "tuning.yaml: trials: "),
+        ("prefix", {"budget": 3}, "tuning.yaml: budget: "),
+        ("prefix", {"folds": [3]}, "there is no fold 3"),
+        ("prefix", {"spaces": {}}, "tuning.yaml has no space for kv_prefix"),
+        ("prefix", {"spaces": {"kv_prefix": {}}}, "tuning.yaml: spaces.kv_prefix: "),
+        ("prefix", {"spaces": {"kv_prefix": {"rank": [1, 2]}}}, "spaces.kv_prefix.rank: 1: "),
+        ("prefix", {"spaces": {"kv_prefix": {"config.r": [1, 2]}}}, "spaces.kv_prefix.config.r: 1: "),
+        ("prefix", {"spaces": {"kv_prefix": {"init": ["text", "vocabulary"]}}}, "kv_prefix.init: 'vocabulary': "),
+        ("prefix", {"spaces": {"kv_prefix": {"num_virtual_tokens": {"low": 0, "high": 9}}}}, "tokens: 0: "),
+        ("prefix", {"spaces": {"kv_prefix": {"r": {"low": 4, "high": 2}}}}, "low must be less than high"),
+        ("prefix", {"spaces": {"kv_prefix": {"r": {"low": 1, "high": 2.0}}}}, "must both be whole numbers"),
+    ],
+)
+def test_a_search_that_cannot_run_is_refused_before_anything_is_written(
+    tmp_path, monkeypatch, arguments, changes, message
+):
+    for name in ("params.yaml", "tuning.yaml", "experiments/study.yaml"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
+    YAML().dump(read_yaml(ROOT / SEARCH) | changes, tmp_path / SEARCH)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["tune", *arguments.split()])
+    before = sorted(tmp_path.parent.rglob("*"))
+    with pytest.raises(UserError) as refusal:
+        main()
+    assert message in str(refusal.value)
+    assert sorted(tmp_path.parent.rglob("*")) == before
+
+
 def test_half_a_line_at_the_end_of_a_journal_is_cut_off(new_study, tmp_path):
     new_study().ask()
     for half in (b'{"op_code":4,"wor', b"\0" * 4096, os.urandom(999).replace(b"\n", b"")):
@@ -74,7 +112,7 @@ def test_a_damaged_journal_is_refused_in_one_sentence_that_names_it(new_study, t
     journal = tmp_path / "study.journal"
     whole = journal.read_bytes()
     journal.write_bytes(rubbish + b"\n" + whole if where == "first" else whole + rubbish + b"\n")
-    with pytest.raises(UserError, match="study.journal is damaged"):
+    with pytest.raises(UserError, match=r"study\.journal is damaged"):
         new_study()
 
 
@@ -93,8 +131,8 @@ def test_what_was_cut_short_is_queued_again_once_and_what_runs_is_left_alone(new
         # As another process sees it.
         for _ in range(2):
             put_back(new_study(), SPACE, tmp_path, worker=0)
-    states = [trial.state for trial in study.trials]
-    assert states == [TrialState[state] for state in "FAIL RUNNING FAIL FAIL FAIL WAITING WAITING".split()]
+    states = [trial.state.name for trial in study.trials]
+    assert states == ["FAIL", "RUNNING", "FAIL", "FAIL", "FAIL", "WAITING", "WAITING"]
     again = [trial.system_attrs["fixed_params"] for trial in study.trials[5:]]
     assert again == [study.trials[0].params, study.trials[2].params] and again[0]["learning_rate"] == 0.25
     assert hold(tmp_path / "worker-1.lock")
