@@ -20,6 +20,7 @@ ADAPTERS = Path("models/adapters")
 PREDICTIONS = Path("predictions")
 TRAINING_CURVES = Path("plots/training")
 RUNTIME = Path("runtime")
+CHECKPOINTS = Path(".checkpoints")
 
 
 def runs_of(name: str, params: Params) -> list[tuple[int, int]]:

@@ -28,7 +28,7 @@ from stages import runs, workspace
 def main() -> None:
     params = read_params()
     name, fold, seed = runs.run_of_this_stage(params, params.adapters)
-    checkpoints = workspace.CHECKPOINTS / f"{name}-{fold}-{seed}-{run_digest(name, fold, params)}"
+    checkpoints = runs.CHECKPOINTS / f"{name}-{fold}-{seed}-{run_digest(name, fold, params)}"
     seconds = stopwatch(checkpoints / "seconds.json")
 
     tokenizer = load_tokenizer(runs.BASE_MODEL)

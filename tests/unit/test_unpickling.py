@@ -54,7 +54,8 @@ tokenizer = load_tokenizer(base)
 adapter = KVPrefix(
     method="kv_prefix", num_virtual_tokens=2, init="random", init_scale=0.02, target=["encoder"], learning_rate=1.0
 )
-save_adapter(add_adapter(load_backbone(base, settings()), adapter, tokenizer, ["yes", "no"]), folder / "adapter", "x", None)
+model = add_adapter(load_backbone(base, settings()), adapter, tokenizer, ["yes", "no"])
+save_adapter(model, folder / "adapter", "x", None)
 model = load_adapter(load_backbone(base, settings()), folder / "adapter")
 label_probabilities(model, [[5, 6, 1]], [3, 4], 1)
 print("trained, resumed, saved, loaded, asked", flush=True)
