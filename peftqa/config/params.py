@@ -213,6 +213,8 @@ def read_yaml(path: Path) -> object:
         raise UserError(f"{path} is missing; run from the root of the repository.") from None
     except (YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is no valid YAML: {one_line(error)}") from None
+    except RecursionError:
+        raise UserError(f"{path} is nested too deeply; remove some of its brackets or levels.") from None
 
 
 def check_params(values: object, source: str = "params.yaml") -> Params:
@@ -255,7 +257,10 @@ def _explain(problem: dict, values: object) -> str:
     if problem["type"] in ("model_type", "model_attributes_type", "dict_type"):
         return f"{where or 'the file'}: must be a group of keys, not {problem['input']!r}"
     if problem["type"] == "list_type":
-        return f"{where}: must be a list, not {problem['input']!r}"
+        value = problem["input"]
+        if isinstance(value, str | int | float):
+            return f"{where} must be a list: -S '{where}=[{value}]'"
+        return f"{where}: must be a list, not {value!r}"
     if problem["type"] == "string_pattern_mismatch":
         message = PATTERNS[problem["ctx"]["pattern"]]
     if not where:
