@@ -13,7 +13,6 @@ import math
 import os
 import queue
 import re
-import signal
 import subprocess
 import sys
 import threading
@@ -62,7 +61,6 @@ def main() -> None:
         raise UserError(f"no run {unknown[0]!r} in {workspace.PARAMS}; --list names those that are missing.")
     runs = options.runs or missing_runs(params)
     if options.list:
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # whoever reads it may stop
         print(*runs, sep="\n", end="\n" if runs else "")
         return
     if not options.runs:

@@ -7,7 +7,6 @@ that the experiment changed. `dvc exp show` has every number and parameter, a th
 import argparse
 import json
 import math
-import signal
 import subprocess
 from collections.abc import Iterator
 
@@ -28,7 +27,6 @@ def main() -> None:
     if result.returncode:
         raise UserError(f"dvc exp show failed: {result.stderr.strip()}")
     found = list(rows(json.loads(result.stdout)))
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # whoever reads the table may stop
     print(as_text(found) if found else "No experiment of this commit has numbers of its own.")
 
 
