@@ -1,7 +1,7 @@
 """The clone of this repository that an experiment runs in, and the DVC experiment that is recorded from it.
 
-The clone has what git tracks here, as it is in the workspace; the experiment's own files in experiments/; and results of
-the pipeline. Nothing else gets into it, so nothing else gets into a commit: an untracked file may be private.
+The clone has what git tracks here, as it is in the workspace; the experiment's own files in experiments/; and results
+of the pipeline. Nothing else gets into it, so nothing else gets into a commit: an untracked file may be private.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def copy(source: Path, target: Path, known: bool = True) -> None:
 
 def content(path: Path) -> tuple[object, ...]:
     if path.is_symlink():
-        return ("link", os.readlink(path))
+        return ("link", path.readlink())
     return ("file", path.stat().st_mode & 0o111, path.read_bytes())
 
 
@@ -143,7 +143,7 @@ def share_cache(folder: Path) -> None:
 
 
 def record(folder: Path, name: str, stages: Sequence[str] = ()) -> None:
-    """Save what the clone `folder` has as a DVC experiment of its HEAD in this repository; one of that name is replaced.
+    """Save what the clone has as a DVC experiment of its HEAD in this repository; one of that name is replaced.
 
     stages: those that have run, if not all.
     """

@@ -30,7 +30,7 @@ def compare(variants: Sequence[str] = ()) -> None:
 
     Works in a clone, and deletes it at the end. Raises UserError for a variant that params.yaml does not compare.
     """
-    known = read_params(workspace.PARAMS).evaluate.variants
+    known = read_params().evaluate.variants
     for variant in variants:
         if variant not in known:
             raise UserError(f"no variant {variant!r} in evaluate.variants of params.yaml; it has: {', '.join(known)}.")

@@ -29,6 +29,7 @@ from tqdm import tqdm
 from experiments.git import PLACES
 from peftqa.config.params import Params, read_params
 from peftqa.errors import UserError
+from stages import runs as stage_runs
 from stages import workspace
 
 DVC = (sys.executable, "-m", "dvc")
@@ -55,7 +56,7 @@ def main() -> None:
     parser.add_argument("--list", action="store_true", help="print the names of the missing runs, and start none")
     options = parser.parse_args()
     check_jobs(options.jobs)
-    params = read_params(workspace.PARAMS)
+    params = read_params()
     unknown = [name for name in options.runs if name not in all_runs(params)]
     if unknown:
         raise UserError(f"no run {unknown[0]!r} in {workspace.PARAMS}; --list names those that are missing.")
@@ -78,8 +79,8 @@ def check_jobs(jobs: int) -> None:
 
 def all_runs(params: Params) -> dict[str, list[str]]:
     """Every run that params.yaml lists, with the stages that make it up."""
-    return {run: [f"train@{run}", f"predict@{run}"] for run in params.named_runs(params.adapters)} | {
-        run: [f"predict_untrained@{run}"] for run in params.named_runs(params.evaluate.untrained)
+    return {run: [f"train@{run}", f"predict@{run}"] for run in stage_runs.named_runs(params.adapters, params)} | {
+        run: [f"predict_untrained@{run}"] for run in stage_runs.named_runs(params.evaluate.untrained, params)
     }
 
 
@@ -102,7 +103,7 @@ def time_needed(missing: list[str], params: Params, jobs: int) -> str:
     """What finished runs of the same adapters say about the missing ones, in words; nothing if there are none."""
     rates = {}
     for name in params.adapters:
-        finished = [workspace.read_json(path) for path in (workspace.RUNTIME / "train" / name).rglob("*.json")]
+        finished = [workspace.read_json(path) for path in (stage_runs.RUNTIME / "train" / name).rglob("*.json")]
         if finished:
             rates[name] = mean(run["seconds"] / run["epochs"] for run in finished)
     seconds = [rates.get(run.partition("-")[0]) for run in missing if run.partition("-")[0] in params.adapters]

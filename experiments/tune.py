@@ -36,6 +36,8 @@ from peftqa.config.settings import Positive, Settings
 from peftqa.errors import UserError
 from peftqa.fetch.digest import digest
 from stages import workspace
+from stages.runs import runs_of, training_code
+from stages.summary import training_summary
 
 SEARCH = Path("tuning.yaml")
 # What peftqa/training/trainer.py prints if a training has diverged, which is a result like any other.
@@ -154,7 +156,7 @@ class Searcher:
         if method not in search.spaces:
             raise UserError(f"{SEARCH} has no space for the method {method}; it has: {', '.join(search.spaces)}.")
         self.space = search.spaces[method]
-        self.stages = [f"train@{adapter}-{fold}-{seed}" for fold, seed in self.base.runs(adapter)]
+        self.stages = [f"train@{adapter}-{fold}-{seed}" for fold, seed in runs_of(adapter, self.base)]
         self.lock = FileLock(folder / "study.lock")
         self.name = f"{adapter}-{study_digest(adapter, self.base, search, self.space)}"
         optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -250,8 +252,8 @@ class Searcher:
         # The numbers of this commit belong to its own settings. A trial has one, and no test question has a part in it.
         for file in (self.clone / workspace.METRICS).glob("*"):
             file.unlink()
-        runs = [] if diverged else self.base.runs(self.adapter)
-        best = [workspace.training_summary(self.adapter, run, self.clone)["best"] for run in runs]
+        runs = [] if diverged else runs_of(self.adapter, self.base)
+        best = [training_summary(self.adapter, run, self.clone)["best"] for run in runs]
         score, epoch = float("inf"), None
         if best:
             score, epoch = (mean(figures[key] for figures in best) for key in ("val_log_loss", "epoch"))
@@ -279,7 +281,7 @@ def study_digest(adapter: str, base: Params, search: Search, space: Space) -> st
         "adapter": base.adapters[adapter].model_dump(),
         "space": {setting: repr(choices) for setting, choices in space.items()},
         "seed": search.seed,
-        "code": [digest(path) for path in workspace.training_code()],
+        "code": [digest(path) for path in training_code()],
     }
     return hashlib.sha256(json.dumps(used).encode()).hexdigest()[:4]
 

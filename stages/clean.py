@@ -6,7 +6,7 @@ from stages import workspace
 
 
 def main() -> None:
-    labels = read_params(workspace.PARAMS).data.labels
+    labels = read_params().data.labels
     table, counts = clean(to_table(read_records(workspace.RAW_RECORDS)), labels)
     workspace.write_csv(workspace.CLEAN_TABLE, table)
     workspace.write_json(workspace.CLEAN_COUNTS, counts)

@@ -30,7 +30,7 @@ def resolve_source(override: str | None, source: str) -> str:
 
 
 def main() -> None:
-    data = read_params(workspace.PARAMS).data
+    data = read_params().data
     source = resolve_source(os.environ.get(ENVIRONMENT), data.source)
     urls = {
         workspace.RAW_RECORDS.name: source,

@@ -2,32 +2,29 @@
 
 import numpy as np
 
-from peftqa.config.params import BASELINES, read_params
-from peftqa.data.records import read_table
+from peftqa.config.params import read_params
 from peftqa.errors import UserError
 from peftqa.evaluation import metrics
 from peftqa.evaluation.curves import curves
-from peftqa.evaluation.predictions import check_questions, leaderboard, read_predictions, replicates
-from stages import workspace
+from peftqa.evaluation.predictions import leaderboard, read_predictions, replicates, same_test_questions
+from stages import runs, workspace
 
 SHOWN = ("n", "accuracy", "accuracy_sd", "macro_f1", "log_loss", "val_log_loss", "trainable_params")
 
 
 def main() -> None:
-    params = read_params(workspace.PARAMS)
-    name = workspace.stage_key()
+    params = read_params()
+    name = runs.stage_key()
     if name not in params.evaluate.variants:
         known = ", ".join(params.evaluate.variants)
         raise UserError(f"no variant {name!r} under evaluate.variants in {workspace.PARAMS}; there are: {known}.")
-    folder = workspace.PREDICTIONS
-    tables, extra_metrics = (workspace.run_paths(folder, [name], params, suffix) for suffix in (".csv", ".json"))
+    folder = runs.PREDICTIONS
+    tables, extra_metrics = (runs.run_paths(folder, [name], params, suffix) for suffix in (".csv", ".json"))
     workspace.remove_stale(folder / name, [*tables, *extra_metrics])
 
     table = read_predictions(tables, params.data.labels)
-    splits = [(fold, split) for fold in params.split.folds for split in ("val", "test")]
     try:
-        check_questions(table, params.runs(name), {key: read_table(workspace.fold_table(*key)) for key in splits})
-        test = replicates(table, "test", params.split.same_test_questions)
+        test = replicates(table, "test", same_test_questions(params.split.protocol))
         val = replicates(table, "val", same_questions=False)
     except UserError as error:
         raise UserError(f"{folder / name}: {error}") from None
@@ -40,7 +37,7 @@ def main() -> None:
     mean |= {f"val_{key}": value for key, value in metrics.mean_over_replicates(on_val).items() if key != "n"}
     if len(on_test) > 1 and name in params.adapters:
         mean["accuracy_sd"] = float(np.std([run["accuracy"] for run in on_test], ddof=1))
-    if name not in BASELINES:
+    if name in {**params.adapters, **params.evaluate.untrained}:
         mean |= metrics.mean_over_replicates([workspace.read_json(path) for path in extra_metrics])
     write(name, metrics.rounded(mean), dict(zip(test.names, metrics.rounded(on_test), strict=True)))
 

@@ -5,16 +5,16 @@ import subprocess
 from peftqa.config.params import Params, read_params
 from peftqa.data.records import read_csv, read_table
 from peftqa.errors import UserError
-from peftqa.evaluation.predictions import Replicates, read_predictions, replicates
+from peftqa.evaluation.predictions import Replicates, read_predictions, replicates, same_test_questions
 from peftqa.report.render import Results, render
-from stages import workspace
+from stages import runs, workspace
 
 CURVES = ("loss", "log_loss", "roc", "precision_recall", "reliability", "confusion", "risk_coverage")
 SPLITS = ("train", "val", "test")
 
 
 def main() -> None:
-    params = read_params(workspace.PARAMS)
+    params = read_params()
     remove_stale(params)
     results = read_results(params)
     check_agreement(results)
@@ -29,9 +29,9 @@ def main() -> None:
 def remove_stale(params: Params) -> None:
     """Delete what dropped runs left in runtime/, which only this stage reads."""
     answering = [*params.adapters, *params.evaluate.untrained]
-    trained = workspace.run_paths(workspace.RUNTIME / "train", params.adapters, params, ".json")
-    answered = workspace.run_paths(workspace.RUNTIME / "predict", answering, params, ".json")
-    workspace.remove_stale(workspace.RUNTIME, [*trained, *answered])
+    trained = runs.run_paths(runs.RUNTIME / "train", params.adapters, params, ".json")
+    answered = runs.run_paths(runs.RUNTIME / "predict", answering, params, ".json")
+    workspace.remove_stale(runs.RUNTIME, [*trained, *answered])
 
 
 def read_results(params: Params) -> Results:
@@ -44,8 +44,7 @@ def read_results(params: Params) -> Results:
         params=params,
         counts=workspace.read_json(workspace.CLEAN_COUNTS),
         splits={
-            fold: {split: read_table(workspace.fold_table(fold, split)) for split in SPLITS}
-            for fold in params.split.folds
+            fold: {split: read_table(runs.fold_table(fold, split)) for split in SPLITS} for fold in params.split.folds
         },
         comparison=workspace.read_json(workspace.COMPARISON / "comparison.json"),
         evaluation=evaluation,
@@ -58,16 +57,15 @@ def read_results(params: Params) -> Results:
 
 
 def read_test(name: str, params: Params) -> Replicates:
-    paths = workspace.run_paths(workspace.PREDICTIONS, [name], params, ".csv")
-    return replicates(read_predictions(paths, params.data.labels), "test", params.split.same_test_questions)
+    paths = runs.run_paths(runs.PREDICTIONS, [name], params, ".csv")
+    return replicates(read_predictions(paths, params.data.labels), "test", same_test_questions(params.split.protocol))
 
 
 def read_runtime(stage: str, name: str, params: Params) -> list[dict]:
     """What each run of a variant took in a stage, with its fold and seed."""
     return [
-        {"fold": run[0], "seed": run[1]}
-        | workspace.read_json(workspace.run_path(workspace.RUNTIME / stage, name, run, ".json"))
-        for run in params.runs(name)
+        {"fold": run[0], "seed": run[1]} | workspace.read_json(runs.run_path(runs.RUNTIME / stage, name, run, ".json"))
+        for run in runs.runs_of(name, params)
     ]
 
 
@@ -90,9 +88,7 @@ def check_agreement(results: Results) -> None:
     asked = {question for tables in results.splits.values() for question in tables["test"]["id"]}
     for name, predictions in results.predictions.items():
         if set(predictions.ids) != asked:
-            raise UserError(
-                f"{workspace.PREDICTIONS / name} has other questions than {workspace.SPLIT}; run `dvc repro`."
-            )
+            raise UserError(f"{runs.PREDICTIONS / name} has other questions than {runs.SPLIT}; run `dvc repro`.")
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from stages import workspace
 
 
 def main() -> None:
-    selected = read_params(workspace.PARAMS).selected
+    selected = read_params().selected
     workspace.write_json(
         workspace.METRICS / "selected.json", workspace.read_json(workspace.METRICS / f"{selected}.json")
     )

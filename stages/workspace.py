@@ -2,110 +2,41 @@
 
 from __future__ import annotations
 
-import ctypes
 import json
 import logging
-import os
 import shutil
-import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from peftqa.config.params import Params, read_yaml
+from peftqa import program
 from peftqa.errors import UserError
 
 if TYPE_CHECKING:
     import pandas as pd
 
-PR_SET_PDEATHSIG = 1  # prctl's option (<linux/prctl.h>): the signal to receive when the parent ends
+end_with_parent = program.end_with_parent  # for what starts DVC
 
 PARAMS = Path("params.yaml")
 RAW_RECORDS = Path("data/raw/ori_pqal.json")
 RAW_TEST_IDS = Path("data/raw/test_ground_truth.json")
 CLEAN_TABLE = Path("data/clean/pubmedqa.csv")
 CLEAN_COUNTS = Path("data/clean/counts.json")
-SPLIT = Path("data/split")
-BASE_MODEL = Path("models/base")
-ADAPTERS = Path("models/adapters")
 CHECKPOINTS = Path(".checkpoints")
 METRICS = Path("metrics")
-PREDICTIONS = Path("predictions")
 EVALUATION = Path("evaluation")
 COMPARISON = Path("comparison")
-TRAINING_CURVES = Path("plots/training")
 REPORT = Path("report")
-RUNTIME = Path("runtime")
 RELEASE = Path("release")
 
 
-def fold_table(fold: int, split: str) -> Path:
-    """The table of "train", "val" or "test" in a fold."""
-    return SPLIT / f"fold-{fold}" / f"{split}.csv"
-
-
-def run_path(folder: Path, name: str, run: tuple[int, int], suffix: str = "") -> Path:
-    """The file or folder of one run below `folder`. name: the adapter or variant; run: its fold and seed."""
-    return folder / name / f"fold-{run[0]}" / f"seed-{run[1]}{suffix}"
-
-
-def run_paths(folder: Path, names: Iterable[str], params: Params, suffix: str = "") -> list[Path]:
-    """The files or folders of every run of some variants below `folder`."""
-    return [run_path(folder, name, run, suffix) for name in names for run in params.runs(name)]
-
-
-def training_code() -> list[Path]:
-    """The code of this repository that training depends on, as dvc.yaml says."""
-    deps = read_yaml(Path("dvc.yaml"))["stages"]["train"]["deps"]
-    return [Path(dep) for dep in deps if Path(dep).parts[0] in ("peftqa", "stages")]
-
-
 def run_stage(main: Callable[[], None]) -> None:
-    """Run a stage, which ends as stages/__init__.py says."""
+    """Run a stage, which ends as peftqa/program.py says; what the library logs is printed."""
     logging.basicConfig(format="%(message)s", stream=sys.stdout)
     logging.getLogger("peftqa").setLevel(logging.INFO)
-    if "DVC_STAGE" in os.environ:
-        end_with_parent()
-    main()
-
-
-def end_with_parent() -> None:
-    """Ask Linux to kill this process when the one that started it ends, even if that one is killed.
-
-    A stage that outlives a killed DVC would write the same files as the next `dvc repro`, at the same time.
-    """
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
-def stage_key() -> str:
-    """The part of this stage's name after the @: `prompt-0-42` in `train@prompt-0-42`.
-
-    From the command line where a person runs the stage, else from DVC, which puts the name into DVC_STAGE. So the
-    commands in dvc.yaml hold no parameter, and no value of params.yaml ever reaches a shell.
-    """
-    if len(sys.argv) == 2 and not sys.argv[1].startswith("-"):
-        return sys.argv[1]
-    _, at, key = os.environ.get("DVC_STAGE", "").partition("@")
-    if len(sys.argv) > 1 or not at:
-        module = Path(sys.argv[0]).stem
-        raise UserError(f"say which run, as `dvc stage list` has it after {module}@: python -m stages.{module} NAME")
-    return key
-
-
-def find_run(key: str, params: Params, variants: Iterable[str]) -> tuple[str, int, int]:
-    """Variant, fold and seed of `prompt-0-42`, or `base-0` without training. Raises UserError unless params.yaml has
-    such a run of one of the variants."""
-    known = params.named_runs(variants)
-    if key not in known:
-        raise UserError(
-            f"no run {key!r} in {PARAMS}: a run is ADAPTER-FOLD-SEED, or VARIANT-FOLD where nothing is trained, with "
-            f"one of {', '.join(variants)}, a fold of split.folds {params.split.folds} and a seed of train.seeds "
-            f"{params.train.seeds}."
-        )
-    return known[key]
+    program.run(main)
 
 
 def check_inside(setting: str, path: str) -> None:
@@ -118,14 +49,6 @@ def check_inside(setting: str, path: str) -> None:
             f"{setting}: {path!r} leads out of the repository, and experiments run in a folder of their own, where it "
             "leads elsewhere; give an absolute path, or one inside the repository"
         )
-
-
-def training_summary(name: str, run: tuple[int, int], root: Path = Path()) -> dict:
-    """Summary of a finished training: its last `epoch`, and under `best` the validation figures of the epoch kept.
-
-    A search compares settings by these, and `publish` chooses which run of an adapter to release.
-    """
-    return read_json(root / run_path(TRAINING_CURVES, name, run) / "metrics.json")
 
 
 def read_json(path: Path) -> dict:

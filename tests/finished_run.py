@@ -16,6 +16,7 @@ from ruamel.yaml import YAML
 from peftqa.config.params import BASELINES, Params, check_params
 from peftqa.evaluation.predictions import Replicates, prediction_table
 from peftqa.statistics.comparison import compare
+from stages.runs import runs_of
 from tests.conftest import ROOT
 
 # Text of the data file that a careless page would take for its own.
@@ -25,6 +26,7 @@ QUESTIONS = [
     "Is p<0.05 enough </script><!-- to end a script?",
     "Is {{ 7 * 7 }} or {% raw %} evaluated? (NaN, null & \u00a0\u2009 \u03b2\u2082-blockers, \U0001f9ea)",
 ]
+IA3 = {"method": "peft", "config": {"peft_type": "IA3"}, "learning_rate": 0.1}
 SKILL = {"base": 0.3, "prompt": 0.5, "prefix": 3.0}
 EPOCHS = 3
 UNTRAINED = ("majority", "tfidf", "base")
@@ -39,7 +41,7 @@ def crafted_params(names: Sequence[str], labels: Sequence[str], folds: int, seed
     values = YAML(typ="safe").load(ROOT / "params.yaml")
     values["data"]["labels"] = list(labels)
     values["split"] |= {"protocol": "cross_validation" if folds > 1 else "random", "folds": list(range(folds))}
-    values["adapters"] = {name: {"method": "ia3", "learning_rate": 0.1} for name in names if name not in UNTRAINED}
+    values["adapters"] = {name: dict(IA3) for name in names if name not in UNTRAINED}
     values["train"]["seeds"] = list(range(seeds))
     values["evaluate"]["variants"] = list(names)
     values["compare"]["resamples"] = 200
@@ -68,7 +70,7 @@ def crafted_comparison(
     epochs = {
         name: [
             {"fold": fold, "seed": seed, "kept": epoch, "last": EPOCHS}
-            for (fold, seed), epoch in zip(params.runs(name), cycle((kept or {}).get(name, [2])), strict=False)
+            for (fold, seed), epoch in zip(runs_of(name, params), cycle((kept or {}).get(name, [2])), strict=False)
         ]
         for name in params.adapters
     }

@@ -6,14 +6,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from sklearn.metrics import confusion_matrix, precision_recall_curve, roc_curve
 
-from peftqa.data.records import read_csv
-from peftqa.errors import UserError
 from peftqa.evaluation.metrics import answers_by_confidence, encode_labels, reliability_points
 from peftqa.evaluation.palette import variant_color
 from peftqa.evaluation.predictions import predict
@@ -81,22 +78,16 @@ def risk_coverage_points(probabilities: np.ndarray, truth: Sequence[str], labels
     return pd.DataFrame({"coverage": kept / kept[-1], "risk": 1 - right / kept, "confidence": levels})
 
 
-def training_curve(folder: Path, value: str, series: Mapping[str, str]) -> pd.DataFrame:
-    """What DVCLive wrote of one run: columns split, epoch and the value, which `series` names by split."""
-    columns = {"epoch": folder / "epoch.tsv"} | {split: folder / f"{path}.tsv" for split, path in series.items()}
-    tables = {name: read_csv(path, str, separator="\t") for name, path in columns.items()}
-    for name, table in tables.items():
-        column = "epoch" if name == "epoch" else value
-        if column not in table or not len(table) or len(table) != len(tables["epoch"]):
-            raise UserError(
-                f"{columns[name]} holds no row for each epoch; delete {folder.parents[1]} and run `dvc repro`."
-            )
-    epochs = tables.pop("epoch")["epoch"]
-    values = {split: table[value] for split, table in tables.items()}
-    return pd.concat(
-        [pd.DataFrame({"split": split, "epoch": epochs, value: column}) for split, column in values.items()],
-        ignore_index=True,
-    )
+def training_curve(epochs: pd.DataFrame, value: str, columns: Mapping[str, str]) -> pd.DataFrame:
+    """A curve of one run: columns split, epoch and `value`.
+
+    epochs: the run's table of epochs. columns: by split, the column of that table that has the value.
+    """
+    parts = [
+        pd.DataFrame({"split": split, "epoch": epochs["epoch"], value: epochs[column]})
+        for split, column in columns.items()
+    ]
+    return pd.concat(parts, ignore_index=True)
 
 
 def join_curves(parts: Mapping[str, pd.DataFrame]) -> pd.DataFrame:

@@ -15,14 +15,14 @@ from peftqa.report.render import BASELINES, template_environment
 METRICS = ("accuracy", "macro_f1", "log_loss")
 
 
-def model_card(name: str, run: tuple[int, int], params: Params, comparison: Mapping, size: Mapping) -> str:
+def model_card(name: str, run: tuple[int, int], params: Params, comparison: Mapping, size: Mapping, runs: int) -> str:
     """README.md of a published adapter, metadata included; equal results make equal bytes.
 
     run: fold and seed of the training that is published; comparison: of comparison.py; size: `adapter_size` of the
     adapter.
     """
     adapter, model = params.adapters[name], params.model
-    on_hub, synthetic = is_commit(model.revision), params.data.synthetic
+    on_hub, synthetic = is_commit(model.revision), "synthetic" in params.data.name.lower()
     pairs = [pair for pair in comparison["pairs"] if name in (pair["variant"], pair["reference"])]
     data = ModelCardData(
         language="en",
@@ -36,9 +36,10 @@ def model_card(name: str, run: tuple[int, int], params: Params, comparison: Mapp
     body = template.render(
         name=name,
         adapter=adapter,
+        described=wording.adapter(adapter),
         fold=run[0],
         seed=run[1],
-        runs=len(params.runs(name)),
+        runs=runs,
         params=params,
         comparison=comparison,
         size=size,

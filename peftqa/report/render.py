@@ -16,7 +16,7 @@ from markupsafe import Markup
 from statsmodels.stats.proportion import proportion_confint
 
 from peftqa.config.params import Params
-from peftqa.evaluation.predictions import Replicates, predict
+from peftqa.evaluation.predictions import Replicates, predict, same_test_questions
 from peftqa.model.prompts import join_labels
 from peftqa.report import figures, wording
 from peftqa.report.wording import METRICS, interval, level, listed, points, significant, value
@@ -118,7 +118,7 @@ def contents(results: Results) -> dict:
         "adapters": adapters,
         "spread": spread(adapters, comparison),
         # A replicate is a seed with all its folds; where every fold asks the same questions, a run.
-        "replicate": "run" if params.split.same_test_questions else "seed",
+        "replicate": "run" if same_test_questions(params.split.protocol) else "seed",
         "widest": max((abs(end) for pair in pairs for end in pair["test"]["interval_holm"]), default=0),
         "prompt": params.template.text.replace(
             "{instruction}", params.template.instruction.format(labels=join_labels(params.data.labels))
@@ -142,7 +142,7 @@ def describe(name: str, params: Params) -> str:
     if name in BASELINES:
         return BASELINES[name]
     if name in params.adapters:
-        return params.adapters[name].describe()
+        return wording.adapter(params.adapters[name])
     examples = params.evaluate.untrained[name].few_shot
     return f"the frozen model after {examples} training examples" if examples else "the frozen model as it is"
 

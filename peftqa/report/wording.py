@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
+from peftqa.config.adapters import AdapterSettings, KVPrefix, PEFTMethod, PromptTuning
 from peftqa.config.params import Params
 from peftqa.statistics.comparison import p_text
 from peftqa.statistics.flags import MAJORITY
@@ -44,6 +45,13 @@ TESTS = {
     "mcnemar": "exact McNemar test of single trainings, on the questions that just one of two gets right; its interval "
     "is Tango's score interval",
 }
+PEFT_METHODS = {
+    "LORA": "LoRA",
+    "IA3": "IA3",
+    "P_TUNING": "P-tuning",
+    "PREFIX_TUNING": "PEFT's prefix tuning",
+    "VERA": "VeRA",
+}
 MOST_FINDINGS = 6  # lines that a reader takes in
 
 
@@ -55,6 +63,20 @@ class Finding(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.claim} {self.evidence}"
+
+
+def adapter(settings: AdapterSettings) -> str:
+    """What an adapter is, in a few words."""
+    match settings:
+        case PromptTuning():
+            return f"prompt tuning, {settings.num_virtual_tokens} tokens"
+        case KVPrefix():
+            return f"prefix tuning, {settings.num_virtual_tokens} tokens ({', '.join(settings.target)})"
+        case PEFTMethod():
+            sizes = {"r": "of rank {}", "num_virtual_tokens": "with {} tokens"}
+            kind, given = settings.config["peft_type"], [name for name in sizes if name in settings.config]
+            size = "".join(f" {sizes[name].format(settings.config[name])}" for name in given)
+            return PEFT_METHODS.get(kind, kind) + size
 
 
 def opening(comparison: Mapping, data_name: str) -> str:

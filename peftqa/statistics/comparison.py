@@ -55,7 +55,7 @@ from peftqa.evaluation.metrics import (
     mean_over_replicates,
 )
 from peftqa.evaluation.palette import variant_color
-from peftqa.evaluation.predictions import Replicates, predict
+from peftqa.evaluation.predictions import Replicates, predict, same_test_questions
 from peftqa.statistics.bootstrap import BOOTSTRAPPED, bootstrap_scores, bootstrap_weights, percentile_interval
 from peftqa.statistics.flags import find_flags
 from peftqa.statistics.power import mcnemar_power, runs_power, smallest_detectable
@@ -118,7 +118,7 @@ def compare(
 def detectable(n: int, alpha: float, params: Params) -> list[dict]:
     """The smallest differences that the primary test of two trained methods shows, `detectable` of the docstring."""
     seeds, folds = len(params.train.seeds), len(params.split.folds)
-    if params.split.same_test_questions:  # a run is a replicate
+    if same_test_questions(params.split.protocol):  # a run is a replicate
         seeds, folds = seeds * folds, 1
 
     def smallest(discordance: float, run_sd: float | None) -> float | None:
@@ -254,7 +254,7 @@ def scope(variant: str, reference: str, params: Params) -> str | None:
     trained = [name for name in (variant, reference) if name in params.adapters]
     if not trained:
         return None
-    if len(params.runs(trained[0])) > 1:
+    if len(params.split.folds) * len(params.train.seeds) > 1:
         return "about one run each, since the runs show no spread"
     if len(trained) == 2:
         return "about these two trained adapters, one training each"

@@ -56,6 +56,8 @@ def at(stage: str):
         (RUNS, signal.SIGINT, None, training),
         (RUNS, signal.SIGTERM, "experiments.runs", training),
         (RUNS, signal.SIGKILL, None, training),
+        (RUNS, signal.SIGKILL, "-m experiments.runs", at("train")),
+        (RUNS, signal.SIGKILL, "-m experiments.runs", at("predict")),
         (RUNS, signal.SIGKILL, "repro", training),
     ],
     ids=lambda value: value.name if isinstance(value, signal.Signals) else None,

@@ -16,9 +16,8 @@ from ruamel.yaml import YAML
 
 from peftqa.config.params import Params, check_params, read_params
 from peftqa.data.records import COLUMNS, Record, clean, read_records, read_table, to_table
-from peftqa.errors import UserError
+from peftqa.errors import UserError, one_line
 from peftqa.evaluation.predictions import prediction_table, read_predictions
-from stages import explain
 from stages.workspace import write_csv
 from tests.conftest import ROOT
 
@@ -58,7 +57,7 @@ def refused_in_one_line() -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        assert explain(error) and explain(error).isprintable()
+        assert one_line(error) and one_line(error).isprintable()
 
 
 def leaves(values: dict, path: tuple = ()) -> Iterator[tuple]:

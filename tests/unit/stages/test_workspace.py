@@ -1,11 +1,8 @@
-"""How a stage knows what to run, what it deletes, and how it ends."""
+"""How a stage knows what to run, and what it writes and deletes."""
 
 import errno
 import os
-import signal
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pandas as pd
@@ -24,7 +21,6 @@ from stages.workspace import (
     write_csv,
     write_json,
 )
-from tests.conftest import ROOT
 from tests.unit.made_up import params_with
 
 
@@ -170,38 +166,6 @@ def test_a_folder_replaces_an_older_one_and_what_was_in_it(tmp_path):
             partial.mkdir()
             (partial / name).touch()
     assert [path.name for path in folder.iterdir()] == ["new"] and list(tmp_path.iterdir()) == [folder]
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="the kernel's request is Linux's")
-def test_a_stage_ends_with_the_dvc_that_started_it(tmp_path):
-    child = f"""
-import os, pathlib, time
-from stages import workspace
-workspace.run_stage(lambda: (pathlib.Path({str(tmp_path / "pid")!r}).write_text(str(os.getpid())), time.sleep(60)))
-"""
-    parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"
-    process = subprocess.Popen(
-        [sys.executable, "-c", parent], cwd=ROOT, env={"DVC_STAGE": "train@x-0-1", "PYTHONPATH": str(ROOT)}
-    )
-    deadline = time.monotonic() + 30
-    pid = tmp_path / "pid"
-    while not (pid.exists() and pid.read_text()) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    stage = Path("/proc", pid.read_text())
-    assert stage.exists()
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    while running(stage) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    assert not running(stage)
-
-
-def running(process: Path) -> bool:
-    """Whether a process is there and no zombie: one waits for its parent, which the test does not choose."""
-    try:
-        return (process / "stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
 
 
 FEW_SHOT = {"base": {"few_shot": 0}, "fewshot": {"few_shot": 2, "seed": 1, "max_tokens": 200}}

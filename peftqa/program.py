@@ -1,0 +1,177 @@
+"""How a program of this project starts, and how it ends: with its result, or with one sentence.
+
+Nothing here decides a result, so no stage in dvc.yaml depends on this file.
+"""
+
+import os
+import sys
+
+# Only what Python has loaded by now: in place of any other module, a file random.py of the working folder could come.
+# ruff: noqa: PTH109, PTH113, PTH118, PTH123, PTH208
+from importlib.machinery import PathFinder, all_suffixes
+
+PR_SET_PDEATHSIG = 1  # prctl's option (<linux/prctl.h>): the signal to receive when the parent ends
+DISK_FULL_BELOW = 2**16  # bytes free
+GOES_ON = "interrupted; the same command goes on where this one stopped."
+OWN = {"peftqa", "stages", "experiments", "benchmarks", "tests", "test"}
+
+
+def start(interrupted: str = GOES_ON) -> None:
+    """To be called before the imports that take time. Ends the program if it cannot work here.
+
+    From now on Ctrl-C ends it with a sentence, and a stage ends with the DVC that started it.
+    """
+    if hidden := hidden_modules():
+        path, name = hidden[0]
+        sys.exit(f"error: {path} hides the module {name} that Python or a library needs; rename it or move it away.")
+    if sys.flags.optimize > 1:
+        sys.exit("error: PYTHONOPTIMIZE=2 or -OO takes away texts that the libraries need; unset it.")
+    import signal
+
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # it is ignored in the background of a shell
+
+        def end(*_: object) -> None:
+            say(interrupted)
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            signal.raise_signal(signal.SIGINT)
+
+        signal.signal(signal.SIGINT, end)
+    if "DVC_STAGE" in os.environ:
+        end_with_parent()
+        if parent_is_gone():
+            sys.exit("error: the DVC that started this stage has ended.")
+
+
+def hidden_modules() -> list[tuple[str, str]]:
+    """Path and name of each module in the working folder that Python would take instead of an installed one."""
+    here = os.path.realpath(os.getcwd())
+    others = [folder for folder in sys.path if os.path.realpath(folder) != here]
+    if not sys.path or len(others) == len(sys.path):
+        return []
+    found = []
+    for entry in sorted(os.listdir(here)):
+        name = entry.partition(".")[0]
+        is_module = entry.endswith(tuple(all_suffixes())) or os.path.isfile(f"{entry}/__init__.py")
+        if is_module and name not in OWN and name.isidentifier() and PathFinder.find_spec(name, others):
+            found.append((os.path.join(here, entry), name))
+    return found
+
+
+def end_with_parent() -> None:
+    """Ask Linux to kill this process when the one that started it ends, even if that one is killed.
+
+    A stage that outlives a killed DVC would write the same files as the next `dvc repro`, at the same time.
+    """
+    if sys.platform == "linux":
+        import ctypes
+        import signal
+
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def parent_is_gone() -> bool:
+    """Whether the DVC that started this process ended before `end_with_parent` was called.
+
+    The system then gives the process another parent: process 1, which in a container may be DVC itself, or a
+    process of another session. DVC starts its stages in its own session.
+    """
+    try:
+        if os.getppid() == 1 and sys.platform == "linux":
+            with open("/proc/1/cmdline", "rb") as file:
+                return b"dvc" not in file.read()
+        return os.getsid(os.getppid()) != os.getsid(0)
+    except ProcessLookupError:
+        return True
+
+
+def run(main, interrupted: str = GOES_ON) -> None:
+    """Call `main()` and end the program: with its result, or with one sentence and exit code 1.
+
+    A UserError, an error of the system (a full disk, a name that is too long, a missing right) and Ctrl-C become one
+    sentence on standard error; after Ctrl-C the process ends by that signal, as a shell, make and DVC expect. A closed
+    pipe behind standard output ends it without a word by SIGPIPE, as other programs. Any other exception is a mistake
+    of this project and keeps its traceback. interrupted: the sentence for Ctrl-C.
+    """
+    start(interrupted)
+    import signal
+
+    from peftqa.errors import UserError, one_line
+
+    if signal.getsignal(signal.SIGINT) not in (signal.SIG_IGN, None):
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # `main` may have something to finish
+    if sys.stdin is None:
+        sys.stdin = os.fdopen(os.open(os.devnull, os.O_RDONLY))  # else the next file would be standard input
+    if sys.stdout is None:
+        sys.exit("error: standard output is closed; let it lead to a terminal or a file.")
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that has no β
+    try:
+        try:
+            main()
+        except SystemExit:
+            flush()
+            raise
+        flush()
+    except UserError as error:
+        fail(one_line(error))
+    except KeyboardInterrupt:
+        say(interrupted)
+        sys.excepthook = lambda *_: None
+        raise
+    except BrokenPipeError:
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+        signal.raise_signal(signal.SIGPIPE)
+    except Exception as error:
+        sentence = explain(error)
+        if sentence is None:
+            raise
+        fail(one_line(sentence))
+
+
+def flush() -> None:
+    """Write out what was printed. Raises OSError that names standard output."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        error.filename = "standard output"
+        raise
+
+
+def explain(error: Exception) -> str | None:
+    """A sentence for an error of the system: what is wrong, where, and what to do. None for any other error."""
+    import errno
+    import re
+    import shutil
+
+    # Libraries written in Rust (safetensors, tokenizers) give the system's error as a number in their text.
+    number = re.search(r"\(os error (\d+)\)", str(error))
+    code = error.errno if isinstance(error, OSError) else int(number[1]) if number else None
+    if code is None and shutil.disk_usage(".").free < DISK_FULL_BELOW:
+        code = errno.ENOSPC  # torch then says only "iostream error"
+    if code is None:
+        return str(error) if isinstance(error, OSError) else None
+    where = getattr(error, "filename", None) or f"standard output, or a file below {os.getcwd()}"
+    return f"{where}: {os.strerror(code)}; mend this and run the same command again."
+
+
+def say(sentence: str) -> None:
+    """Print an error to standard error, or if that is closed, to standard output."""
+    print_all(sys.stderr or sys.stdout, f"error: {sentence}\n")
+
+
+def fail(sentence: str) -> None:
+    """End the program with a sentence and exit code 1."""
+    say(sentence)
+    print_all(sys.stdout, "")
+    sys.exit(1)
+
+
+def print_all(stream, text: str) -> None:
+    """Write a text and all that waits in the stream; what cannot be written is dropped."""
+    try:
+        stream.write(text)
+        stream.flush()
+    except OSError:  # else Python would try again at its end, print a traceback, and change the exit code
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
