@@ -214,8 +214,6 @@ def read_yaml(path: Path) -> object:
         raise UserError(f"{path} is nested too deeply to be read.") from None
     except (YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is no valid YAML: {one_line(error)}") from None
-    except RecursionError:
-        raise UserError(f"{path} is nested too deeply; remove some of its brackets or levels.") from None
 
 
 def check_params(values: object, source: str = "params.yaml") -> Params:
