@@ -37,12 +37,14 @@ def compare(variants: Sequence[str] = ()) -> None:
     try:
         with FileLock(f"{CLONE}.lock", timeout=0), explain_untracked():
             workspace.remove(CLONE)  # of a process that was killed
-            prepare(CLONE, {})
-            for variant in variants or known:
-                write_params(CLONE / workspace.PARAMS, {"selected": variant})
-                repro("select", folder=CLONE)
-                record(CLONE, variant, ["select"])
-            workspace.remove(CLONE)
+            try:
+                prepare(CLONE, {})
+                for variant in variants or known:
+                    write_params(CLONE / workspace.PARAMS, {"selected": variant})
+                    repro("select", folder=CLONE)
+                    record(CLONE, variant, ["select"])
+            finally:
+                workspace.remove(CLONE)
     except Timeout:
         raise UserError("`make compare` is running already; wait for it, or end that process.") from None
 

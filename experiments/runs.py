@@ -124,12 +124,14 @@ def run_all(runs: list[str], params: Params, jobs: int) -> list[str]:
     steps = {name: params.train.epochs if len(stages[name]) > 1 else 1 for name in runs}
     bar = tqdm(total=sum(steps.values()), desc=f"{len(runs)} runs", unit="epoch", disable=None if runs else True)
     lock = threading.Lock()
+    done = 0
 
-    def say(line: str) -> None:
+    def say(*lines: str) -> None:
         with tqdm.external_write_mode():
-            print(line, flush=True)
+            print(*lines, sep="\n", flush=True)
 
-    def run(name: str) -> tuple[int, str, float]:
+    def run(name: str) -> None:
+        nonlocal done
         slot, clock, reached = slots.get(), time.monotonic(), 0
 
         def advance(epoch: int) -> None:
@@ -139,27 +141,24 @@ def run_all(runs: list[str], params: Params, jobs: int) -> list[str]:
             reached = epoch
 
         say(f"{name}: started")
-        try:
-            code, printed = run_one(name, stages[name], slot, advance)
-            advance(steps[name])
-            return code, printed, time.monotonic() - clock
-        finally:
-            slots.put(slot)
+        code, printed = run_one(name, stages[name], slot, advance)
+        advance(steps[name])
+        with lock:
+            done += 1
+            left = len(runs) - done
+            rest = f"{left} left, about {duration((time.monotonic() - began) / done * left)}" if left else "none left"
+            line = f"{name}: {'FAILED' if code else 'done'} in {duration(time.monotonic() - clock)}; {rest}"
+            say(line, *[printed] * bool(code))
+            if code:
+                failed.append(name)
+        slots.put(slot)
 
     with bar, ThreadPoolExecutor(jobs) as pool:
-        futures = {pool.submit(run, name): name for name in runs}
+        futures = [pool.submit(run, name) for name in runs]
         try:
-            for done, future in enumerate(as_completed(futures), 1):
-                name, (code, printed, seconds) = futures[future], future.result()
-                left = len(runs) - done
-                rest = (
-                    f"{left} left, about {duration((time.monotonic() - began) / done * left)}" if left else "none left"
-                )
-                say(f"{name}: {'FAILED' if code else 'done'} in {duration(seconds)}; {rest}")
-                if code:
-                    failed.append(name)
-                    say(printed)
-        except KeyboardInterrupt:
+            for future in as_completed(futures):
+                future.result()
+        except BaseException:
             pool.shutdown(wait=True, cancel_futures=True)
             raise
     return failed
