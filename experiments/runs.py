@@ -117,14 +117,15 @@ def run_all(runs: list[str], params: Params, jobs: int) -> list[str]:
 
     In a terminal there is one bar over all runs, in epochs.
     """
-    stages, began, failed = all_runs(params), time.monotonic(), []
+    if not runs:
+        return []
+    stages, began, done, failed = all_runs(params), time.monotonic(), 0, []
     slots: queue.SimpleQueue[dict[str, str]] = queue.SimpleQueue()
     for variables in job_variables(min(jobs, len(runs))):
         slots.put(variables)
     steps = {name: params.train.epochs if len(stages[name]) > 1 else 1 for name in runs}
-    bar = tqdm(total=sum(steps.values()), desc=f"{len(runs)} runs", unit="epoch", disable=None if runs else True)
+    bar = tqdm(total=sum(steps.values()), desc=f"{len(runs)} runs", unit="epoch", disable=None)
     lock = threading.Lock()
-    done = 0
 
     def say(*lines: str) -> None:
         with tqdm.external_write_mode():
@@ -132,7 +133,7 @@ def run_all(runs: list[str], params: Params, jobs: int) -> list[str]:
 
     def run(name: str) -> None:
         nonlocal done
-        slot, clock, reached = slots.get(), time.monotonic(), 0
+        clock, reached = time.monotonic(), 0
 
         def advance(epoch: int) -> None:
             nonlocal reached
@@ -140,18 +141,21 @@ def run_all(runs: list[str], params: Params, jobs: int) -> list[str]:
                 bar.update(epoch - reached)
             reached = epoch
 
-        say(f"{name}: started")
-        code, printed = run_one(name, stages[name], slot, advance)
+        slot = slots.get()
+        try:
+            say(f"{name}: started")
+            code, printed = run_one(name, stages[name], slot, advance)
+        finally:
+            slots.put(slot)
         advance(steps[name])
         with lock:
             done += 1
             left = len(runs) - done
             rest = f"{left} left, about {duration((time.monotonic() - began) / done * left)}" if left else "none left"
             line = f"{name}: {'FAILED' if code else 'done'} in {duration(time.monotonic() - clock)}; {rest}"
-            say(line, *[printed] * bool(code))
             if code:
                 failed.append(name)
-        slots.put(slot)
+            say(line, *([printed] if code else []))
 
     with bar, ThreadPoolExecutor(jobs) as pool:
         futures = [pool.submit(run, name) for name in runs]
