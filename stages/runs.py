@@ -89,5 +89,8 @@ def epochs_table(name: str, run: tuple[int, int]) -> Path:
 
 def training_code() -> list[Path]:
     """The code of this repository that training depends on, as dvc.yaml says."""
-    deps = read_yaml(Path("dvc.yaml"))["stages"]["train"]["deps"]
+    try:
+        deps = read_yaml(Path("dvc.yaml"))["stages"]["train"]["deps"]
+    except (KeyError, TypeError):
+        raise UserError("dvc.yaml has no stage `train` with deps; restore it: `git checkout dvc.yaml`.") from None
     return [Path(dep) for dep in deps if Path(dep).parts[0] in ("peftqa", "stages")]

@@ -247,7 +247,10 @@ def _explain(problem: dict, values: object) -> str:
     if problem["type"] in ("model_type", "model_attributes_type", "dict_type"):
         return f"{where or 'the file'}: must be a group of keys, not {problem['input']!r}"
     if problem["type"] == "list_type":
-        return f"{where}: must be a list, not {problem['input']!r}"
+        value = problem["input"]
+        if isinstance(value, str | int | float):
+            return f"{where} must be a list: -S '{where}=[{value}]'"
+        return f"{where}: must be a list, not {value!r}"
     if problem["type"] == "string_pattern_mismatch":
         message = PATTERNS[problem["ctx"]["pattern"]]
     if not where:

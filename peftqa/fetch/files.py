@@ -7,6 +7,7 @@ import re
 import shutil
 import signal
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -119,12 +120,25 @@ def fetch(folder: Path, urls: dict[str, str], registry: dict[str, str], remedy: 
             except (RuntimeError, OSError, ValueError) as error:  # those of requests and pooch among them
                 if Path(getattr(error, "filename", None) or "").is_relative_to(partial.absolute()):
                     raise  # the disk, not the address
-                raise UserError(f"{shown_address(url)} could not be used ({why(error, url)}); {remedy}") from None
+                hint = line_endings_hint([Path(url)])
+                raise UserError(f"{shown_address(url)} could not be used ({why(error, url)}); {remedy}{hint}") from None
         for name in urls:
             (partial / name).replace(folder / name)
     finally:
         signal.alarm(0)
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def line_endings_hint(paths: Iterable[Path]) -> str:
+    """What to do if JSON files end their lines as on Windows, by which their digest changes; "" if none does."""
+    texts = [path for path in paths if path.suffix == ".json" and path.is_file()]
+    changed = [path for path in texts if path.stat().st_size < MAX_MB * 10**6 and b"\r\n" in path.read_bytes()]
+    if not changed:
+        return ""
+    return (
+        f" ({changed[0]} ends its lines as on Windows, as git does with core.autocrlf; if it is git's, delete it and "
+        f"type `git checkout {changed[0]}`)"
+    )
 
 
 def _too_slow(*_: object) -> None:
