@@ -7,7 +7,13 @@ class UserError(Exception):
     """Something the user can mend. The message is one sentence: what is wrong, where, and what to do."""
 
 
-def one_line(error: BaseException) -> str:
-    """An error's text on one line, without control characters; if it has none, its class in words: `read timeout`."""
-    text = "".join(character if character.isprintable() else " " for character in str(error))
-    return " ".join(text.split()) or re.sub("(?<=[a-z])(?=[A-Z])", " ", type(error).__name__).lower()
+def one_line(text: object) -> str:
+    """An error's text, or any other, on one line and without control characters.
+
+    An error without a text gives its class in words: `read timeout`. Names from other people's files go through this
+    before they are printed, so that no escape sequence reaches a terminal.
+    """
+    line = " ".join("".join(character if character.isprintable() else " " for character in str(text)).split())
+    if line or not isinstance(text, BaseException):
+        return line
+    return re.sub("(?<=[a-z])(?=[A-Z])", " ", type(text).__name__).lower()
