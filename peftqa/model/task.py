@@ -149,19 +149,17 @@ def write_task(folder: Path, task: Task) -> None:
 def read_task(folder: Path) -> Task:
     """The task of the adapter in `folder`, whose weights are then known to be those that training wrote.
 
-    Raises UserError if the file is missing, damaged or of an earlier version, or if the weights are others.
+    Raises UserError if a file is missing, or damaged, or of an earlier version.
     """
     path = folder / FILE
     try:
         with path.open("rb") as file:
-            content = file.read(MAX_BYTES + 1)
-        if len(content) > MAX_BYTES:
-            raise UserError(f"{path} is longer than {MAX_BYTES:,} bytes, so training did not write it.")
-        task = Task.model_validate_json(content)
-    except FileNotFoundError:
+            content = file.read(MAX_BYTES)
+        task, found = Task.model_validate_json(content), weights_digest(folder)
+    except FileNotFoundError as error:
         raise UserError(
-            f"{folder} has no {FILE}, which says how its adapter must be asked; name the folder of an adapter that "
-            "this project trained, such as models/adapters/prefix/fold-0/seed-42."
+            f"{folder} has no {Path(error.filename).name}; name the folder of an adapter that this project trained, "
+            "such as models/adapters/prefix/fold-0/seed-42."
         ) from None
     except ValidationError as error:
         problem = error.errors()[0]
@@ -169,7 +167,7 @@ def read_task(folder: Path) -> Task:
         raise UserError(
             f"{path} is damaged or of an earlier version ({where}: {problem['msg']}); train it anew."
         ) from None
-    if weights_digest(folder) != task.weights:
+    if found != task.weights:
         raise UserError(
             f"{folder / WEIGHTS} is damaged: its sha256 is not the one in {FILE}; fetch the adapter again, or train it "
             "anew."
