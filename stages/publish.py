@@ -8,6 +8,7 @@ from pathlib import Path
 
 from peftqa.config.params import Params, read_params
 from peftqa.errors import UserError
+from peftqa.model.task import read_task
 from peftqa.report.card import model_card
 from stages import workspace
 
@@ -29,6 +30,7 @@ def publish(name: str, run: tuple[int, int], params: Params, comparison: dict, t
     source = workspace.run_path(workspace.ADAPTERS, name, run)
     if not source.is_dir():
         raise UserError(f"{source} is missing; run `dvc repro`.")
+    read_task(source)  # refuses weights that are damaged
     shutil.copytree(source, target)
     size = workspace.read_json(workspace.run_path(workspace.PREDICTIONS, name, run, ".json"))
     (target / "README.md").write_text(model_card(name, run, params, comparison, size), encoding="utf-8")
