@@ -65,7 +65,7 @@ def read_questions(source: Path, added: Sequence[str]) -> tuple[list[str], list[
             f"columns are: {', '.join(columns)[:200] or 'none'}."
         )
     if taken := [name for name in columns if name.strip().casefold() in added]:
-        raise UserError(f"{source} has a column {taken[0]} already; rename it.")
+        raise UserError(f"{source} has a column {taken[0].strip()} already; rename it.")
     if not rows:
         raise UserError(f"{source} has no rows below its first line.")
     return columns, rows, [(row[question[0]], row[abstract[0]]) for row in rows]
