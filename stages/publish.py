@@ -8,6 +8,7 @@ from pathlib import Path
 
 from peftqa.config.params import Params, read_params
 from peftqa.errors import UserError
+from peftqa.model.task import read_task
 from peftqa.report.card import model_card
 from stages import runs, workspace
 from stages.summary import training_summary
@@ -30,6 +31,7 @@ def publish(name: str, run: tuple[int, int], params: Params, comparison: dict, t
     source = runs.run_path(runs.ADAPTERS, name, run)
     if not source.is_dir():
         raise UserError(f"{source} is missing; run `dvc repro`.")
+    read_task(source)  # refuses weights that are damaged
     shutil.copytree(source, target)
     size = workspace.read_json(runs.run_path(runs.PREDICTIONS, name, run, ".json"))
     (target / "README.md").write_text(

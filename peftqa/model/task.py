@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -53,7 +53,7 @@ class Extremes(Settings):
 class Training(Settings):
     """What the training questions were like, so that others can be told from them.
 
-    data: its name, as in params.yaml. tokens: a bit for each token id, in hexadecimal, set if the id occurs in training.
+    data: its name, as in params.yaml. tokens: a bit for each token id, in hexadecimal, set if training has the id.
     """
 
     data: str
@@ -67,25 +67,22 @@ class Training(Settings):
         name = one_line(self.data)
         return f"synthetic data ({name})" if "synthetic" in name.lower() else name
 
-    def unlike(self, part: str, text: str, ids: Sequence[int]) -> str:
-        """In what a text is unlike this part of all training questions, in words; "" if in nothing.
-
-        part: "question" or "context"; ids: the text's token ids.
-        """
-        name, limits = PARTS[part], getattr(self, part)
+    def unlike(self, tokenizer: PreTrainedTokenizerBase, texts: Mapping[str, str]) -> str:
+        """In what a question is unlike all training questions, in words; "" if in nothing. texts: by part."""
         bits = np.unpackbits(np.frombuffer(bytes.fromhex(self.tokens), dtype=np.uint8))
-        unseen = np.mean([number >= len(bits) or not bits[number] for number in ids]) if len(ids) else 1.0
-        per_word = len(ids) / max(1, len(text.split()))
-        if not limits.fewest <= len(ids) <= limits.most:
-            return f"the {name} has {len(ids)} tokens, and those in training had {limits.fewest} to {limits.most}"
-        if per_word > limits.tokens_per_word:
-            most = f"{limits.tokens_per_word:.2f}"
-            return f"the {name} has {per_word:.2f} tokens per word, and those in training had {most} at most"
-        if unseen > limits.rare:
-            shares = (
-                f"{unseen:.0%} of its tokens are in no training question, and of those in training {limits.rare:.0%}"
-            )
-            return f"the {name} has other words: {shares} at most"
+        for part, name in PARTS.items():
+            limits = getattr(self, part)
+            ids = np.array(token_ids(tokenizer, [texts[part]])[0], dtype=int)
+            per_word = len(ids) / max(1, len(texts[part].split()))
+            rare = float(np.mean(~np.isin(ids, np.flatnonzero(bits)))) if len(ids) else 1.0
+            if not limits.fewest <= len(ids) <= limits.most:
+                return f"the {name} has {len(ids)} tokens, and in training it had {limits.fewest} to {limits.most}"
+            if per_word > limits.tokens_per_word:
+                most = f"{limits.tokens_per_word:.2f} at most"
+                return f"the {name} has {per_word:.2f} tokens per word, and in training it had {most}"
+            if rare > limits.rare:
+                most = f"{limits.rare:.0%} at most"
+                return f"{rare:.0%} of the {name}'s tokens are in no training question, and in training it was {most}"
         return ""
 
 
@@ -114,12 +111,14 @@ def confidence_quantiles(probabilities: np.ndarray) -> list[float]:
     return np.quantile(probabilities.max(axis=1), SHARES).tolist()
 
 
+def token_ids(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[list[int]]:
+    """The token ids of texts as they are, without a limit and without an end-of-sequence token."""
+    return tokenizer(texts, add_special_tokens=False, truncation=False, verbose=False)["input_ids"]
+
+
 def describe_training(tokenizer: PreTrainedTokenizerBase, table: pd.DataFrame, data: str) -> Training:
     """`Task.training` of the training questions in `table`, which has the columns question and context."""
-    ids = {
-        part: tokenizer(table[part].tolist(), add_special_tokens=False, truncation=False, verbose=False)["input_ids"]
-        for part in PARTS
-    }
+    ids = {part: token_ids(tokenizer, table[part].tolist()) for part in PARTS}
     questions = Counter(number for row in zip(*ids.values(), strict=True) for number in set().union(*row))
     del questions[tokenizer.unk_token_id]  # never known, however often it occurs
     bits = np.zeros(max(questions, default=0) + 1, dtype=bool)
@@ -150,19 +149,17 @@ def write_task(folder: Path, task: Task) -> None:
 def read_task(folder: Path) -> Task:
     """The task of the adapter in `folder`, whose weights are then known to be those that training wrote.
 
-    Raises UserError if the file is missing, damaged or of an earlier version, or if the weights are others.
+    Raises UserError if a file is missing, or damaged, or of an earlier version.
     """
     path = folder / FILE
     try:
         with path.open("rb") as file:
-            content = file.read(MAX_BYTES + 1)
-        if len(content) > MAX_BYTES:
-            raise UserError(f"{path} is longer than {MAX_BYTES:,} bytes, so training did not write it.")
-        task = Task.model_validate_json(content)
-    except FileNotFoundError:
+            content = file.read(MAX_BYTES)
+        task, found = Task.model_validate_json(content), weights_digest(folder)
+    except FileNotFoundError as error:
         raise UserError(
-            f"{folder} has no {FILE}, which says how its adapter must be asked; name the folder of an adapter that "
-            "this project trained, such as models/adapters/prefix/fold-0/seed-42."
+            f"{folder} has no {Path(error.filename).name}; name the folder of an adapter that this project trained, "
+            "such as models/adapters/prefix/fold-0/seed-42."
         ) from None
     except ValidationError as error:
         problem = error.errors()[0]
@@ -170,7 +167,7 @@ def read_task(folder: Path) -> Task:
         raise UserError(
             f"{path} is damaged or of an earlier version ({where}: {problem['msg']}); train it anew."
         ) from None
-    if weights_digest(folder) != task.weights:
+    if found != task.weights:
         raise UserError(
             f"{folder / WEIGHTS} is damaged: its sha256 is not the one in {FILE}; fetch the adapter again, or train it "
             "anew."

@@ -450,6 +450,32 @@ def test_plain_keys_and_values_are_not_loaded_into_an_mlp_without_a_word(tmp_pat
         model.load_adapter(tmp_path, "default", is_trainable=True)
 
 
+def test_transformers_loads_a_saved_prefix_by_itself_and_saves_the_same_file(tmp_path):
+    base, adapter, again = (tmp_path / name for name in ("base", "adapter", "again"))
+    save_tiny_checkpoint(base)
+    model = with_prefix(AutoModelForSeq2SeqLM.from_pretrained(base))
+    model.save_pretrained(adapter)
+    batch = padded_batch()
+    expected = model.eval()(**batch).logits
+    loaded = AutoModelForSeq2SeqLM.from_pretrained(base)
+    plain = loaded.eval()(**batch).logits
+    loaded.load_adapter(str(adapter))
+    for other in (loaded, AutoModelForSeq2SeqLM.from_pretrained(adapter)):
+        assert torch.equal(other.eval()(**batch).logits, expected) and not torch.equal(plain, expected)
+    loaded.save_pretrained(again)
+    file = "adapter_model.safetensors"
+    assert (again / file).read_bytes() == (adapter / file).read_bytes()
+    assert json.loads((again / "adapter_config.json").read_text())["peft_type"] == "KV_PREFIX"
+
+
+@pytest.mark.parametrize("call", ["forward", "generate"])
+def test_an_adapter_for_each_row_is_refused_and_not_ignored(call):
+    model, ids = with_prefix(tiny_t5()), padded_batch()["input_ids"]
+    model.add_adapter("other", KVPrefixConfig())
+    with pytest.raises(UserError, match=r"adapter_names is not possible with KV_PREFIX: choose one adapter"):
+        getattr(model, call)(input_ids=ids, adapter_names=["default", "other", "__base__"])
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # Several adapters, and the model underneath
 
