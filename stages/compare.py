@@ -34,7 +34,8 @@ def main() -> None:
     test = read_split(tables, "test", params)
     n_train = len(read_table(workspace.fold_table(params.split.folds[0], "train")))
     epochs = {name: kept_epochs(name, params) for name in names if name in params.adapters}
-    comparison = compare(test, read_split(tables, "val", params), epochs, n_train, params)
+    evaluation = {name: workspace.read_json(workspace.EVALUATION / name / "metrics.json") for name in names}
+    comparison = compare(test, read_split(tables, "val", params), evaluation, epochs, n_train, params)
     comparison["humans"] = humans(test[names[0]], params)
     comparison = rounded(comparison)
     workspace.write_json(workspace.COMPARISON / "comparison.json", comparison)

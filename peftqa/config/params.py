@@ -115,9 +115,11 @@ class TrainSettings(Settings):
 
 
 class Untrained(Settings):
-    """A variant without training: the frozen model, after `few_shot` training examples with their answers."""
+    """A variant without training: the frozen model, asked in another way or with its answers corrected."""
 
-    few_shot: Annotated[int, Field(ge=0)]
+    few_shot: Annotated[int, Field(ge=0)] | None = None
+    context: bool | None = None
+    calibrated: bool | None = None
     seed: Seed | None = None
     max_tokens: Positive | None = None
 
@@ -138,13 +140,14 @@ class Evaluate(Settings):
 
 
 class Tuned(Settings):
-    """By how many trials of a search, and under which protocol's validation questions, settings were chosen."""
+    """By how many trials of a search (null: by hand, and nobody counted them), and under which protocol's validation questions, settings were chosen."""
 
-    trials: Positive
+    trials: Positive | None
     protocol: Protocol
 
 
 class Compare(Settings):
+    margin: Fraction
     resamples: Positive
     confidence: Fraction
     power: Fraction

@@ -2,7 +2,7 @@
 
 Everywhere `probabilities` is float64 of shape (n, L), rows summing to 1, columns in the order of `labels`; `truth` is a
 sequence of n labels. Labels are passed to scikit-learn explicitly, so that one which is absent from truth or from the
-predictions still counts, and undefined ratios count as 0.
+predictions still counts. Undefined ratios count as 0, but ROC AUC and MCC are None if the truth leaves them undefined.
 """
 
 from __future__ import annotations
@@ -30,21 +30,21 @@ def encode_labels(truth: Sequence[str], labels: Sequence[str]) -> np.ndarray:
     return y_true.astype(np.int64)
 
 
-def label_metrics(predicted: Sequence[str], truth: Sequence[str], labels: Sequence[str]) -> dict[str, float]:
-    """`accuracy`, `macro_f1` (unweighted mean over `labels`) and `mcc` (0 where undefined).
+def label_metrics(predicted: Sequence[str], truth: Sequence[str], labels: Sequence[str]) -> dict[str, float | None]:
+    """`accuracy`, `macro_f1` (unweighted mean over `labels`) and `mcc` (None if truth has one label alone).
 
-    A prediction outside `labels` (a person's "maybe") is an error and no class of its own; MCC sees it as one.
+    MCC is 0 if the answers are all alike and the truth is not: such answers do not follow it at all. A prediction outside `labels` (a person's "maybe") is an error and no class of its own; MCC sees it as one.
     """
     truth, predicted, labels = list(truth), list(predicted), list(labels)
     return {
         "accuracy": float(accuracy_score(truth, predicted)),
         "macro_f1": float(f1_score(truth, predicted, labels=labels, average="macro", zero_division=0)),
-        "mcc": float(matthews_corrcoef(truth, predicted)),
+        "mcc": float(matthews_corrcoef(truth, predicted)) if len(set(truth)) > 1 else None,
     }
 
 
 def confusion_scores(confusion: np.ndarray) -> dict[str, np.ndarray]:
-    """`accuracy macro_f1 mcc` of many confusion matrices at once, as `label_metrics` has them.
+    """`accuracy macro_f1 mcc` of many confusion matrices at once, as `label_metrics` has them; mcc nan for its None.
 
     confusion: float64 of shape (..., L, L), actual label by predicted; the results have the shape (...).
     """
@@ -54,10 +54,11 @@ def confusion_scores(confusion: np.ndarray) -> dict[str, np.ndarray]:
     # Gorodkin 2004: the correlation of truth and prediction for any number of labels.
     covariance = right * total - (actual * predicted).sum(axis=-1)
     spread = (total**2 - (actual**2).sum(axis=-1)) * (total**2 - (predicted**2).sum(axis=-1))
+    one_label = (actual > 0).sum(axis=-1) < 2
     return {
         "accuracy": right / total,
         "macro_f1": _ratio(2 * hits, actual + predicted).mean(axis=-1),
-        "mcc": _ratio(covariance, np.sqrt(spread)),
+        "mcc": np.where(one_label, np.nan, _ratio(covariance, np.sqrt(spread))),
     }
 
 
@@ -67,7 +68,7 @@ def classification_metrics(
     """All metrics of one set of predictions, flat.
 
     `n accuracy macro_f1 mcc roc_auc log_loss brier ece`, then `f1_L precision_L recall_L` for every label L.
-    `roc_auc` is None where a label is absent from truth; log loss is in nats.
+    `roc_auc` is None if a label is absent from truth, `mcc` if truth has one label; log loss is in nats.
     """
     y_true = encode_labels(truth, labels)
     predicted = predict(probabilities, labels)
@@ -86,7 +87,7 @@ def classification_metrics(
 
 
 def mean_over_replicates(metrics: Sequence[dict[str, float | int | None]]) -> dict[str, float | int | None]:
-    """Each metric's mean over replicates; None where one has none. Whole numbers that agree (`n`) stay as they are."""
+    """Each metric's mean over replicates; None if one has none. Whole numbers that agree (`n`) stay as they are."""
     means = {}
     for key in metrics[0]:
         values = [replicate[key] for replicate in metrics]
