@@ -46,7 +46,7 @@ def main() -> None:
 
     folder = workspace.EVALUATION / name
     workspace.write_json(folder / "leaderboard.json", leaderboard(test, labels))
-    for curve, points in curves(*test.pooled, labels, bins).items():
+    for curve, points in curves(test.probabilities, test.truth, labels, bins).items():
         points.insert(0, "variant", name)
         workspace.write_csv(folder / f"{curve}.csv", points)
     print(
