@@ -2,13 +2,14 @@
 
 Usage: python -m benchmarks.simulation [--repetitions N] [--json FILE]
 
-Two adapters, the frozen model (base), the majority label, TF-IDF and few-shot prompting answer test questions, each with
-an accuracy of 70%. Cross-validation: ten folds of 89 questions of their own, stratified, so that each has the same share
-of yes. official: all folds ask the same 445. Of two single runs, just one is right on 22% of the questions; half of what
-sets them apart there belongs to the method, in all its runs, and half is luck of the run. An adapter's run, one seed in
-one fold, has an accuracy of its own: it is off by 5 points (standard deviation), of which variance shares may be common
-to a seed over its folds and to a fold over its seeds. TF-IDF varies by 2.5 points from fold to fold, few-shot prompting
-by 5, as its examples differ. The majority label is right on all questions labelled yes.
+Two adapters, the frozen model (base), the majority label, TF-IDF and few-shot prompting answer test questions, each
+with an accuracy of 70%. Cross-validation: each fold has 89 questions of its own, stratified, so that all have the same
+share of yes. official: all folds ask the same 445, which are those with the labels yes and no. Of two single runs, just
+one is right on 22% of the questions; half of what sets them apart there belongs to the method, in all its runs, and half
+is luck of the run. An adapter's run, one seed in one fold, has an accuracy of its own: it is off by 5 points (standard
+deviation), of which variance shares may be common to a seed over its folds and to a fold over its seeds. TF-IDF varies
+by 2.5 points from fold to fold, few-shot prompting by 5, as its examples differ. The majority label is right on all
+questions labelled yes.
 
 Printed are per cent of repetitions in which the test rejects: with equal accuracies (type-I error), for one pair of each
 kind and for any of the nine pairs of the family after Holm's correction (FWER), and with one adapter 4 points better
@@ -96,7 +97,9 @@ def latent_correlation(accuracy: float, discordance: float) -> float:
 
 
 RHO = latent_correlation(ACCURACY, DISCORDANCE)
-LABEL_RHO = latent_correlation(ACCURACY, MAJORITY_DISCORDANCE) ** 2 / RHO  # share of a question's label in its difficulty
+LABEL_RHO = (
+    latent_correlation(ACCURACY, MAJORITY_DISCORDANCE) ** 2 / RHO
+)  # share of a question's label in its difficulty
 
 
 def simulate(
@@ -219,7 +222,9 @@ def main() -> None:
     result = run_simulation(arguments.repetitions)
     against = {name: f"against {name}" for name in REFERENCES}
     errors = {"design": "", "common": "common", "adapters": "between adapters", **against, "fwer": "FWER"}
-    print(f"Type-I errors in per cent of {arguments.repetitions} repetitions:\n\n{markdown_table(result['kept'], errors)}")
+    print(
+        f"Type-I errors in per cent of {arguments.repetitions} repetitions:\n\n{markdown_table(result['kept'], errors)}"
+    )
     print(f"\nOf designs with fewer runs, read as tests of the methods:\n\n{markdown_table(result['fewer'], errors)}")
     print(f"\nAbout these two trained adapters, one run each: {100 * result['own'][0]['adapters']:.1f}")
     power = {"design": "", "adapters": "between adapters", **against, "sceptic": "sceptic's row, adapters"}

@@ -14,7 +14,7 @@ import pandas as pd
 from ruamel.yaml import YAML
 
 from peftqa.config.params import BASELINES, Params, check_params
-from peftqa.evaluation.metrics import classification_metrics, mean_over_replicates
+from peftqa.evaluation.metrics import evaluate
 from peftqa.evaluation.predictions import Replicates, prediction_table
 from peftqa.statistics.comparison import compare
 from tests.conftest import ROOT
@@ -66,7 +66,10 @@ def crafted_comparison(
     test = {name: crafted_replicates(truth, given, labels, folds) for name, given in answers.items()}
     asked = np.repeat(np.unique(folds), validation)
     label = np.resize(labels, len(asked))
-    val = {name: crafted_replicates(label, [label] * len(given), labels, asked) for name, given in answers.items()}
+    evaluation = {
+        name: evaluate(test[name], crafted_replicates(label, [label] * len(given), labels, asked), labels, 10, 0.8)
+        for name, given in answers.items()
+    }
     epochs = {
         name: [
             {"fold": fold, "seed": seed, "kept": epoch, "last": EPOCHS}
@@ -74,14 +77,8 @@ def crafted_comparison(
         ]
         for name in params.adapters
     }
-    comparison = compare(test, val, {name: evaluated(test[name], labels) for name in test}, epochs, 700, params)
+    comparison = compare(test, evaluation, epochs, 700, validation, params)
     return comparison | {"humans": {}}
-
-
-def evaluated(test: Replicates, labels: Sequence[str]) -> dict:
-    """What `evaluate` writes of a variant."""
-    rows = [classification_metrics(probabilities, test.truth, labels, 10) for probabilities in test.probabilities]
-    return {"mean": mean_over_replicates(rows), "replicates": dict(zip(test.names, rows, strict=True))}
 
 
 def crafted_replicates(

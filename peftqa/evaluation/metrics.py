@@ -19,7 +19,29 @@ from sklearn.metrics import (
     roc_auc_score,
 )
 
-from peftqa.evaluation.predictions import predict
+from peftqa.evaluation.predictions import Replicates, predict
+
+
+def evaluate(test: Replicates, val: Replicates, labels: Sequence[str], bins: int, coverage: float) -> dict:
+    """What is known of one variant by itself; everything is the mean over replicates of what each replicate has.
+
+    replicates      name -> `classification_metrics` on test
+    mean            their means, and as `val_METRIC` those on validation
+    threshold       `at_threshold`, null unless there are two labels
+    abstention      coverage, and accuracy on that share of answers, the most confident ones
+    """
+    on_test, on_val = (
+        [classification_metrics(run, part.truth, labels, bins) for run in part.probabilities] for part in (test, val)
+    )
+    mean = mean_over_replicates(on_test)
+    mean |= {f"val_{key}": value for key, value in mean_over_replicates(on_val).items() if key != "n"}
+    surest = [accuracy_at_coverage(run, test.truth, labels, coverage) for run in test.probabilities]
+    return {
+        "mean": mean,
+        "replicates": dict(zip(test.names, on_test, strict=True)),
+        "threshold": at_threshold(test, val, labels) if len(labels) == 2 else None,
+        "abstention": {"coverage": coverage, "accuracy": float(np.mean(surest))},
+    }
 
 
 def encode_labels(truth: Sequence[str], labels: Sequence[str]) -> np.ndarray:
@@ -179,6 +201,33 @@ def accuracy_at_coverage(
     # Floating point can give 72.00000000000001 for 0.8 * 90, which must not be rounded up to 73 rows.
     answered = np.ceil(coverage * kept[-1] - 1e-9)
     return float(np.interp(answered, np.r_[0, kept], np.r_[0, right]) / answered)
+
+
+def at_threshold(test: Replicates, val: Replicates, labels: Sequence[str]) -> dict:
+    """The answers if the threshold is not 0.5, but chosen for each run on its own fold's validation questions.
+
+    So no test question has a part in the threshold that it is judged by, though under cross-validation one fold's
+    validation questions are another's test questions.
+
+    label       the label whose probability is compared with the threshold
+    values      the lowest and the highest threshold of a run
+    metrics     `label_metrics` on test, means over replicates
+    """
+    val_folds, test_folds, seeds = np.unique(val.folds), np.unique(test.folds), len(val.names)
+    truth, thresholds = np.array(val.truth), []
+    given = np.array([predict(probabilities, labels) for probabilities in test.probabilities])
+    for k, seed in np.ndindex(len(val_folds), seeds):
+        asked = val.folds == val_folds[k]
+        thresholds.append(choose_threshold(val.probabilities[seed][asked], truth[asked], labels))
+        own = len(test_folds) == len(val_folds)  # else all folds ask the same questions, and each run is a replicate
+        replicate = seed if own else k * seeds + seed
+        rows = test.folds == test_folds[k if own else 0]
+        given[replicate, rows] = predict(test.probabilities[replicate, rows], labels, thresholds[-1])
+    return {
+        "label": labels[0],
+        "values": [min(thresholds), max(thresholds)],
+        "metrics": mean_over_replicates([label_metrics(run, test.truth, labels) for run in given]),
+    }
 
 
 def choose_threshold(probabilities: np.ndarray, truth: Sequence[str], labels: Sequence[str]) -> float | None:

@@ -8,13 +8,8 @@ docs/protocol.md declares the tests. `compare` returns, and comparison/compariso
         kind            "baseline", "untrained", "diagnostic" (asked without the abstract: no test) or "adapter"
         metrics         metric -> mean over replicates (accuracy, macro_f1, ..., recall_no)
         intervals       accuracy and each metric of BOOTSTRAPPED -> [low, high], or null
-        replicates      name -> metrics of that replicate
+        replicates, threshold, abstention   as in evaluation/NAME/metrics.json (peftqa/evaluation/metrics.py)
         epochs          null unless it is an adapter: a list, for each run its fold, seed, `kept` and `last` epoch
-        threshold       null unless there are two labels; chosen for each run on its own fold's validation:
-            label           the label whose probability is compared with the threshold
-            values          the lowest and the highest threshold of a run, each with its run's best macro-F1
-            metrics         accuracy, macro_f1, mcc on test with them, means over replicates; `metrics` has those at 0.5
-        abstention      coverage, and accuracy on that share of answers, the most confident ones; mean over replicates
     pairs       the declared family, a list:
         variant, reference
         differences     metric -> variant - reference; null if either has none
@@ -46,18 +41,11 @@ from itertools import combinations
 
 import numpy as np
 import pandas as pd
-from statsmodels.stats.proportion import proportion_confint
 
 from peftqa.config.params import Params
-from peftqa.evaluation.metrics import (
-    accuracy_at_coverage,
-    choose_threshold,
-    encode_labels,
-    label_metrics,
-    mean_over_replicates,
-)
+from peftqa.evaluation.metrics import encode_labels
 from peftqa.evaluation.palette import variant_color
-from peftqa.evaluation.predictions import Replicates, predict
+from peftqa.evaluation.predictions import Replicates
 from peftqa.statistics.bootstrap import BOOTSTRAPPED, bootstrap_scores, bootstrap_weights, percentile_interval
 from peftqa.statistics.flags import find_flags, scope
 from peftqa.statistics.power import mcnemar_power, runs_power, smallest_detectable
@@ -81,17 +69,17 @@ RUN_SDS = (0.02, 0.05)
 
 def compare(
     test: Mapping[str, Replicates],
-    val: Mapping[str, Replicates],
     evaluation: Mapping[str, Mapping],
     epochs: Mapping[str, Sequence[Mapping]],
     n_train: int,
+    n_val: int,
     params: Params,
 ) -> dict:
     """The comparison of the module's docstring, floats unrounded.
 
-    `test` and `val` map each variant to its predictions: the same questions in the same order for all of them.
-    evaluation: of each variant, `mean` and `replicates` of evaluation/NAME/metrics.json; epochs: of each adapter,
-    `epochs` of the docstring; n_train: training questions of a run.
+    test: of each variant, its predictions; the same questions in the same order for all of them. evaluation: what
+    evaluation/NAME/metrics.json holds. epochs: of each adapter, `epochs` of the docstring. n_train, n_val: training and
+    validation questions of a run.
     """
     labels, settings = params.data.labels, params.compare
     first, alpha = next(iter(test.values())), 1 - settings.confidence
@@ -106,18 +94,15 @@ def compare(
     }
     variants = {}
     for name, evaluated in evaluation.items():
-        replicates = evaluated["replicates"]
-        measured = next(iter(replicates.values()))
+        measured = next(iter(evaluated["replicates"].values()))
         variants[name] = {
             "color": variant_color(name),
             "kind": kind_of(name, params),
             "metrics": {metric: evaluated["mean"][metric] for metric in measured},
             "intervals": {"accuracy": accuracy_interval(correct[name], alpha)}
             | {metric: percentile_interval(values, alpha) for metric, values in scores[name].items()},
-            "replicates": replicates,
             "epochs": epochs.get(name),
-            "threshold": at_threshold(test[name], val[name], labels) if len(labels) == 2 else None,
-            "abstention": abstention(test[name], labels, params.evaluate.coverage),
+            **{part: evaluated[part] for part in ("replicates", "threshold", "abstention")},
         }
     pairs = compare_pairs(correct, scores, variants, len(y_true) / len(np.unique(folds)) / n_train, params)
     return {
@@ -135,7 +120,7 @@ def compare(
         "variants": variants,
         "pairs": pairs,
         "detectable": detectable(len(y_true), alpha / max(len(pairs), 1), params),
-        "flags": find_flags(test, val, variants, pairs, params),
+        "flags": find_flags(test, n_val, variants, pairs, params),
     }
 
 
@@ -178,34 +163,6 @@ def kind_of(name: str, params: Params) -> str:
     return "diagnostic" if params.evaluate.untrained[name].context is False else "untrained"
 
 
-def at_threshold(test: Replicates, val: Replicates, labels: Sequence[str]) -> dict:
-    """`threshold` of the module's docstring: each run has its own, so that no test question chooses one it is judged by.
-
-    Under cross-validation one fold's validation questions are another's test questions.
-    """
-    val_folds, test_folds, seeds = np.unique(val.folds), np.unique(test.folds), len(val.names)
-    truth, thresholds = np.array(val.truth), []
-    given = np.array([predict(probabilities, labels) for probabilities in test.probabilities])
-    for k, seed in np.ndindex(len(val_folds), seeds):
-        asked = val.folds == val_folds[k]
-        thresholds.append(choose_threshold(val.probabilities[seed][asked], truth[asked], labels))
-        own = len(test_folds) == len(val_folds)  # else all folds ask the same questions, and each run is a replicate
-        replicate = seed if own else k * seeds + seed
-        rows = test.folds == test_folds[k if own else 0]
-        given[replicate, rows] = predict(test.probabilities[replicate, rows], labels, thresholds[-1])
-    return {
-        "label": labels[0],
-        "values": [min(thresholds), max(thresholds)],
-        "metrics": mean_over_replicates([label_metrics(run, test.truth, labels) for run in given]),
-    }
-
-
-def abstention(test: Replicates, labels: Sequence[str], coverage: float) -> dict:
-    """Mean over replicates of the accuracy on the most confident answers."""
-    accuracies = [accuracy_at_coverage(run, test.truth, labels, coverage) for run in test.probabilities]
-    return {"coverage": coverage, "accuracy": float(np.mean(accuracies))}
-
-
 def family(variants: Mapping[str, Mapping]) -> list[tuple[str, str]]:
     """The (variant, reference) pairs that are tested: every adapter against every other variant but diagnostic ones.
 
@@ -233,7 +190,7 @@ def compare_pairs(
     ):
         both = correct[variant], correct[reference]
         sceptic, exact = corrected_t(*both, ratio), isinstance(result, McNemar)
-        errors = {part: float(np.sqrt(np.sum(variance))) for part, variance in variances(*both).items()}
+        errors = {part: float(np.sqrt(sum(v for v, _ in found))) for part, found in variances(*both).items()}
         # Two one-sided tests at alpha each; corrected by Bonferroni, since Holm's steps are of the tests of no difference.
         inside = result.interval(min(2 * alpha / len(pairs), 0.999))
         trained = [variants[name]["kind"] for name in (variant, reference)].count("adapter")
@@ -283,7 +240,7 @@ def verdict(pair: Mapping, alpha: float, margin: float, tests: int) -> str:
     elif pair["equivalent"]:
         claim = f"{variant} and {reference} differ by less than {100 * margin:g} points"
     else:
-        claim = f"undecided: {variant} against {reference}"
+        claim = f"whether {variant} or {reference} is more accurate is undecided"
     corrected = " after Holm's correction" if tests > 1 else ""
     return f"{claim} ({p_text(pair['test']['p_holm'], alpha)}{corrected}, {pair['scope']})"
 
@@ -312,20 +269,6 @@ def pair_table(comparison: Mapping) -> pd.DataFrame:
         numbers = *test["interval"], test["p"], *test["interval_holm"], test["p_holm"]
         rows.append((name, test["difference"], *numbers, *test["standard_errors"].values(), test["name"]))
     return pd.DataFrame(rows, columns=[*columns, *errors, "decided_by"])
-
-
-def describe_humans(answers: Sequence[str], truth: Sequence[str], labels: Sequence[str], confidence: float) -> dict:
-    """A person's answers beside the variants'; the interval is Wilson's.
-
-    Accuracy alone: what an answer that is no label, such as "maybe", counts in other metrics is open to dispute.
-    """
-    right = sum(answer == label for answer, label in zip(answers, truth, strict=True))
-    return {
-        "n": len(truth),
-        "accuracy": right / len(truth),
-        "interval": [float(end) for end in proportion_confint(right, len(truth), 1 - confidence, "wilson")],
-        "other_answers": sum(answer not in labels for answer in answers) / len(truth),
-    }
 
 
 def as_text(comparison: Mapping) -> str:

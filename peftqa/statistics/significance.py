@@ -60,14 +60,10 @@ class McNemar(NamedTuple):
     only_second: int
     n: int
     p: float
-
-    @property
-    def name(self) -> str:
-        return "mcnemar"
+    name: str = "mcnemar"
 
     @property
     def difference(self) -> float:
-        """Accuracy of the first less accuracy of the second."""
         return (self.only_first - self.only_second) / self.n
 
     def interval(self, alpha: float) -> tuple[float, float]:
@@ -106,7 +102,6 @@ class WiderTest(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Of the test that decides."""
         return max(self.tests, key=lambda test: test.p).name
 
     @property
@@ -138,32 +133,26 @@ def primary_test(first: Answers, second: Answers) -> WiderTest | McNemar:
 
 def t_tests(first: Answers, second: Answers) -> list[TTest]:
     """The test over seeds and, if there are several folds, the one over folds."""
-    v = variances(first, second)
-    questions = (v["questions"], first.questions.shape[-1] - 1)
-    whole = [variant.accuracies.shape[-2] for variant in (first, second)]
-    seeds = [(part, count - 1) for part, count in zip(v["seeds"], whole, strict=True) if count > 1]
-    difference = (first.questions - second.questions).mean(axis=-1)
-    tests = [_t_test("over_seeds", difference, [questions, *seeds])]
-    folds = first.accuracies.shape[-1]
-    if folds > 1:
-        parts = [questions] if first.shared else []
-        tests.append(_t_test("over_folds", difference, [*parts, (v["folds"], folds - 1)]))
+    parts, difference = variances(first, second), (first.questions - second.questions).mean(axis=-1)
+    tests = [_t_test("over_seeds", difference, parts["questions"] + parts["seeds"])]
+    if parts["folds"]:
+        tests.append(_t_test("over_folds", difference, parts["questions"] * first.shared + parts["folds"]))
     return tests
 
 
-def variances(first: Answers, second: Answers) -> dict:
-    """The variances of the module's docstring: `questions` (V_Q), `seeds` (V_S of each variant), `folds` (V_F).
+def variances(first: Answers, second: Answers) -> dict[str, list[tuple]]:
+    """V_Q, V_S and V_F of the module's docstring, by what they are over: (variance, degrees of freedom) of each.
 
-    0 for what is not repeated.
+    An empty list for what is not repeated; two in "seeds" if both variants have several.
     """
 
-    def of_mean(values: np.ndarray) -> np.ndarray:
+    def of_mean(values: np.ndarray) -> list[tuple]:
         count = values.shape[-1]
-        return values.var(axis=-1, ddof=1) / count if count > 1 else np.zeros(values.shape[:-1])
+        return [(values.var(axis=-1, ddof=1) / count, count - 1)] if count > 1 else []
 
     return {
         "questions": of_mean(first.questions - second.questions),
-        "seeds": [of_mean(variant.accuracies.mean(axis=-1)) for variant in (first, second)],
+        "seeds": of_mean(first.accuracies.mean(axis=-1)) + of_mean(second.accuracies.mean(axis=-1)),
         "folds": of_mean(first.accuracies.mean(axis=-2) - second.accuracies.mean(axis=-2)),
     }
 
