@@ -4,21 +4,20 @@ Usage: python -m benchmarks.simulation [--repetitions N] [--json FILE]
 
 Two adapters, the frozen model (base), the majority label, TF-IDF and few-shot prompting answer test questions, each
 with an accuracy of 70%. Cross-validation: each fold has 89 questions of its own, stratified, so that all have the same
-share of yes. official: all folds ask the same 445, which are those with the labels yes and no. Of two single runs, just
-one is right on 22% of the questions; half of what sets them apart there belongs to the method, in all its runs, and half
-is luck of the run. An adapter's run, one seed in one fold, has an accuracy of its own: it is off by 5 points (standard
+share of yes. official: all folds ask the same 445, those with the labels yes and no. Of two single runs, just one is
+right on 22% of the questions; half of what sets them apart there belongs to the method, in all its runs, and half is
+luck of the run. An adapter's run, one seed in one fold, has an accuracy of its own: it is off by 5 points (standard
 deviation), of which variance shares may be common to a seed over its folds and to a fold over its seeds. TF-IDF varies
 by 2.5 points from fold to fold, few-shot prompting by 5, as its examples differ. The majority label is right on all
 questions labelled yes.
 
-Printed are per cent of repetitions in which the test rejects: with equal accuracies (type-I error), for one pair of each
-kind and for any of the nine pairs of the family after Holm's correction (FWER), and with one adapter 4 points better
-(power).
+Printed are per cent of repetitions in which the test rejects: with equal accuracies (type-I error), for one pair of
+each kind and for any of the nine pairs of the family after Holm's correction (FWER), and with one adapter 4 points
+better (power).
 """
 
 import argparse
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -105,58 +104,55 @@ LABEL_RHO = (
 def simulate(
     design: Design,
     common: Common,
-    repetitions: int,
+    count: int,
     rng: np.random.Generator,
     difference: float = 0.0,
     run_sd: float = RUN_SD,
-) -> Iterator[dict[str, np.ndarray]]:
-    """`correct` of every variant, bool (repetitions, seeds, folds, questions of a fold), AT_ONCE repetitions at a time.
+) -> dict[str, np.ndarray]:
+    """`correct` of every variant, bool (count, seeds, folds, questions of a fold), for `count` repetitions.
 
     A run is right if the question's difficulty, in general and for its method, and the run's own luck together fall
     below the quantile of its accuracy.
     """
-    for start in range(0, repetitions, AT_ONCE):
-        count = min(AT_ONCE, repetitions - start)
 
-        def normal(*shape: int, count: int = count) -> np.ndarray:
-            return rng.standard_normal((count, *shape), dtype=np.float32)
+    def normal(*shape: int) -> np.ndarray:
+        return rng.standard_normal((count, *shape), dtype=np.float32)
 
-        folds = 1 if design.shared else design.folds  # that have questions of their own
-        asked = SHARED if design.shared else OWN
-        difficulty, own = normal(folds * asked), normal(folds * asked)
-        yes = np.sqrt(LABEL_RHO) * difficulty + np.sqrt(1 - LABEL_RHO) * own < norm.ppf(ACCURACY)
-        # Sorted by label and dealt out in turn, each fold gets its share of yes.
-        order = np.argsort(~yes, axis=1, kind="stable")
-        difficulty, yes = (
-            np.take_along_axis(values, order, axis=1).reshape(count, asked, folds).swapaxes(1, 2)[:, None]
-            for values in (difficulty, yes)
-        )
+    folds = 1 if design.shared else design.folds  # that have questions of their own
+    asked = SHARED if design.shared else OWN
+    difficulty, own = normal(folds * asked), normal(folds * asked)
+    yes = np.sqrt(LABEL_RHO) * difficulty + np.sqrt(1 - LABEL_RHO) * own < norm.ppf(ACCURACY)
+    # Sorted by label and dealt out in turn, each fold gets its share of yes.
+    order = np.argsort(~yes, axis=1, kind="stable")
+    difficulty, yes = (
+        np.take_along_axis(values, order, axis=1).reshape(count, asked, folds).swapaxes(1, 2)[:, None]
+        for values in (difficulty, yes)
+    )
 
-        def answer(accuracy: np.ndarray | float, seeds: int, luck: float) -> np.ndarray:
-            method = np.sqrt(RHO) * difficulty + np.sqrt((1 - RHO) * (1 - luck)) * normal(1, folds, asked)  # noqa: B023
-            limit = norm.ppf(np.clip(accuracy, 1e-6, 1 - 1e-6)).astype(np.float32)
-            if not luck:
-                return np.broadcast_to(method < limit, (count, 1, design.folds, asked))  # noqa: B023
-            own = np.sqrt((1 - RHO) * luck).astype(np.float32) * normal(seeds, design.folds, asked)  # noqa: B023
-            return method + own < limit
+    def answer(accuracy: np.ndarray | float, seeds: int, luck: float) -> np.ndarray:
+        method = np.sqrt(RHO) * difficulty + np.sqrt((1 - RHO) * (1 - luck)) * normal(1, folds, asked)
+        limit = norm.ppf(np.clip(accuracy, 1e-6, 1 - 1e-6)).astype(np.float32)
+        if not luck:
+            return np.broadcast_to(method < limit, (count, 1, design.folds, asked))
+        return method + np.sqrt((1 - RHO) * luck).astype(np.float32) * normal(seeds, design.folds, asked) < limit
 
-        def runs(shift: float) -> np.ndarray:
-            each = np.sqrt(1 - common.seed - common.fold) * normal(design.seeds, design.folds, 1)  # noqa: B023
-            seed = np.sqrt(common.seed) * normal(design.seeds, 1, 1)  # noqa: B023
-            fold = np.sqrt(common.fold) * normal(1, design.folds, 1)  # noqa: B023
-            return answer(ACCURACY + shift + run_sd * (each + seed + fold), design.seeds, 1 - METHOD_SHARE)  # noqa: B023
+    def adapter(shift: float) -> np.ndarray:
+        each = np.sqrt(1 - common.seed - common.fold) * normal(design.seeds, design.folds, 1)
+        seed = np.sqrt(common.seed) * normal(design.seeds, 1, 1)
+        fold = np.sqrt(common.fold) * normal(1, design.folds, 1)
+        return answer(ACCURACY + shift + run_sd * (each + seed + fold), design.seeds, 1 - METHOD_SHARE)
 
-        by_fold = {"tfidf": TFIDF_SD, "fewshot": FEW_SHOT_SD}
-        yield {
-            "first": runs(difference),
-            "second": runs(0.0),
-            "base": answer(ACCURACY, 1, 0.0),
-            "majority": np.broadcast_to(yes, (count, 1, design.folds, asked)),
-            **{
-                name: answer(ACCURACY + sd * normal(1, design.folds, 1), 1, 1 - METHOD_SHARE)
-                for name, sd in by_fold.items()
-            },
-        }
+    def fitted(sd: float) -> np.ndarray:
+        return answer(ACCURACY + sd * normal(1, design.folds, 1), 1, 1 - METHOD_SHARE)
+
+    return {
+        "first": adapter(difference),
+        "second": adapter(0.0),
+        "base": answer(ACCURACY, 1, 0.0),
+        "majority": np.broadcast_to(yes, (count, 1, design.folds, asked)),
+        "tfidf": fitted(TFIDF_SD),
+        "fewshot": fitted(FEW_SHOT_SD),
+    }
 
 
 def as_answers(correct: np.ndarray, shared: bool) -> Answers:
@@ -177,10 +173,10 @@ def p_values(first: Answers, second: Answers) -> np.ndarray:
 def rejection_rates(
     design: Design, common: Common, repetitions: int, difference: float = 0.0, run_sd: float = RUN_SD
 ) -> dict[str, float]:
-    """Share of repetitions in which the test of each kind of pair rejects, `fwer`, and the `sceptic` on the adapters."""
-    data = simulate(design, common, repetitions, np.random.default_rng(SEED), difference, run_sd)
-    p, sceptic = {pair: [] for pair in FAMILY}, []
-    for correct in data:
+    """Share of repetitions in which the test of each kind of pair rejects, `fwer`, and the `sceptic` of adapters."""
+    rng, p, sceptic = np.random.default_rng(SEED), {pair: [] for pair in FAMILY}, []
+    for start in range(0, repetitions, AT_ONCE):
+        correct = simulate(design, common, min(AT_ONCE, repetitions - start), rng, difference, run_sd)
         variants = {name: as_answers(values, design.shared) for name, values in correct.items()}
         for pair in FAMILY:
             p[pair].append(p_values(*(variants[name] for name in pair)))

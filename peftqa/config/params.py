@@ -140,7 +140,8 @@ class Evaluate(Settings):
 
 
 class Tuned(Settings):
-    """By how many trials of a search (null: by hand, and nobody counted them), and under which protocol's validation questions, settings were chosen."""
+    """By how many trials (null: by hand, not counted), and under which protocol's validation questions, settings were
+    chosen."""
 
     trials: Positive | None
     protocol: Protocol

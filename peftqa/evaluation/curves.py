@@ -18,7 +18,6 @@ from peftqa.evaluation.metrics import answers_by_confidence, encode_labels, reli
 from peftqa.evaluation.palette import variant_color
 from peftqa.evaluation.predictions import predict
 
-
 GRID = np.linspace(0, 1, 201)  # where several replicates' curves are averaged
 
 

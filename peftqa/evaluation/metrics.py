@@ -55,7 +55,8 @@ def encode_labels(truth: Sequence[str], labels: Sequence[str]) -> np.ndarray:
 def label_metrics(predicted: Sequence[str], truth: Sequence[str], labels: Sequence[str]) -> dict[str, float | None]:
     """`accuracy`, `macro_f1` (unweighted mean over `labels`) and `mcc` (None if truth has one label alone).
 
-    MCC is 0 if the answers are all alike and the truth is not: such answers do not follow it at all. A prediction outside `labels` (a person's "maybe") is an error and no class of its own; MCC sees it as one.
+    MCC is 0 if the answers are all alike and the truth is not: such answers do not follow it at all. A prediction
+    outside `labels` (a person's "maybe") is an error and no class of its own; MCC sees it as one.
     """
     truth, predicted, labels = list(truth), list(predicted), list(labels)
     return {

@@ -135,5 +135,5 @@ def replicates(table: pd.DataFrame, split: str, same_questions: bool) -> Replica
 
 
 def leaderboard(test: Replicates, labels: Sequence[str]) -> dict[str, str]:
-    """PubMedQA's submission format, PMID to label: the answers of the first replicate, as a method's are one training's."""
+    """PubMedQA's submission format, PMID to label: the first replicate's answers, no ensemble's."""
     return dict(zip(test.ids, predict(test.probabilities[0], labels).tolist(), strict=True))

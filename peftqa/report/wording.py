@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from peftqa.config.params import Params
 
-MINUS = "\N{MINUS SIGN}"
+MINUS, DASH = "\N{MINUS SIGN}", "\N{EN DASH}"
 METRICS = {
     "accuracy": "accuracy",
     "macro_f1": "macro-F1",
@@ -21,8 +21,8 @@ EXPLAINED = {
     "accuracy": "share of questions answered right; the line under it runs from 0 to 100%",
     "macro-F1": "mean over the labels of F1, which combines how many of a label's questions are found and how many of "
     "its answers are right; low where a rare label is neglected",
-    "MCC": "correlation of answers and labels: 1 is always right, 0 is no better than chance; undefined if all questions "
-    "have one label",
+    "MCC": "correlation of answers and labels: 1 is always right, 0 is no better than chance; undefined if all "
+    "questions have one label",
     "ROC AUC": "chance that a question with a label gets a higher probability of it than one without: 0.5 is a guess",
     "log loss": "how surprised the probabilities are by the right label, in nats: 0 is sure and right",
     "Brier score": "squared error of the probabilities, from 0 to 2",
@@ -33,8 +33,8 @@ PERCENT = ("accuracy", "valid_answer_rate")
 LOWER_IS_BETTER = ("log_loss", "brier", "ece")
 T_TESTS = (
     "two t tests of the mean difference, of which the larger p and the wider interval count: over seeds (luck of the "
-    "questions and, for each variant of several seeds, of them) and over folds (luck of the folds; of the questions too "
-    "if all folds ask the same), with Satterthwaite's degrees of freedom"
+    "questions and, for each variant of several seeds, of them) and over folds (luck of the folds; of the questions "
+    "too if all folds ask the same), with Satterthwaite's degrees of freedom"
 )
 MCNEMAR = (
     "exact McNemar test of single trainings, on the questions that just one of two gets right; its interval is Tango's "
@@ -79,8 +79,8 @@ def evidence(pair: Mapping, comparison: Mapping) -> str:
 
 
 def standard_errors(pair: Mapping) -> str:
-    """Of questions, seeds and folds, in points; a dash for what is not repeated: `1.5, 0.8, –`."""
-    return ", ".join(signed(100 * error, 1) if error else "–" for error in pair["test"]["standard_errors"].values())
+    """Of questions, seeds and folds, in points; a dash for what is not repeated."""
+    return ", ".join(signed(100 * error, 1) if error else DASH for error in pair["test"]["standard_errors"].values())
 
 
 def training_budget(epochs: int) -> str:
@@ -130,12 +130,12 @@ def signed(number: float, digits: int, plus: bool = False) -> str:
 
 
 def value(number: float | None, metric: str, plus: bool = False, digits: int = 0) -> str:
-    """A metric as its column shows it, a dash if undefined: shares of questions in percent, the rest with three decimals.
+    """A metric as its column shows it: shares of questions in percent, the rest with three decimals; a dash for None.
 
     digits: decimals beyond those.
     """
     if number is None:
-        return "–"
+        return DASH
     if metric in PERCENT:
         return signed(100 * number, 1 + digits, plus) + ("" if plus else "%")
     return signed(number, 3 + digits, plus)
@@ -147,7 +147,7 @@ def interval(ends: Sequence[float] | None, metric: str, plus: bool = False) -> s
     An end beside zero has as many decimals as tell it from zero: rounded, the interval would seem to hold zero.
     """
     if ends is None:
-        return "–"
+        return DASH
     nearest = min(map(abs, ends)) if ends[0] * ends[1] > 0 else 0
     digits = 0
     while nearest and digits < 4 and not float(value(nearest, metric, digits=digits).rstrip("%")):

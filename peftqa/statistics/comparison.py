@@ -191,7 +191,7 @@ def compare_pairs(
         both = correct[variant], correct[reference]
         sceptic, exact = corrected_t(*both, ratio), isinstance(result, McNemar)
         errors = {part: float(np.sqrt(sum(v for v, _ in found))) for part, found in variances(*both).items()}
-        # Two one-sided tests at alpha each; corrected by Bonferroni, since Holm's steps are of the tests of no difference.
+        # Two one-sided tests at alpha each; corrected by Bonferroni, since Holm's steps are of the other tests.
         inside = result.interval(min(2 * alpha / len(pairs), 0.999))
         trained = [variants[name]["kind"] for name in (variant, reference)].count("adapter")
         row = {
@@ -246,7 +246,7 @@ def verdict(pair: Mapping, alpha: float, margin: float, tests: int) -> str:
 
 
 def p_text(p: float, alpha: float) -> str:
-    """`p = 0.012`, or `p < 0.001`. A p such as 0.0496, which three digits round to the level alpha, gets more digits."""
+    """`p = 0.012`, or `p < 0.001`. A p such as 0.0496, which three digits round to the level alpha, gets more."""
     if p < 0.001:
         return "p < 0.001"
     digits = 3

@@ -77,9 +77,9 @@ def design_flags(seeds: int, folds: int, protocol: str) -> list[dict]:
         flags.append(flag("one_training_set", text))
     if seeds == 1:
         text = (
-            "Each adapter was trained with one seed, so the tests are about the methods with this seed. As tests of the "
-            "methods they make false findings in 8 to 13% of cases instead of 5% if runs of one seed share a tenth of "
-            "their variance; against the majority label in about 7% even if they share nothing."
+            "Each adapter was trained with one seed, so the tests are about the methods with this seed. As tests of "
+            "the methods they make false findings in 8 to 13% of cases instead of 5% if runs of one seed share a tenth "
+            "of their variance; against the majority label in about 7% even if they share nothing."
         )
         flags.append(flag("level", text))
     few = [f"{seeds} seeds"] if seeds == 2 else []
