@@ -63,7 +63,7 @@ def findings(comparison: Mapping) -> list[tuple[str, str]]:
         pairs = [pair for pair in pairs if variants[pair["reference"]]["kind"] != "baseline"]
     lines = [(pair["verdict"], evidence(pair, comparison)) for pair in pairs[:MOST_FINDINGS]]
     if len(pairs) > len(lines):
-        lines.append((f"{len(pairs) - len(lines)} more pairs", "are in the table of pairs"))
+        lines.append((f"{len(pairs) - len(lines)} more pairs", "in the table of pairs"))
     for name, variant in variants.items() if not pairs else ():
         claim = f"{name} is right on {value(variant['metrics']['accuracy'], 'accuracy')}"
         between = interval(variant["intervals"]["accuracy"], "accuracy")
@@ -101,7 +101,7 @@ def tuning(adapters: Sequence[str], params: Params) -> str:
             "no search chose the adapters' settings. If someone chose them by hand on validation questions, it is not "
             "recorded under `tuning` in params.yaml"
         )
-    trials = {name: tuned[name].trials or "by hand, not counted" if name in tuned else 0 for name in adapters}
+    trials = {name: tuned[name].trials or "unknown (by hand)" if name in tuned else 0 for name in adapters}
     text = f"trials that chose the settings: {listed(f'{name} {count}' for name, count in trials.items())}"
     if len(set(trials.values())) > 1:
         text += ", not as many for each, which by itself can make one method look better"
