@@ -12,11 +12,11 @@ from peftqa.config.params import Params, read_params
 from peftqa.config.settings import Baseline
 from peftqa.data.records import read_csv, read_records, read_table
 from peftqa.errors import UserError
-from peftqa.evaluation.baselines import human_answers
+from peftqa.evaluation.baselines import describe_humans, human_answers
 from peftqa.evaluation.curves import join_curves, training_curve
 from peftqa.evaluation.metrics import rounded
 from peftqa.evaluation.predictions import Replicates, read_predictions, replicates, same_test_questions
-from peftqa.statistics.comparison import as_text, compare, describe_humans, pair_table
+from peftqa.statistics.comparison import as_text, compare, pair_table
 from stages import runs, workspace
 from stages.summary import training_summary
 
@@ -36,10 +36,12 @@ def main() -> None:
         name: read_predictions(runs.run_paths(runs.PREDICTIONS, [name], params, ".csv"), params.data.labels)
         for name in names
     }
-    test = read_split(tables, "test", params)
+    test = read_test(tables, params)
     n_train = len(read_table(runs.fold_table(params.split.folds[0], "train")))
+    n_val = min(len(read_table(runs.fold_table(fold, "val"))) for fold in params.split.folds)
     epochs = {name: kept_epochs(name, params) for name in names if name in params.adapters}
-    comparison = compare(test, read_split(tables, "val", params), epochs, n_train, params)
+    evaluation = {name: workspace.read_json(workspace.EVALUATION / name / "metrics.json") for name in names}
+    comparison = compare(test, evaluation, epochs, n_train, n_val, params)
     comparison["humans"] = humans(test[names[0]], params)
     comparison = rounded(comparison)
     workspace.write_json(workspace.COMPARISON / "comparison.json", comparison)
@@ -58,17 +60,19 @@ def remove_stale(params: Params) -> None:
     workspace.remove_stale(curves, runs.run_paths(curves, params.adapters, params))
 
 
-def read_split(tables: dict[str, pd.DataFrame], split: str, params: Params) -> dict[str, Replicates]:
-    """Each variant's predictions on one split. Raises UserError unless all are of the same questions."""
-    same_questions = split == "test" and same_test_questions(params.split.protocol)
+def read_test(tables: dict[str, pd.DataFrame], params: Params) -> dict[str, Replicates]:
+    """Each variant's predictions on test. Raises UserError unless all are of the same questions."""
     try:
-        variants = {name: replicates(table, split, same_questions) for name, table in tables.items()}
+        variants = {
+            name: replicates(table, "test", same_test_questions(params.split.protocol))
+            for name, table in tables.items()
+        }
     except UserError as error:
         raise UserError(f"{runs.PREDICTIONS}: {error}") from None
     first, *others = variants
     for name in others:
         if (variants[name].ids, variants[name].truth) != (variants[first].ids, variants[first].truth):
-            raise UserError(f"{name} and {first} answer different questions of split {split!r}; run `dvc repro`.")
+            raise UserError(f"{name} and {first} answer different questions of split 'test'; run `dvc repro`.")
     return variants
 
 

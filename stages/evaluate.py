@@ -29,34 +29,27 @@ def main() -> None:
     except UserError as error:
         raise UserError(f"{folder / name}: {error}") from None
     labels, bins = params.data.labels, params.evaluate.calibration_bins
-    on_test, on_val = (
-        [metrics.classification_metrics(run, part.truth, labels, bins) for run in part.probabilities]
-        for part in (test, val)
-    )
-    mean = metrics.mean_over_replicates(on_test)
-    mean |= {f"val_{key}": value for key, value in metrics.mean_over_replicates(on_val).items() if key != "n"}
-    if len(on_test) > 1 and name in params.adapters:
-        mean["accuracy_sd"] = float(np.std([run["accuracy"] for run in on_test], ddof=1))
+    evaluation = metrics.evaluate(test, val, labels, bins, params.evaluate.coverage)
+    mean, replicated = evaluation["mean"], evaluation["replicates"].values()
+    if len(replicated) > 1 and name in params.adapters:
+        mean["accuracy_sd"] = float(np.std([run["accuracy"] for run in replicated], ddof=1))
     if name in {**params.adapters, **params.evaluate.untrained}:
         mean |= metrics.mean_over_replicates([workspace.read_json(path) for path in extra_metrics])
-    write(name, metrics.rounded(mean), dict(zip(test.names, metrics.rounded(on_test), strict=True)))
+    evaluation = metrics.rounded(evaluation)
+    # The row of `dvc metrics show`; all the rest for compare and the report.
+    row = {key: evaluation["mean"][key] for key in SHOWN if mean.get(key) is not None}
+    workspace.write_json(workspace.METRICS / f"{name}.json", row)
+    workspace.write_json(workspace.EVALUATION / name / "metrics.json", evaluation)
 
     folder = workspace.EVALUATION / name
     workspace.write_json(folder / "leaderboard.json", leaderboard(test, labels))
-    for curve, points in curves(*test.pooled, labels, bins).items():
+    for curve, points in curves(test.probabilities, test.truth, labels, bins).items():
         points.insert(0, "variant", name)
         workspace.write_csv(folder / f"{curve}.csv", points)
     print(
         f"{name}: accuracy {mean['accuracy']:.3f}, macro-F1 {mean['macro_f1']:.3f}, log loss {mean['log_loss']:.3f} "
-        f"on {mean['n']} test questions, mean of {len(on_test)} replicate(s)"
+        f"on {mean['n']} test questions, mean of {len(replicated)} replicate(s)"
     )
-
-
-def write(name: str, mean: dict, by_replicate: dict) -> None:
-    """metrics/NAME.json, the row of `dvc metrics show`, and all the rest for compare and the report."""
-    row = {key: mean[key] for key in SHOWN if mean.get(key) is not None}
-    workspace.write_json(workspace.METRICS / f"{name}.json", row)
-    workspace.write_json(workspace.EVALUATION / name / "metrics.json", {"mean": mean, "replicates": by_replicate})
 
 
 if __name__ == "__main__":

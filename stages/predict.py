@@ -11,6 +11,7 @@ import pandas as pd
 
 from peftqa.config.params import read_params
 from peftqa.data.records import read_table
+from peftqa.evaluation.calibration import fit_biases, shift
 from peftqa.evaluation.predictions import prediction_table
 from peftqa.model.adapters import adapter_size, load_adapter, peft_type
 from peftqa.model.backbone import load_backbone, load_tokenizer, memory_explained, peak_memory_mb
@@ -31,13 +32,16 @@ def main() -> None:
 
     tokenizer = load_tokenizer(runs.BASE_MODEL)
     label_token_ids = first_token_ids(tokenizer, labels)
-    tables = {split: read_table(runs.fold_table(fold, split)) for split in ("val", "test")}
-    examples = []
-    if name not in params.adapters and settings.untrained[name].few_shot:
-        asked = settings.untrained[name]
-        train = read_table(runs.fold_table(fold, "train"))
+    asked, examples = settings.untrained.get(name), []
+
+    def read(split: str) -> pd.DataFrame:
+        table = read_table(runs.fold_table(fold, split))
+        return table.assign(context="") if asked and asked.context is False else table
+
+    tables = {split: read(split) for split in ("val", "test")}
+    if asked and asked.few_shot:
         examples = few_shot_examples(
-            tokenizer, train, params.template, labels, asked.few_shot, asked.max_tokens, [asked.seed, fold]
+            tokenizer, read("train"), params.template, labels, asked.few_shot, asked.max_tokens, [asked.seed, fold]
         )
     encoded = encode_prompts(tokenizer, pd.concat(tables.values()), params.template, labels, examples)
     prompts = {"val": encoded[: len(tables["val"])], "test": encoded[len(tables["val"]) :]}
@@ -55,6 +59,9 @@ def main() -> None:
         model, tokenizer, prompts["test"], label_token_ids, size, settings.max_new_tokens, f"{title}, test"
     )
     seconds = time.perf_counter() - began
+    if asked and asked.calibrated:
+        biases = fit_biases(on_val, np.array([labels.index(label) for label in tables["val"]["label"]]))
+        on_val, on_test = shift(on_val, biases), shift(on_test, biases)
 
     rows = [
         prediction_table(split, fold, seed, tables[split], probabilities, labels)

@@ -14,6 +14,7 @@ import pandas as pd
 from ruamel.yaml import YAML
 
 from peftqa.config.params import BASELINES, Params, check_params
+from peftqa.evaluation.metrics import evaluate
 from peftqa.evaluation.predictions import Replicates, prediction_table
 from peftqa.statistics.comparison import compare
 from stages.runs import runs_of
@@ -66,7 +67,11 @@ def crafted_comparison(
     params = crafted_params(list(answers), labels, count, seeds)
     test = {name: crafted_replicates(truth, given, labels, folds) for name, given in answers.items()}
     asked = np.repeat(np.unique(folds), validation)
-    val = crafted_replicates(np.resize(labels, len(asked)), [np.resize(labels, len(asked))], labels, asked)
+    label = np.resize(labels, len(asked))
+    evaluation = {
+        name: evaluate(test[name], crafted_replicates(label, [label] * len(given), labels, asked), labels, 10, 0.8)
+        for name, given in answers.items()
+    }
     epochs = {
         name: [
             {"fold": fold, "seed": seed, "kept": epoch, "last": EPOCHS}
@@ -74,7 +79,7 @@ def crafted_comparison(
         ]
         for name in params.adapters
     }
-    comparison = compare(test, dict.fromkeys(test, val), epochs, 700, params)
+    comparison = compare(test, evaluation, epochs, 700, validation, params)
     return comparison | {"humans": {}}
 
 

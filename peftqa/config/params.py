@@ -127,9 +127,11 @@ class TrainSettings(Settings):
 
 
 class Untrained(Settings):
-    """A variant without training: the frozen model, after `few_shot` training examples with their answers."""
+    """A variant without training: the frozen model, asked in another way or with its answers corrected."""
 
-    few_shot: Annotated[int, Field(ge=0, le=1000)]
+    few_shot: Annotated[int, Field(ge=0, le=1000)] | None = None
+    context: bool | None = None
+    calibrated: bool | None = None
     seed: Seed | None = None
     max_tokens: Annotated[int, Field(ge=1, le=100_000)] | None = None
 
@@ -150,13 +152,15 @@ class Evaluate(Settings):
 
 
 class Tuned(Settings):
-    """By how many trials of a search, and under which protocol's validation questions, settings were chosen."""
+    """By how many trials (null: by hand, not counted), and under which protocol's validation questions, settings were
+    chosen."""
 
-    trials: Positive
+    trials: Positive | None
     protocol: Protocol
 
 
 class Compare(Settings):
+    margin: Fraction
     resamples: Annotated[int, Field(ge=1, le=100_000)]
     confidence: Fraction
     power: Fraction

@@ -9,6 +9,7 @@ import pandas as pd
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
+from statsmodels.stats.proportion import proportion_confint
 
 from peftqa.data.records import Record
 from peftqa.errors import UserError
@@ -52,4 +53,18 @@ def human_answers(records: Mapping[str, Record], ids: Sequence[str]) -> dict[str
     return {
         "human_unaided": [records[pmid].reasoning_required_pred or "" for pmid in ids],
         "human_aided": [records[pmid].reasoning_free_pred or "" for pmid in ids],
+    }
+
+
+def describe_humans(answers: Sequence[str], truth: Sequence[str], labels: Sequence[str], confidence: float) -> dict:
+    """A person's answers beside the variants'; the interval is Wilson's.
+
+    Accuracy alone: what an answer that is no label, such as "maybe", counts in other metrics is open to dispute.
+    """
+    right = sum(answer == label for answer, label in zip(answers, truth, strict=True))
+    return {
+        "n": len(truth),
+        "accuracy": right / len(truth),
+        "interval": [float(end) for end in proportion_confint(right, len(truth), 1 - confidence, "wilson")],
+        "other_answers": sum(answer not in labels for answer in answers) / len(truth),
     }

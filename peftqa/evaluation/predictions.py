@@ -31,11 +31,6 @@ class Replicates(NamedTuple):
         """Probabilities averaged over the replicates, (n, L)."""
         return self.probabilities.mean(axis=0)
 
-    @property
-    def pooled(self) -> tuple[np.ndarray, list[str]]:
-        """The answers of all replicates one after another, (R * n, L), and their true labels."""
-        return self.probabilities.reshape(-1, self.probabilities.shape[2]), self.truth * len(self.names)
-
 
 def predict(probabilities: np.ndarray, labels: Sequence[str], threshold: float | None = None) -> np.ndarray:
     """The n predicted labels: the most probable, of equals the first in `labels`.
@@ -108,5 +103,5 @@ def replicates(table: pd.DataFrame, split: str, same_questions: bool) -> Replica
 
 
 def leaderboard(test: Replicates, labels: Sequence[str]) -> dict[str, str]:
-    """PubMedQA's submission format: PMID to the label of the probability averaged over replicates."""
-    return dict(zip(test.ids, predict(test.averaged, labels).tolist(), strict=True))
+    """PubMedQA's submission format, PMID to label: the first replicate's answers, no ensemble's."""
+    return dict(zip(test.ids, predict(test.probabilities[0], labels).tolist(), strict=True))

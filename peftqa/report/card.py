@@ -8,6 +8,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from peftqa.config.params import Params
 from peftqa.fetch.digest import is_commit
+from peftqa.model.adapters import peft_type
 from peftqa.model.prompts import fill_instruction, join_labels
 from peftqa.report import wording
 from peftqa.report.render import BASELINES, template_environment
@@ -20,12 +21,12 @@ def model_card(name: str, run: tuple[int, int], params: Params, comparison: Mapp
     """README.md of a published adapter, metadata included; equal results make equal bytes.
 
     run: fold and seed of the training that is published; comparison: of comparison.py; size: `adapter_size` of the
-    adapter.
+    adapter; runs: how many trainings of it there are.
     """
     adapter, model = params.adapters[name], params.model
     on_hub, synthetic = is_commit(model.revision), "synthetic" in params.data.name.lower()
     pairs = [pair for pair in comparison["pairs"] if name in (pair["variant"], pair["reference"])]
-    runs, metrics = len(params.runs(name)), comparison["variants"][name]["metrics"]
+    metrics = comparison["variants"][name]["metrics"]
     results = [
         EvalResult(
             task_type="question-answering",
@@ -44,7 +45,7 @@ def model_card(name: str, run: tuple[int, int], params: Params, comparison: Mapp
         library_name="peft",
         base_model=model.name if on_hub else None,
         datasets=None if synthetic else [DATASET],
-        tags=[adapter.method, "question-answering", *(["synthetic"] if synthetic else [])],
+        tags=[peft_type(adapter).lower(), "question-answering", *(["synthetic"] if synthetic else [])],
         model_name=name,
         eval_results=results,
     )

@@ -80,6 +80,9 @@ def template_environment() -> Environment:
         "value": value,
         "interval": interval,
         "points": points,
+        "evidence": wording.evidence,
+        "standard_errors": wording.standard_errors,
+        "span": wording.span,
         "p": p_text,
         "listed": listed,
         "significant": significant,
@@ -98,6 +101,7 @@ def contents(results: Results) -> dict:
     )
     adapters = [name for name in names if name in params.adapters]
     pairs = comparison["pairs"]
+    exact = {pair["test"]["name"] == "mcnemar" for pair in pairs}
     return {
         **results._asdict(),
         "confidence": level(comparison),
@@ -111,10 +115,10 @@ def contents(results: Results) -> dict:
         "humans": HUMANS,
         "metrics": METRICS,
         "explained": wording.EXPLAINED,
-        "compared": [metric for metric in BOOTSTRAPPED if metric != "accuracy"],
+        "compared": BOOTSTRAPPED,
         "headings": METRICS | {"ece": "calibration error"},
         "lower_is_better": wording.LOWER_IS_BETTER,
-        "tests": [text for name, text in wording.TESTS.items() if name in {pair["test"]["name"] for pair in pairs}],
+        "tests": [wording.MCNEMAR if exact else wording.T_TESTS for exact in sorted(exact)],
         "adapters": adapters,
         "spread": spread(adapters, comparison),
         # A replicate is a seed with all its folds; where every fold asks the same questions, a run.
@@ -143,8 +147,11 @@ def describe(name: str, params: Params) -> str:
         return BASELINES[name]
     if name in params.adapters:
         return wording.adapter(params.adapters[name])
-    examples = params.evaluate.untrained[name].few_shot
-    return f"the frozen model after {examples} training examples" if examples else "the frozen model as it is"
+    asked = params.evaluate.untrained[name]
+    parts = [f"after {asked.few_shot} training examples"] if asked.few_shot else []
+    parts += ["asked without the abstract"] if asked.context is False else []
+    parts += ["with one bias per label, fitted on validation"] if asked.calibrated else []
+    return f"the frozen model {', '.join(parts) or 'as it is'}"
 
 
 def spread(adapters: Iterable[str], comparison: dict) -> dict[str, dict]:

@@ -56,12 +56,32 @@ def test_the_order_of_questions_does_not_change_risk_and_coverage():
 def test_a_label_that_is_absent_from_truth_has_no_roc_curve_and_its_row_of_the_confusion_matrix(labels):
     probabilities, _ = example(labels)
     truth = ["yes"] * len(probabilities)
-    found = curves.curves(probabilities, truth, labels, BINS)
+    found = curves.curves(np.stack([probabilities, probabilities]), truth, labels, BINS)
     assert list(found["roc"].columns) == ["label", "fpr", "tpr"] and found["roc"].empty
     assert list(found["precision_recall"].columns) == ["label", "recall", "precision"]
     confusion = found["confusion"]
-    assert confusion["count"].sum() == len(truth) and len(confusion) == len(labels) ** 2
+    assert confusion["count"].sum() == 2 * len(truth) and len(confusion) == len(labels) ** 2
     assert (confusion.loc[confusion["actual"] == "no", "share"] == 0).all()
+
+
+@pytest.mark.parametrize("labels", [TWO, THREE])
+def test_curves_of_several_runs_are_the_means_that_the_figures_are(labels):
+    runs = [
+        example(labels, n=890, seed=0)[0],
+        example(labels, n=890, seed=0)[0] ** 3,
+        example(labels, n=890, seed=5)[0],
+    ]
+    runs = np.stack([run / run.sum(axis=1, keepdims=True) for run in runs])
+    truth = example(labels, n=890, seed=0)[1]
+    found, y_true = curves.curves(runs, truth, labels, BINS), metrics.encode_labels(truth, labels)
+    areas = [np.trapezoid(curve["tpr"], curve["fpr"]) for _, curve in found["roc"].groupby("label")]
+    assert np.mean(areas) == pytest.approx(np.mean([metrics.roc_auc(run, y_true) for run in runs]), abs=2e-3)
+    risk = found["risk_coverage"].set_index("coverage")["risk"]
+    surest = [metrics.accuracy_at_coverage(run, truth, labels, 0.8) for run in runs]
+    assert 1 - risk[0.8] == pytest.approx(np.mean(surest), abs=1e-9)
+    share = found["confusion"].set_index(["actual", "predicted"])["share"]["yes", "yes"]
+    recalls = [metrics.classification_metrics(run, truth, labels, BINS)["recall_yes"] for run in runs]
+    assert share == pytest.approx(np.mean(recalls))
 
 
 def test_a_training_curve_has_each_split_by_epoch_with_its_digits():
