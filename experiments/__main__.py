@@ -7,9 +7,8 @@ workspace stays as it is, and an interrupted experiment goes on where it was. At
 
 import argparse
 
-from experiments.clone import prepare, record  # noqa: F401 - where experiments/tune.py expects these
 from experiments.named import run
-from experiments.overrides import FOLDER, known_names, read_overrides, write_params  # noqa: F401 - and these
+from experiments.overrides import FOLDER, known_names
 from stages import workspace
 
 

@@ -29,7 +29,8 @@ from optuna.trial import Trial, TrialState
 from pydantic import Field, ValidationError, model_validator
 
 from experiments import trials
-from experiments.__main__ import FOLDER, prepare, read_overrides, record, write_params
+from experiments.clone import prepare, record
+from experiments.overrides import FOLDER, read_overrides, write_params
 from experiments.runs import REPRO, environment, run_python
 from peftqa import program
 from peftqa.config.params import Params, Seed, read_params, read_yaml

@@ -8,7 +8,7 @@ import pytest
 from pydantic import BaseModel
 from ruamel.yaml import YAML
 
-from experiments.__main__ import read_overrides
+from experiments.overrides import read_overrides
 from peftqa.config import adapters, params, settings
 from peftqa.config.params import check_params
 from tests.conftest import ROOT
