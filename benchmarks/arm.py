@@ -20,7 +20,8 @@ import torch
 from transformers import TrainerCallback, set_seed
 
 from peftqa.config.params import Params, read_params
-from peftqa.data.records import clean, read_records, split_random, to_table
+from peftqa.data.records import clean, read_records, to_table
+from peftqa.data.splits import split_random
 from peftqa.model.adapters import PEFTPrefixTuning, add_adapter
 from peftqa.model.backbone import load_backbone, load_tokenizer, peak_memory_mb
 from peftqa.model.prompts import encode_examples, first_token_ids, join_labels

@@ -9,7 +9,7 @@ import argparse
 
 from experiments.named import run
 from experiments.overrides import FOLDER, known_names
-from stages import workspace
+from stages import run_stage
 
 
 def main() -> None:
@@ -21,4 +21,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    workspace.run_stage(main)
+    run_stage(main)

@@ -17,6 +17,7 @@ from experiments.git import IDENTITY, git, head, names
 from experiments.overrides import write_params
 from experiments.runs import DVC, run_python
 from peftqa.config.params import Params, read_params
+from peftqa.data.files import atomic_write
 from peftqa.errors import UserError
 from stages import workspace
 
@@ -33,7 +34,7 @@ def prepare(folder: Path, overrides: dict[str, object], files: Iterable[Path] = 
     if not (folder / ".git").exists():
         if folder.exists() and any(folder.iterdir()):
             raise UserError(f"{folder} is not the folder of an experiment, and is in its way; move it.")
-        with workspace.atomic_write(folder) as partial:
+        with atomic_write(folder) as partial:
             git("clone", "--quiet", "--origin", "origin", "--no-checkout", ".", str(partial))
     before = names("ls-files", cwd=folder)
     git("fetch", "--quiet", "--no-tags", os.path.relpath(".", folder), "HEAD", cwd=folder)
@@ -78,7 +79,7 @@ def copy(source: Path, target: Path, known: bool = True) -> None:
         return
     if there and (not known or (target.is_dir() and not target.is_symlink())):
         raise UserError(f"{target} is in the way of a file that git tracks here; move it.")
-    with workspace.atomic_write(target) as partial:
+    with atomic_write(target) as partial:
         shutil.copy(source, partial, follow_symlinks=False)
 
 

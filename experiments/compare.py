@@ -12,8 +12,9 @@ from experiments.clone import explain_untracked, prepare, record
 from experiments.overrides import FOLDER, write_params
 from experiments.runs import repro
 from peftqa.config.params import read_params
+from peftqa.data.files import remove
 from peftqa.errors import UserError
-from stages import workspace
+from stages import run_stage, workspace
 
 CLONE = FOLDER / ".compare"  # not a name that an experiment can have
 
@@ -36,7 +37,7 @@ def compare(variants: Sequence[str] = ()) -> None:
             raise UserError(f"no variant {variant!r} in evaluate.variants of params.yaml; it has: {', '.join(known)}.")
     try:
         with FileLock(f"{CLONE}.lock", timeout=0), explain_untracked():
-            workspace.remove(CLONE)  # of a process that was killed
+            remove(CLONE)  # of a process that was killed
             try:
                 prepare(CLONE, {})
                 for variant in variants or known:
@@ -44,10 +45,10 @@ def compare(variants: Sequence[str] = ()) -> None:
                     repro("select", folder=CLONE)
                     record(CLONE, variant, ["select"])
             finally:
-                workspace.remove(CLONE)
+                remove(CLONE)
     except Timeout:
         raise UserError("`make compare` is running already; wait for it, or end that process.") from None
 
 
 if __name__ == "__main__":
-    workspace.run_stage(main)
+    run_stage(main)

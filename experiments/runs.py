@@ -27,10 +27,12 @@ from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from experiments.git import PLACES
+from peftqa import program
 from peftqa.config.params import Params, read_params
+from peftqa.data.files import read_json
 from peftqa.errors import UserError
+from stages import run_stage, workspace
 from stages import runs as stage_runs
-from stages import workspace
 
 DVC = (sys.executable, "-m", "dvc")
 # Without --wait-for-lock DVC gives up after three seconds when other runs are writing to dvc.lock: at the start, or at
@@ -103,7 +105,7 @@ def time_needed(missing: list[str], params: Params, jobs: int) -> str:
     """What finished runs of the same adapters say about the missing ones, in words; nothing if there are none."""
     rates = {}
     for name in params.adapters:
-        finished = [workspace.read_json(path) for path in (stage_runs.RUNTIME / "train" / name).rglob("*.json")]
+        finished = [read_json(path) for path in (stage_runs.RUNTIME / "train" / name).rglob("*.json")]
         if finished:
             rates[name] = mean(run["seconds"] / run["epochs"] for run in finished)
     seconds = [rates.get(run.partition("-")[0]) for run in missing if run.partition("-")[0] in params.adapters]
@@ -188,7 +190,7 @@ def run_one(
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 text=True,
-                preexec_fn=workspace.end_with_parent,
+                preexec_fn=program.end_with_parent,
             ) as process,
         ):
             for line in process.stdout:
@@ -234,7 +236,7 @@ def started(
         env=environment() | variables,
         stdout=stdout,
         text=True,
-        preexec_fn=workspace.end_with_parent,
+        preexec_fn=program.end_with_parent,
     ) as process:
         try:
             yield process
@@ -297,4 +299,4 @@ def duration(seconds: float) -> str:
 
 
 if __name__ == "__main__":
-    workspace.run_stage(main)
+    run_stage(main)

@@ -20,7 +20,7 @@ from optuna.visualization.matplotlib import plot_slice
 from experiments.runs import duration
 from experiments.table import short
 from peftqa.config.params import Params
-from stages import workspace
+from peftqa.data.files import write_csv
 
 
 def report(study: Study, space: Mapping, base: Params, adapter: str, experiment: str | None, folder: Path) -> None:
@@ -34,7 +34,7 @@ def report(study: Study, space: Mapping, base: Params, adapter: str, experiment:
     )
     if table.empty:
         return print("No trial has finished yet.")
-    workspace.write_csv(folder / "trials.csv", table)
+    write_csv(folder / "trials.csv", table)
     if math.isinf(study.best_value):
         return print("Every training has diverged, so there is nothing to take over: lower the rates in tuning.yaml.")
     with matplotlib.rc_context({"backend": "agg", "svg.fonttype": "none", "svg.hashsalt": adapter}):

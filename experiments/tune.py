@@ -35,9 +35,10 @@ from experiments.runs import REPRO, environment, run_python
 from peftqa import program
 from peftqa.config.params import Params, Seed, read_params, read_yaml
 from peftqa.config.settings import Positive, Settings
+from peftqa.data.files import write_json
 from peftqa.errors import UserError, one_line
 from peftqa.fetch.digest import digest
-from stages import workspace
+from stages import run_stage, workspace
 from stages.runs import CHECKPOINTS, training_code
 from stages.summary import training_summary
 
@@ -253,7 +254,7 @@ def train(clone: Path, adapter: str, search: Search, name: str) -> tuple[float, 
     if not diverged:
         best = [training_summary(adapter, run, clone)["best"] for run in runs]
         score, epoch = (mean(figures[key] for figures in best) for key in ("val_log_loss", "epoch"))
-        workspace.write_json(clone / workspace.METRICS / f"{adapter}.json", {"val_log_loss": round(score, 6)})
+        write_json(clone / workspace.METRICS / f"{adapter}.json", {"val_log_loss": round(score, 6)})
     # DVC cannot save a file that git's index has, but neither the commit nor the folder: results not yet committed.
     subprocess.run(["git", "add", "--update"], cwd=clone, check=True)
     # Of a training that diverged there is nothing to save but its settings.
@@ -273,4 +274,4 @@ def study_digest(adapter: str, base: Params, seed: int, space: Space, clone: Pat
 
 
 if __name__ == "__main__":
-    workspace.run_stage(main)
+    run_stage(main)

@@ -3,10 +3,10 @@
 import pandas as pd
 
 from peftqa.config.params import read_params
-from peftqa.data.records import read_table
+from peftqa.data.files import read_table, write_csv
 from peftqa.evaluation.baselines import majority_probabilities, tfidf_probabilities
 from peftqa.evaluation.predictions import prediction_table
-from stages import runs, workspace
+from stages import run_stage, runs
 
 BASELINES = {"majority": majority_probabilities, "tfidf": tfidf_probabilities}
 
@@ -22,9 +22,9 @@ def main() -> None:
                 prediction_table(split, fold, seed, table, probabilities(train, table, labels), labels)
                 for split, table in tables.items()
             ]
-            workspace.write_csv(runs.run_path(runs.PREDICTIONS, name, (fold, seed), ".csv"), pd.concat(rows))
+            write_csv(runs.run_path(runs.PREDICTIONS, name, (fold, seed), ".csv"), pd.concat(rows))
     print(f"baselines: {', '.join(BASELINES)} on {len(params.split.folds)} fold(s)")
 
 
 if __name__ == "__main__":
-    workspace.run_stage(main)
+    run_stage(main)

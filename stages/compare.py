@@ -10,14 +10,16 @@ import pandas as pd
 
 from peftqa.config.params import Params, read_params
 from peftqa.config.settings import Baseline
-from peftqa.data.records import read_csv, read_records, read_table
+from peftqa.data.files import read_csv, read_json, read_table, write_csv, write_json
+from peftqa.data.records import read_records
 from peftqa.errors import UserError
-from peftqa.evaluation.baselines import describe_humans, human_answers
 from peftqa.evaluation.curves import join_curves, training_curve
+from peftqa.evaluation.humans import describe_humans, human_answers
 from peftqa.evaluation.metrics import rounded
 from peftqa.evaluation.predictions import Replicates, read_predictions, replicates, same_test_questions
 from peftqa.statistics.comparison import as_text, compare, pair_table
-from stages import runs, workspace
+from stages import run_stage, runs, workspace
+from stages.stale import remove_stale as remove_stale_files
 from stages.summary import training_summary
 
 CURVES = ("roc", "precision_recall", "reliability", "confusion", "risk_coverage")
@@ -40,12 +42,12 @@ def main() -> None:
     n_train = len(read_table(runs.fold_table(params.split.folds[0], "train")))
     n_val = min(len(read_table(runs.fold_table(fold, "val"))) for fold in params.split.folds)
     epochs = {name: kept_epochs(name, params) for name in names if name in params.adapters}
-    evaluation = {name: workspace.read_json(workspace.EVALUATION / name / "metrics.json") for name in names}
+    evaluation = {name: read_json(workspace.EVALUATION / name / "metrics.json") for name in names}
     comparison = compare(test, evaluation, epochs, n_train, n_val, params)
     comparison["humans"] = humans(test[names[0]], params)
     comparison = rounded(comparison)
-    workspace.write_json(workspace.COMPARISON / "comparison.json", comparison)
-    workspace.write_csv(workspace.METRICS / "pairs.csv", pair_table(comparison))
+    write_json(workspace.COMPARISON / "comparison.json", comparison)
+    write_csv(workspace.METRICS / "pairs.csv", pair_table(comparison))
     write_curves(params)
     print(as_text(comparison))
 
@@ -55,9 +57,9 @@ def remove_stale(params: Params) -> None:
     answering = [*params.adapters, *params.evaluate.untrained]
     predictions, curves = runs.PREDICTIONS, runs.TRAINING_CURVES
     answers = [path for suffix in (".csv", ".json") for path in runs.run_paths(predictions, answering, params, suffix)]
-    workspace.remove_stale(predictions, [*answers, *(predictions / name for name in get_args(Baseline))])
-    workspace.remove_stale(workspace.EVALUATION, [workspace.EVALUATION / name for name in params.evaluate.variants])
-    workspace.remove_stale(curves, runs.run_paths(curves, params.adapters, params))
+    remove_stale_files(predictions, [*answers, *(predictions / name for name in get_args(Baseline))])
+    remove_stale_files(workspace.EVALUATION, [workspace.EVALUATION / name for name in params.evaluate.variants])
+    remove_stale_files(curves, runs.run_paths(curves, params.adapters, params))
 
 
 def read_test(tables: dict[str, pd.DataFrame], params: Params) -> dict[str, Replicates]:
@@ -99,7 +101,7 @@ def write_curves(params: Params) -> None:
     for curve in CURVES:
         # As text, so that numbers keep the digits that they were written with.
         parts = {name: read_csv(workspace.EVALUATION / name / f"{curve}.csv", str) for name in params.evaluate.variants}
-        workspace.write_csv(workspace.COMPARISON / f"{curve}.csv", join_curves(parts))
+        write_csv(workspace.COMPARISON / f"{curve}.csv", join_curves(parts))
     trained = [name for name in params.evaluate.variants if name in params.adapters]
     for curve, columns in TRAINING_CURVES.items():
         parts = {
@@ -111,8 +113,8 @@ def write_curves(params: Params) -> None:
             )
             for name in trained
         }
-        workspace.write_csv(workspace.COMPARISON / f"{curve}.csv", join_curves(parts))
+        write_csv(workspace.COMPARISON / f"{curve}.csv", join_curves(parts))
 
 
 if __name__ == "__main__":
-    workspace.run_stage(main)
+    run_stage(main)

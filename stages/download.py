@@ -6,7 +6,7 @@ from pathlib import Path
 from peftqa.config.params import read_params
 from peftqa.errors import UserError
 from peftqa.fetch.files import fetch, is_url, shown_address, sibling
-from stages import workspace
+from stages import run_stage, workspace
 
 ENVIRONMENT = "PUBMEDQA_SOURCE"
 REMEDY = (
@@ -42,4 +42,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    workspace.run_stage(main)
+    run_stage(main)

@@ -3,11 +3,13 @@
 import numpy as np
 
 from peftqa.config.params import read_params
+from peftqa.data.files import read_json, write_csv, write_json
 from peftqa.errors import UserError
 from peftqa.evaluation import metrics
 from peftqa.evaluation.curves import curves
 from peftqa.evaluation.predictions import leaderboard, read_predictions, replicates, same_test_questions
-from stages import runs, workspace
+from stages import run_stage, runs, workspace
+from stages.stale import remove_stale
 
 SHOWN = ("n", "accuracy", "accuracy_sd", "macro_f1", "log_loss", "val_log_loss", "trainable_params")
 
@@ -20,7 +22,7 @@ def main() -> None:
         raise UserError(f"no variant {name!r} under evaluate.variants in {workspace.PARAMS}; there are: {known}.")
     folder = runs.PREDICTIONS
     tables, extra_metrics = (runs.run_paths(folder, [name], params, suffix) for suffix in (".csv", ".json"))
-    workspace.remove_stale(folder / name, [*tables, *extra_metrics])
+    remove_stale(folder / name, [*tables, *extra_metrics])
 
     table = read_predictions(tables, params.data.labels)
     try:
@@ -34,18 +36,18 @@ def main() -> None:
     if len(replicated) > 1 and name in params.adapters:
         mean["accuracy_sd"] = float(np.std([run["accuracy"] for run in replicated], ddof=1))
     if name in {**params.adapters, **params.evaluate.untrained}:
-        mean |= metrics.mean_over_replicates([workspace.read_json(path) for path in extra_metrics])
+        mean |= metrics.mean_over_replicates([read_json(path) for path in extra_metrics])
     evaluation = metrics.rounded(evaluation)
     # The row of `dvc metrics show`; all the rest for compare and the report.
     row = {key: evaluation["mean"][key] for key in SHOWN if mean.get(key) is not None}
-    workspace.write_json(workspace.METRICS / f"{name}.json", row)
-    workspace.write_json(workspace.EVALUATION / name / "metrics.json", evaluation)
+    write_json(workspace.METRICS / f"{name}.json", row)
+    write_json(workspace.EVALUATION / name / "metrics.json", evaluation)
 
     folder = workspace.EVALUATION / name
-    workspace.write_json(folder / "leaderboard.json", leaderboard(test, labels))
+    write_json(folder / "leaderboard.json", leaderboard(test, labels))
     for curve, points in curves(test.probabilities, test.truth, labels, bins).items():
         points.insert(0, "variant", name)
-        workspace.write_csv(folder / f"{curve}.csv", points)
+        write_csv(folder / f"{curve}.csv", points)
     print(
         f"{name}: accuracy {mean['accuracy']:.3f}, macro-F1 {mean['macro_f1']:.3f}, log loss {mean['log_loss']:.3f} "
         f"on {mean['n']} test questions, mean of {len(replicated)} replicate(s)"
@@ -53,4 +55,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    workspace.run_stage(main)
+    run_stage(main)

@@ -4,7 +4,7 @@ import sys
 
 from peftqa.config.params import read_params
 from peftqa.fetch.hub import fetch_model
-from stages import runs, workspace
+from stages import run_stage, runs, workspace
 
 
 def main() -> None:
@@ -24,4 +24,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    workspace.run_stage(main)
+    run_stage(main)

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from peftqa.config.params import read_params
-from peftqa.data.records import read_table
+from peftqa.data.files import read_table, write_csv, write_json
 from peftqa.evaluation.calibration import fit_biases, shift
 from peftqa.evaluation.predictions import prediction_table
 from peftqa.model.adapters import adapter_size, load_adapter, peft_type
@@ -18,7 +18,7 @@ from peftqa.model.backbone import load_backbone, load_tokenizer, memory_explaine
 from peftqa.model.prompts import encode_prompts, few_shot_examples, first_token_ids
 from peftqa.model.scoring import label_probabilities, probabilities_and_answers, valid_answer_rate
 from peftqa.model.task import read_task
-from stages import runs, workspace
+from stages import run_stage, runs
 
 TIMED_QUESTIONS = 50
 
@@ -27,7 +27,7 @@ TIMED_QUESTIONS = 50
 def main() -> None:
     params = read_params()
     known = [*params.adapters, *params.evaluate.untrained]
-    name, fold, seed = runs.run_of_this_stage(params, known)
+    name, fold, seed = runs.find_run(runs.stage_key(), params, known)
     run, labels, settings = (fold, seed), params.data.labels, params.evaluate
 
     tokenizer = load_tokenizer(runs.BASE_MODEL)
@@ -67,9 +67,9 @@ def main() -> None:
         prediction_table(split, fold, seed, tables[split], probabilities, labels)
         for split, probabilities in {"val": on_val, "test": on_test}.items()
     ]
-    workspace.write_csv(runs.run_path(runs.PREDICTIONS, name, run, ".csv"), pd.concat(rows))
+    write_csv(runs.run_path(runs.PREDICTIONS, name, run, ".csv"), pd.concat(rows))
     extra_metrics["valid_answer_rate"] = valid_answer_rate(answers, labels)
-    workspace.write_json(runs.run_path(runs.PREDICTIONS, name, run, ".json"), extra_metrics)
+    write_json(runs.run_path(runs.PREDICTIONS, name, run, ".json"), extra_metrics)
 
     milliseconds = 1000 * np.array(seconds_per_question(model, prompts["test"][:TIMED_QUESTIONS], label_token_ids))
     runtime = {
@@ -81,7 +81,7 @@ def main() -> None:
         },
         "peak_memory_mb": peak_memory_mb(),
     }
-    workspace.write_json(runs.run_path(runs.RUNTIME / "predict", name, run, ".json"), runtime)
+    write_json(runs.run_path(runs.RUNTIME / "predict", name, run, ".json"), runtime)
     accuracy = (rows[1]["prediction"] == rows[1]["label"]).mean()
     print(f"{title}: accuracy {accuracy:.3f} on {len(rows[1])} test questions")
 
@@ -98,4 +98,4 @@ def seconds_per_question(model, prompts: list, label_token_ids: list[int]) -> li
 
 
 if __name__ == "__main__":
-    workspace.run_stage(main)
+    run_stage(main)

@@ -7,19 +7,21 @@ import shutil
 from pathlib import Path
 
 from peftqa.config.params import Params, read_params
+from peftqa.data.files import atomic_write, read_json
 from peftqa.errors import UserError
 from peftqa.model.task import read_task
 from peftqa.report.card import model_card
-from stages import runs, workspace
+from stages import run_stage, runs, workspace
+from stages.stale import remove_stale
 from stages.summary import training_summary
 
 
 def main() -> None:
     params = read_params()
     trained = runs.run_paths(runs.ADAPTERS, params.adapters, params)
-    workspace.remove_stale(runs.ADAPTERS, trained)
-    comparison = workspace.read_json(workspace.COMPARISON / "comparison.json")
-    with workspace.atomic_write(workspace.RELEASE) as partial:
+    remove_stale(runs.ADAPTERS, trained)
+    comparison = read_json(workspace.COMPARISON / "comparison.json")
+    with atomic_write(workspace.RELEASE) as partial:
         partial.mkdir()
         for name in [name for name in params.evaluate.variants if name in params.adapters]:
             losses = {run: training_summary(name, run)["best"]["val_log_loss"] for run in runs.runs_of(name, params)}
@@ -33,7 +35,7 @@ def publish(name: str, run: tuple[int, int], params: Params, comparison: dict, t
         raise UserError(f"{source} is missing; run `dvc repro`.")
     read_task(source)  # refuses weights that are damaged
     shutil.copytree(source, target)
-    size = workspace.read_json(runs.run_path(runs.PREDICTIONS, name, run, ".json"))
+    size = read_json(runs.run_path(runs.PREDICTIONS, name, run, ".json"))
     (target / "README.md").write_text(
         model_card(name, run, params, comparison, size, len(runs.runs_of(name, params))), encoding="utf-8"
     )
@@ -41,4 +43,4 @@ def publish(name: str, run: tuple[int, int], params: Params, comparison: dict, t
 
 
 if __name__ == "__main__":
-    workspace.run_stage(main)
+    run_stage(main)

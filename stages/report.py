@@ -3,11 +3,12 @@
 import subprocess
 
 from peftqa.config.params import Params, read_params
-from peftqa.data.records import read_csv, read_table
+from peftqa.data.files import atomic_write, read_csv, read_json, read_table
 from peftqa.errors import UserError
 from peftqa.evaluation.predictions import Replicates, read_predictions, replicates, same_test_questions
 from peftqa.report.render import Results, render
-from stages import runs, workspace
+from stages import run_stage, runs, workspace
+from stages.stale import remove_stale as remove_stale_files
 
 CURVES = ("loss", "log_loss", "roc", "precision_recall", "reliability", "confusion", "risk_coverage")
 SPLITS = ("train", "val", "test")
@@ -21,7 +22,7 @@ def main() -> None:
     html, markdown = render(results)
     page = workspace.REPORT / "index.html"
     for path, text in ((workspace.REPORT / "report.md", markdown), (page, html)):
-        with workspace.atomic_write(path) as partial:
+        with atomic_write(path) as partial:
             partial.write_text(text, encoding="utf-8")
     print(page)
 
@@ -31,7 +32,7 @@ def remove_stale(params: Params) -> None:
     answering = [*params.adapters, *params.evaluate.untrained]
     trained = runs.run_paths(runs.RUNTIME / "train", params.adapters, params, ".json")
     answered = runs.run_paths(runs.RUNTIME / "predict", answering, params, ".json")
-    workspace.remove_stale(runs.RUNTIME, [*trained, *answered])
+    remove_stale_files(runs.RUNTIME, [*trained, *answered])
 
 
 def read_results(params: Params) -> Results:
@@ -39,14 +40,14 @@ def read_results(params: Params) -> Results:
     names = params.evaluate.variants
     trained = [name for name in names if name in params.adapters]
     answering = [*trained, *(name for name in names if name in params.evaluate.untrained)]
-    evaluation = {name: workspace.read_json(workspace.EVALUATION / name / "metrics.json")["mean"] for name in names}
+    evaluation = {name: read_json(workspace.EVALUATION / name / "metrics.json")["mean"] for name in names}
     return Results(
         params=params,
-        counts=workspace.read_json(workspace.CLEAN_COUNTS),
+        counts=read_json(workspace.CLEAN_COUNTS),
         splits={
             fold: {split: read_table(runs.fold_table(fold, split)) for split in SPLITS} for fold in params.split.folds
         },
-        comparison=workspace.read_json(workspace.COMPARISON / "comparison.json"),
+        comparison=read_json(workspace.COMPARISON / "comparison.json"),
         evaluation=evaluation,
         predictions={name: read_test(name, params) for name in names},
         curves={curve: read_csv(workspace.COMPARISON / f"{curve}.csv") for curve in CURVES},
@@ -64,7 +65,7 @@ def read_test(name: str, params: Params) -> Replicates:
 def read_runtime(stage: str, name: str, params: Params) -> list[dict]:
     """What each run of a variant took in a stage, with its fold and seed."""
     return [
-        {"fold": run[0], "seed": run[1]} | workspace.read_json(runs.run_path(runs.RUNTIME / stage, name, run, ".json"))
+        {"fold": run[0], "seed": run[1]} | read_json(runs.run_path(runs.RUNTIME / stage, name, run, ".json"))
         for run in runs.runs_of(name, params)
     ]
 
@@ -92,4 +93,4 @@ def check_agreement(results: Results) -> None:
 
 
 if __name__ == "__main__":
-    workspace.run_stage(main)
+    run_stage(main)

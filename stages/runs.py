@@ -38,9 +38,9 @@ def named_runs(variants: Iterable[str], params: Params) -> dict[str, tuple[str, 
     }
 
 
-def run_of_this_stage(params: Params, variants: Iterable[str]) -> tuple[str, int, int]:
-    """Variant, fold and seed of the run that this stage is to do. Raises UserError unless params.yaml has it."""
-    known, key = named_runs(variants, params), stage_key()
+def find_run(key: str, params: Params, variants: Iterable[str]) -> tuple[str, int, int]:
+    """Variant, fold and seed of the run with this name, of one of the variants. Raises UserError unless there is one."""
+    known = named_runs(variants, params)
     if key not in known:
         raise UserError(
             f"no run {key!r} in params.yaml: a run is ADAPTER-FOLD-SEED, or VARIANT-FOLD if nothing is trained, with "

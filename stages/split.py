@@ -1,6 +1,7 @@
 """Divide the clean table into train, validation and test, for every fold of the protocol: python -m stages.split"""
 
 from peftqa.config.params import read_params
+from peftqa.data.files import write_csv
 from peftqa.data.records import (
     read_records,
     read_table,
@@ -9,7 +10,7 @@ from peftqa.data.records import (
     split_official,
     split_random,
 )
-from stages import runs, workspace
+from stages import run_stage, runs, workspace
 
 
 def main() -> None:
@@ -24,7 +25,7 @@ def main() -> None:
         folds = split_official(table, test_ids, split.seed)
     for fold, parts in enumerate(folds):
         for name, part in parts.items():
-            workspace.write_csv(runs.fold_table(fold, name), part)
+            write_csv(runs.fold_table(fold, name), part)
     counts = (
         f"{name} {len(part)} ({', '.join(f'{label} {sum(part.label == label)}' for label in table.label.unique())})"
         for name, part in folds[0].items()
@@ -34,4 +35,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    workspace.run_stage(main)
+    run_stage(main)

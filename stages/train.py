@@ -13,7 +13,7 @@ from peft import PeftModel
 from transformers import PreTrainedTokenizerBase, set_seed
 
 from peftqa.config.params import Params, read_params
-from peftqa.data.records import read_table
+from peftqa.data.files import atomic_write, read_json, read_table, write_csv, write_json
 from peftqa.fetch.digest import digest, folder_digest
 from peftqa.model.adapters import add_adapter, save_adapter
 from peftqa.model.backbone import load_backbone, load_tokenizer, memory_explained, peak_memory_mb
@@ -21,13 +21,13 @@ from peftqa.model.prompts import encode_examples, first_token_ids
 from peftqa.model.task import BaseModelReference, Task, Training, describe_training, weights_digest, write_task
 from peftqa.training.train import run_seed, train_adapter
 from peftqa.training.trainer import best_epoch
-from stages import runs, workspace
+from stages import run_stage, runs
 
 
 @memory_explained()
 def main() -> None:
     params = read_params()
-    name, fold, seed = runs.run_of_this_stage(params, params.adapters)
+    name, fold, seed = runs.find_run(runs.stage_key(), params, params.adapters)
     checkpoints = runs.CHECKPOINTS / f"{name}-{fold}-{seed}-{run_digest(name, fold, params)}"
     seconds = stopwatch(checkpoints / "seconds.json")
 
@@ -67,11 +67,11 @@ def stopwatch(file: Path) -> Callable[[], float]:
     What was cut off after its last epoch is not counted: that part is done again.
     """
     began = time.perf_counter()
-    earlier = workspace.read_json(file)["seconds"] if file.exists() else 0.0
+    earlier = read_json(file)["seconds"] if file.exists() else 0.0
 
     def seconds() -> float:
         total = earlier + time.perf_counter() - began
-        workspace.write_json(file, {"seconds": total})
+        write_json(file, {"seconds": total})
         return total
 
     return seconds
@@ -87,12 +87,12 @@ def save_run(
     params: Params,
 ) -> None:
     """Write what a finished training leaves: its table of epochs, the adapter with its task, and what it took."""
-    workspace.write_csv(runs.epochs_table(name, run), pd.DataFrame(epochs).drop(columns="val_confidence"))
+    write_csv(runs.epochs_table(name, run), pd.DataFrame(epochs).drop(columns="val_confidence"))
     training = describe_training(tokenizer, read_table(runs.fold_table(run[0], "train")), params.data.name)
-    with workspace.atomic_write(runs.run_path(runs.ADAPTERS, name, run)) as partial:
+    with atomic_write(runs.run_path(runs.ADAPTERS, name, run)) as partial:
         save_adapter(model, partial, params.model.name, params.model.revision)
         write_task(partial, task(partial, epochs, training, params))
-    workspace.write_json(runs.run_path(runs.RUNTIME / "train", name, run, ".json"), runtime)
+    write_json(runs.run_path(runs.RUNTIME / "train", name, run, ".json"), runtime)
 
 
 def task(adapter: Path, epochs: list[dict], training: Training, params: Params) -> Task:
@@ -128,4 +128,4 @@ def run_digest(name: str, fold: int, params: Params) -> str:
 
 
 if __name__ == "__main__":
-    workspace.run_stage(main)
+    run_stage(main)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from peftqa.ask import table
 from peftqa.ask.answer import Answerer, find_adapter
-from peftqa.data.records import read_table
+from peftqa.data.files import read_table
 from peftqa.data.text import MAX_CHARACTERS, decode, plain_text, read_file
 from peftqa.errors import UserError, one_line
 from peftqa.model.task import read_task

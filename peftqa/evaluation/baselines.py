@@ -1,17 +1,15 @@
-"""What can be had without a language model, to read the other metrics by. Imports no torch."""
+"""Answers without a language model, which show what the other metrics are worth. Imports no torch."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
-from statsmodels.stats.proportion import proportion_confint
 
-from peftqa.data.records import Record
 from peftqa.errors import UserError
 
 
@@ -42,29 +40,3 @@ def tfidf_probabilities(train: pd.DataFrame, questions: pd.DataFrame, labels: Se
     probabilities = model.predict_proba(questions["question"] + " " + questions["context"])
     columns = {label: probabilities[:, i] for i, label in enumerate(model.classes_)}
     return np.stack([columns.get(label, np.zeros(len(questions))) for label in labels], axis=1)
-
-
-def human_answers(records: Mapping[str, Record], ids: Sequence[str]) -> dict[str, list[str]]:
-    """The answers of the file's two annotators, n each; "" where one gave none.
-
-    One answered without the abstract's conclusion (human_unaided), one had read it (human_aided). The label was agreed
-    on from their answers, which flatters both (Jin et al. 2019, arXiv 1909.06146).
-    """
-    return {
-        "human_unaided": [records[pmid].reasoning_required_pred or "" for pmid in ids],
-        "human_aided": [records[pmid].reasoning_free_pred or "" for pmid in ids],
-    }
-
-
-def describe_humans(answers: Sequence[str], truth: Sequence[str], labels: Sequence[str], confidence: float) -> dict:
-    """A person's answers beside the variants'; the interval is Wilson's.
-
-    Accuracy alone: what an answer that is no label, such as "maybe", counts in other metrics is open to dispute.
-    """
-    right = sum(answer == label for answer, label in zip(answers, truth, strict=True))
-    return {
-        "n": len(truth),
-        "accuracy": right / len(truth),
-        "interval": [float(end) for end in proportion_confint(right, len(truth), 1 - confidence, "wilson")],
-        "other_answers": sum(answer not in labels for answer in answers) / len(truth),
-    }

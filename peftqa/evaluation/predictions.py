@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from peftqa.data.records import read_csv
+from peftqa.data.files import read_csv
 from peftqa.errors import UserError
 
 

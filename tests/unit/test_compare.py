@@ -12,7 +12,7 @@ from scipy.stats import binomtest, ttest_1samp, ttest_rel
 import stages.compare
 from peftqa.config.params import check_params
 from peftqa.errors import UserError
-from peftqa.evaluation.baselines import describe_humans
+from peftqa.evaluation.humans import describe_humans
 from peftqa.evaluation.metrics import evaluate
 from peftqa.evaluation.palette import variant_color
 from peftqa.evaluation.predictions import Replicates

@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
 from peftqa.config.params import Params, check_params, read_params
-from peftqa.data.records import COLUMNS, Record, clean, read_records, read_table, to_table
+from peftqa.data.files import COLUMNS, read_table, write_csv
+from peftqa.data.records import Record, clean, read_records, to_table
 from peftqa.errors import UserError, one_line
 from peftqa.evaluation.predictions import prediction_table, read_predictions
-from stages.workspace import write_csv
 from tests.conftest import ROOT
 
 PARAMS = YAML(typ="safe", pure=True).load(ROOT / "params.yaml")

@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from peftqa.data.files import write_csv
 from peftqa.evaluation.predictions import read_predictions, replicates
-from stages.workspace import write_csv
 from tests.tiny import save_tiny_checkpoint
 from tests.unit.test_records import table_of
 

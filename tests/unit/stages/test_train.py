@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from peftqa.data.files import write_csv
 from stages.train import run_digest, stopwatch
-from stages.workspace import write_csv
 from tests.unit.made_up import params_with
 from tests.unit.test_records import table_of
 
