@@ -2,7 +2,6 @@ import copy
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import sysconfig
@@ -32,7 +31,7 @@ from peftqa.errors import UserError
 from peftqa.kv_prefix import TARGETS, KVPrefixAttention, KVPrefixConfig
 from peftqa.model.fast.t5 import patch_t5
 from tests.tiny import SHAPE, save_tiny_checkpoint, tiny_t5, untie
-from tests.unit import reference_t5, two_process_training
+from tests.unit import reference_t5
 
 IMPLEMENTATIONS = ["eager", "sdpa"]
 # Attention, and whether the fast path computes: it has a cross-attention of its own, with either kind of mask.
@@ -592,19 +591,6 @@ def test_gradient_checkpointing_gives_the_same_gradients(reparametrization, use_
     padded_batch()
     found = prefix_gradients(with_prefix(base, reparametrization=reparametrization), batch)
     assert_gradients_agree(found, expected)
-
-
-@pytest.mark.slow
-def test_two_data_parallel_processes_give_the_gradients_of_one(tmp_path):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    assert_succeeds(*[run(["-m", "tests.unit.two_process_training", rank, 2, port, tmp_path]) for rank in range(2)])
-    for reparametrization in two_process_training.REPARAMETRIZATIONS:
-        model = two_process_training.training_model(reparametrization)
-        model(**two_process_training.batch()).loss.backward()
-        found = load_file(tmp_path / str(reparametrization))
-        assert_gradients_agree(found, two_process_training.gradients(model))
 
 
 @pytest.mark.slow
