@@ -29,17 +29,20 @@ def start(interrupted: str = GOES_ON) -> None:
     import signal
 
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # it is ignored in the background of a shell
-
-        def end(*_: object) -> None:
-            say(interrupted)
-            signal.signal(signal.SIGINT, signal.SIG_DFL)
-            signal.raise_signal(signal.SIGINT)
-
-        signal.signal(signal.SIGINT, end)
+        signal.signal(signal.SIGINT, lambda *_: end_at_once(interrupted=interrupted))
     if "DVC_STAGE" in os.environ:
         end_with_parent()
         if parent_is_gone():
             sys.exit("error: the DVC that started this stage has ended.")
+
+
+def end_at_once(*_: object, interrupted: str = GOES_ON) -> None:
+    """A handler for Ctrl-C that waits for nothing: no thread, no `finally`."""
+    import signal
+
+    say(interrupted)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.raise_signal(signal.SIGINT)
 
 
 def hidden_modules() -> list[tuple[str, str]]:
