@@ -1,21 +1,24 @@
 # `make` lists the targets. Each sets up .venv first, once.
 PYTHON ?= python3
-VENV := .venv
-SETUP := $(VENV)/.installed
+# In the folder of an experiment, a clone in experiments/, the environment is that of the repository it belongs to.
+OUTER := $(patsubst %experiments/clone.py,%,$(firstword $(wildcard ../../experiments/clone.py ../../../experiments/clone.py)))
+VENV := $(OUTER).venv
+SETUP := $(if $(OUTER),,$(VENV)/.installed)
 # A stage runs `python`, and experiments run in a folder of their own: both must find this environment.
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export DVC_NO_ANALYTICS := 1
 
 # Experiments run in a folder of their own, where a relative path would lead elsewhere.
 ifneq ($(PUBMEDQA_SOURCE),)
-ifeq ($(findstring ://,$(PUBMEDQA_SOURCE)),)
-export PUBMEDQA_SOURCE := $(abspath $(PUBMEDQA_SOURCE))
+ifeq ($(findstring ://,$(PUBMEDQA_SOURCE))$(filter /%,$(firstword $(PUBMEDQA_SOURCE))),)
+export PUBMEDQA_SOURCE := $(CURDIR)/$(PUBMEDQA_SOURCE)
 endif
 endif
 
 # How many runs at a time: make runs JOBS=4
 JOBS ?= 1
-VARIANTS := import pathlib, peftqa.config.params as p; print(*p.read_params(pathlib.Path("params.yaml")).evaluate.variants)
+# DVC itself only says "object is not iterable" of a parameter that must be a list.
+CHECK := from peftqa import program; from peftqa.config.params import read_params; program.run(read_params)
 
 # Whose adapters `make app` asks, and on which port: this workspace's where there are any, else the demonstration's.
 IN ?= $(if $(wildcard release),.,experiments/demo)
@@ -24,6 +27,8 @@ PORT ?= 7860
 # What `make bench` measures on: any folder with a T5 checkpoint, any file like ori_pqal.json.
 MODEL ?= models/base
 DATA ?= data/raw/ori_pqal.json
+
+PIP := $(VENV)/bin/python -m pip install --disable-pip-version-check
 
 .PHONY: help setup check test drill nightly lock format repro runs demo study experiment experiments tune compare app bench
 
@@ -37,12 +42,16 @@ $(SETUP): requirements.txt requirements.lock
 	  { echo "This project needs Python 3.11, 3.12 or 3.13; name one: make $(or $(MAKECMDGOALS),setup) PYTHON=python3.12"; exit 1; }
 	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || \
 	  { echo "Python's venv module is incomplete; on Debian: apt-get install python3-venv"; exit 1; }
-	@echo "Once, before anything else: all that requirements.txt pins goes into $(VENV)/, most of it torch: 2 GB with a CPU"
-	@echo "build of it, over 7 GB with the one that Linux gets by default (README, Set up, has the choice). It takes minutes."
+	@echo "Once, all that requirements.txt pins is installed in $(VENV)/: 2 GB with a CPU build of torch, over 7 GB with the"
+	@echo "build that Linux gets by default (README, Set up, has the choice). It takes minutes."
 	@$(PYTHON) -m venv $(VENV)
 	@# First all that has one content everywhere, by its hashes; then torch, of which machines get different builds.
-	$(VENV)/bin/python -m pip install --disable-pip-version-check --no-deps --require-hashes -r requirements.lock
-	$(VENV)/bin/python -m pip install --disable-pip-version-check -r requirements.txt
+	@echo "1/3 the libraries, by their hashes"
+	@$(PIP) --quiet --no-deps --require-hashes -r requirements.lock
+	@echo "2/3 torch"
+	@$(PIP) $$(sed -n 's/^\(torch==[^ ]*\).*/\1/p' requirements.txt)
+	@echo "3/3 a check that all of requirements.txt is there"
+	@$(PIP) --quiet -r requirements.txt
 	@touch $@
 
 check: $(SETUP) ## The inner loop: style, and the quick unit tests
@@ -71,6 +80,7 @@ format: $(SETUP) ## Format the code
 	ruff format .
 
 repro: $(SETUP) ## Rebuild everything that params.yaml, the code or the data have changed
+	@python -c '$(CHECK)'
 	dvc repro
 
 runs: $(SETUP) ## Train and predict what is missing, several runs at a time: make runs JOBS=4
@@ -83,23 +93,16 @@ study: $(SETUP) ## Ten folds, three seeds, training until it has converged: make
 	@python -m experiments study --jobs $(JOBS)
 
 experiment: $(SETUP) ## One of your own, experiments/NAME.yaml: make experiment NAME=mine JOBS=2
-	@python -m experiments $(NAME) --jobs $(JOBS)
+	@python -m experiments '$(NAME)' --jobs $(JOBS)
 
 tune: $(SETUP) ## Search an adapter's settings on validation alone: make tune ADAPTER=prefix TRIALS=20
-	@python -m experiments.tune $(ADAPTER) $(if $(TRIALS),--trials $(TRIALS)) $(if $(NAME),--experiment $(NAME))
+	@python -m experiments.tune $(ADAPTER) $(if $(TRIALS),--trials $(TRIALS)) $(if $(NAME),--experiment '$(NAME)')
 
 experiments: $(SETUP) ## A table of the experiments, lowest validation log loss first
 	@python -m experiments.table
 
 compare: $(SETUP) ## Record each variant as an experiment, for `dvc metrics diff base prefix`
-	@export GIT_AUTHOR_NAME=pubmedqa-peft GIT_AUTHOR_EMAIL=pubmedqa-peft@localhost; \
-	export GIT_COMMITTER_NAME=$$GIT_AUTHOR_NAME GIT_COMMITTER_EMAIL=$$GIT_AUTHOR_EMAIL; \
-	for variant in $$(python -c '$(VARIANTS)'); do \
-	  dvc exp remove --quiet $$variant 2>/dev/null; \
-	  dvc exp run --temp --name $$variant --set-param selected=$$variant select \
-	    $$(git ls-files --others --exclude-standard metrics | sed 's/^/--copy-paths /') || exit 1; \
-	done
-	@echo 'Now, for example: dvc metrics diff base prefix --targets metrics/selected.json'
+	@python -m experiments.compare
 
 app: $(SETUP) ## A page on this machine that asks base, prompt and prefix: make app IN=experiments/demo PORT=7860
 	@test -d $(IN)/release || { echo "There is no $(IN)/release: make demo, or make repro, makes adapters to ask."; exit 1; }

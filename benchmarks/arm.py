@@ -16,10 +16,12 @@ from pathlib import Path
 from typing import TextIO
 
 import pandas as pd
+import torch
 from transformers import TrainerCallback, set_seed
 
 from peftqa.config.params import Params, read_params
-from peftqa.data.records import clean, read_records, split_random, to_table
+from peftqa.data.records import clean, read_records, to_table
+from peftqa.data.splits import split_random
 from peftqa.model.adapters import PEFTPrefixTuning, add_adapter
 from peftqa.model.backbone import load_backbone, load_tokenizer, peak_memory_mb
 from peftqa.model.prompts import encode_examples, first_token_ids, join_labels
@@ -34,11 +36,18 @@ class EnoughError(Exception):
     """There is no more to do."""
 
 
+def clock() -> float:
+    """Seconds, when all that was started has been computed: a GPU works on while Python goes on."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
 class Turns(TrainerCallback):
     """Works only when told to, and says what was done since: steps, examples, tokens, seconds."""
 
     def __init__(self, answers: TextIO) -> None:
-        self.answers, self.began = answers, time.perf_counter()
+        self.answers, self.began = answers, clock()
         self.left = self.steps = 0
 
     def say(self, **what: object) -> None:
@@ -47,7 +56,7 @@ class Turns(TrainerCallback):
     def next_turn(self) -> int:
         """Wait to be told; returns the number of steps. Raises EnoughError at the end of the input."""
         if self.began:
-            self.say(warm_up_seconds=time.perf_counter() - self.began)
+            self.say(warm_up_seconds=clock() - self.began)
             self.began = 0.0
         line = sys.stdin.readline()
         if not line:
@@ -57,12 +66,12 @@ class Turns(TrainerCallback):
     def on_step_begin(self, args, state, control, **kwargs) -> None:
         if self.left == 0:
             self.steps = self.left = self.next_turn()
-            self.clock = time.perf_counter()
+            self.turn_began = clock()
 
     def on_step_end(self, args, state, control, **kwargs) -> None:
         self.left -= 1
         if self.left == 0:
-            self.say(steps=self.steps, seconds=time.perf_counter() - self.clock)
+            self.say(steps=self.steps, seconds=clock() - self.turn_began)
 
 
 def main() -> None:
@@ -146,7 +155,6 @@ def our_arm(what: str, folder: str, parts: dict[str, pd.DataFrame], params: Para
             settings=settings,
             seed=SEED,
             checkpoints=Path(checkpoints, "run"),
-            on_epoch=lambda record: None,
             title=what,
             callbacks=[turns],
         )
@@ -155,10 +163,10 @@ def our_arm(what: str, folder: str, parts: dict[str, pd.DataFrame], params: Para
 def repeat_evaluation(turns: Turns, examples: int, evaluate) -> None:
     """A turn's `steps` are rounds over all examples here."""
     while True:
-        rounds, clock = turns.next_turn(), time.perf_counter()
+        rounds, began = turns.next_turn(), clock()
         for _ in range(rounds):
             evaluate()
-        turns.say(steps=rounds, examples=rounds * examples, seconds=time.perf_counter() - clock)
+        turns.say(steps=rounds, examples=rounds * examples, seconds=clock() - began)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ MAX_TOKENS = 512
 
 def load(folder: str, method: str):
     """The checkpoint with an untrained adapter, `prompt` (20 tokens) or `prefix` (5), and its tokenizer."""
-    model = AutoModelForSeq2SeqLM.from_pretrained(folder)
+    model = AutoModelForSeq2SeqLM.from_pretrained(folder).to("cuda" if torch.cuda.is_available() else "cpu")
     if method == "prompt":
         config = PromptTuningConfig(task_type="SEQ_2_SEQ_LM", num_virtual_tokens=20)
     else:  # without token_dim it fails on flan-t5-small: 512 is no multiple of its 6 heads (peft issue 385)

@@ -1,18 +1,23 @@
-"""How often each test errs, and how often it finds a difference, in this project's situation, simulated.
+"""How often the primary test errs, and how often it finds a difference, in this project's designs, simulated.
 
 Usage: python -m benchmarks.simulation [--repetitions N] [--json FILE]
 
-Two methods answer 890 questions, each a test question of one of ten folds, with an accuracy of 70%. Of two single
-runs, one of each method, just one is right on 22% of questions; half of what sets them apart there belongs to the
-method, in all its runs, and half is luck of the run. A run, one seed in one fold, has an accuracy of its own: it is off
-by 5 points (standard deviation), of which variance a share may be common to a seed over all folds. For each number of
-seeds, on one fold (89 questions) or all ten, it prints per cent of repetitions in which a procedure rejects: with equal
-methods (type-I error), then with one of them 4 points better (power).
+Two adapters, the frozen model (base), the majority label, TF-IDF and few-shot prompting answer test questions, each
+with an accuracy of 70%. Cross-validation: each fold has 89 questions of its own, stratified, so that all have the same
+share of yes. official: all folds ask the same 445, those with the labels yes and no. Of two single runs, just one is
+right on 22% of the questions; half of what sets them apart there belongs to the method, in all its runs, and half is
+luck of the run. An adapter's run, one seed in one fold, has an accuracy of its own: it is off by 5 points (standard
+deviation), of which variance shares may be common to a seed over its folds and to a fold over its seeds. TF-IDF varies
+by 2.5 points from fold to fold, few-shot prompting by 5, as its examples differ. The majority label is right on all
+questions labelled yes.
+
+Printed are per cent of repetitions in which the test rejects: with equal accuracies (type-I error), for one pair of
+each kind and for any of the nine pairs of the family after Holm's correction (FWER), and with one adapter 4 points
+better (power).
 """
 
 import argparse
 import json
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,31 +26,62 @@ from scipy.optimize import brentq
 from scipy.stats import multivariate_normal, norm
 from tqdm import tqdm
 
-from peftqa.statistics.bootstrap import bootstrap_weights, percentile_interval
-from peftqa.statistics.significance import corrected_t, mcnemar, primary_test
+from peftqa.statistics.significance import Answers, corrected_t, mcnemar, t_tests
 
-QUESTIONS, FOLDS, SEEDS = 890, 10, (1, 3, 5)
-ACCURACY, DISCORDANCE, DIFFERENCE = 0.7, 0.22, 0.04
-RUN_SD, COMMON_SHARE = 0.05, 0.3
-METHOD_SHARE = 0.5
-TEST_TRAIN_RATIO = 1 / 8  # a tenth of the records against eight tenths
-ALPHA, RESAMPLES, SEED = 0.05, 500, 42
+ACCURACY, DISCORDANCE, MAJORITY_DISCORDANCE, METHOD_SHARE = 0.7, 0.22, 0.35, 0.5
+RUN_SD, TFIDF_SD, FEW_SHOT_SD = 0.05, 0.025, 0.05
+OWN, SHARED = 89, 445  # test questions of a fold, and of all folds together (official, labels yes and no)
+DIFFERENCE, ALPHA, SEED = 0.04, 0.05, 42
+TEST_TRAIN_RATIO = {False: 1 / 8, True: 445 / 400}
+AT_ONCE = 100  # repetitions, which bounds the memory
 
-
-class Situation(NamedTuple):
-    """What the simulated methods are like."""
-
-    difference: float = 0.0  # true difference in accuracy
-    run_sd: float = RUN_SD
-    common_share: float = 0.0  # of the runs' variance, common to a seed over its folds
-    method_share: float = METHOD_SHARE  # of what sets two runs apart on a question, common to all runs of a method
+REFERENCES = ("base", "majority", "tfidf", "fewshot")
+FAMILY = [(adapter, other) for adapter in ("first", "second") for other in REFERENCES] + [("first", "second")]
+COLUMNS = {"adapters": ("first", "second")} | {name: ("first", name) for name in REFERENCES}
 
 
-class Procedure(NamedTuple):
-    """One way to compare: does it reject, given `correct` (R, n) of both methods and `fold` (n,)?"""
+class Design(NamedTuple):
+    """What is run: how many seeds and folds, and whether all folds ask the same questions (official)."""
 
-    title: str
-    rejects: Callable[[np.ndarray, np.ndarray, np.ndarray], bool | None]  # None: it does not apply
+    seeds: int
+    folds: int
+    shared: bool = False
+
+    def __str__(self) -> str:
+        asked = SHARED if self.shared else self.folds * OWN
+        folds = f"{self.folds} fold{'s' * (self.folds > 1)}"
+        return f"{'official, ' * self.shared}{self.seeds} seed{'s' * (self.seeds > 1)}, {folds}, {asked} questions"
+
+
+class Common(NamedTuple):
+    """Shares of the runs' variance that are common to a seed over its folds, and to a fold over its seeds."""
+
+    seed: float = 0.0
+    fold: float = 0.0
+
+    def __str__(self) -> str:
+        parts = [f"{100 * share:.0f}% to a {name}" for name, share in self._asdict().items() if share]
+        return " and ".join(parts) or "nothing"
+
+
+COMMON = (Common(), Common(seed=0.3), Common(fold=0.3), Common(fold=0.5), Common(0.2, 0.2))
+KEPT = (Design(3, 10), Design(3, 10, True))
+# Designs of fewer runs: what they say of the methods, with what matters most to each in common.
+FEWER = {
+    Design(2, 10): COMMON,
+    Design(2, 10, True): COMMON,
+    Design(1, 10): (Common(), Common(seed=0.1), Common(seed=0.3)),
+    Design(1, 10, True): (Common(), Common(seed=0.1), Common(seed=0.3)),
+    Design(3, 5): COMMON,
+    Design(3, 3): COMMON,
+    Design(3, 5, True): COMMON,
+    Design(3, 3, True): COMMON,
+    Design(3, 1): (Common(), Common(fold=0.3)),
+    Design(3, 1, True): (Common(), Common(fold=0.3)),
+    Design(1, 1): (Common(),),
+    Design(1, 1, True): (Common(),),
+}
+POWER = (*(Design(seeds, 10, shared) for shared in (False, True) for seeds in (1, 3, 5)), Design(3, 1), Design(5, 1))
 
 
 def latent_correlation(accuracy: float, discordance: float) -> float:
@@ -59,139 +95,118 @@ def latent_correlation(accuracy: float, discordance: float) -> float:
     return float(brentq(excess, 0.0, 0.999))
 
 
+RHO = latent_correlation(ACCURACY, DISCORDANCE)
+LABEL_RHO = (
+    latent_correlation(ACCURACY, MAJORITY_DISCORDANCE) ** 2 / RHO
+)  # share of a question's label in its difficulty
+
+
 def simulate(
-    situation: Situation, repetitions: int, rng: np.random.Generator
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """`correct`, bool (max SEEDS, QUESTIONS), of both methods, once a repetition.
+    design: Design,
+    common: Common,
+    count: int,
+    rng: np.random.Generator,
+    difference: float = 0.0,
+    run_sd: float = RUN_SD,
+) -> dict[str, np.ndarray]:
+    """`correct` of every variant, bool (count, seeds, folds, questions of a fold), for `count` repetitions.
 
-    A run is right where the question's difficulty, in general and for its method, and its own luck together fall below
-    the quantile of its accuracy.
-    """
-    correlation, shape = latent_correlation(ACCURACY, DISCORDANCE), (2, max(SEEDS))
-    parts = np.sqrt([correlation, (1 - correlation) * situation.method_share, 0])
-    parts[2] = np.sqrt(1 - (parts**2).sum())
-    accuracy = ACCURACY + situation.difference * np.array([1, 0])[:, None, None]
-    for _ in range(repetitions):
-        own = rng.normal(size=(*shape, FOLDS)) * np.sqrt(1 - situation.common_share)
-        common = rng.normal(size=(*shape, 1)) * np.sqrt(situation.common_share)
-        runs = np.clip(accuracy + situation.run_sd * (own + common), 1e-6, 1 - 1e-6)
-        limits = np.repeat(norm.ppf(runs), QUESTIONS // FOLDS, axis=2)
-        sizes = (QUESTIONS,), (2, 1, QUESTIONS), (*shape, QUESTIONS)
-        first, second = sum(part * rng.normal(size=size) for part, size in zip(parts, sizes, strict=True)) < limits
-        yield first, second
-
-
-def primary(first: np.ndarray, second: np.ndarray, fold: np.ndarray) -> bool:
-    return primary_test(first, second, fold, (True, True)).p <= ALPHA
-
-
-def averaged_mcnemar(first: np.ndarray, second: np.ndarray, fold: np.ndarray) -> bool:
-    """With two labels and an odd number of seeds, the seeds' majority is right where most of them are."""
-    return mcnemar(first.mean(axis=0) > 0.5, second.mean(axis=0) > 0.5).p <= ALPHA
-
-
-def sceptics(first: np.ndarray, second: np.ndarray, fold: np.ndarray) -> bool | None:
-    result = corrected_t(first, second, fold, TEST_TRAIN_RATIO)
-    return None if result is None else result.p <= ALPHA
-
-
-class Bootstrap:
-    """The interval of secondary figures, here of accuracy, where its error can be set beside the primary test's.
-
-    The resamples are drawn once and serve all repetitions, whose data are independent of them.
+    A run is right if the question's difficulty, in general and for its method, and the run's own luck together fall
+    below the quantile of its accuracy.
     """
 
-    def __init__(self) -> None:
-        self.weights: dict[tuple[int, int], tuple[np.ndarray, list[np.ndarray]]] = {}
+    def normal(*shape: int) -> np.ndarray:
+        return rng.standard_normal((count, *shape), dtype=np.float32)
 
-    def __call__(self, first: np.ndarray, second: np.ndarray, fold: np.ndarray) -> bool:
-        low, high = self.interval(first, second, fold)
-        return low > 0 or high < 0
+    folds = 1 if design.shared else design.folds  # that have questions of their own
+    asked = SHARED if design.shared else OWN
+    difficulty, own = normal(folds * asked), normal(folds * asked)
+    yes = np.sqrt(LABEL_RHO) * difficulty + np.sqrt(1 - LABEL_RHO) * own < norm.ppf(ACCURACY)
+    # Sorted by label and dealt out in turn, each fold gets its share of yes.
+    order = np.argsort(~yes, axis=1, kind="stable")
+    difficulty, yes = (
+        np.take_along_axis(values, order, axis=1).reshape(count, asked, folds).swapaxes(1, 2)[:, None]
+        for values in (difficulty, yes)
+    )
 
-    def interval(self, first: np.ndarray, second: np.ndarray, fold: np.ndarray) -> tuple[float, float]:
-        """As by `bootstrap_scores`, which scores much else besides."""
-        seeds, n = first.shape
-        if (seeds, n) not in self.weights:
-            drawn = bootstrap_weights(fold, RESAMPLES, SEED, draw_folds=seeds == 1)
-            runs = [
-                np.random.default_rng([SEED, method]).multinomial(seeds, [1 / seeds] * seeds, size=drawn.folds.shape)
-                * (drawn.folds / drawn.folds.sum(axis=1, keepdims=True))[:, :, None]
-                / seeds
-                for method in range(2)
-            ]
-            self.weights[seeds, n] = drawn.questions, runs
-        questions, runs = self.weights[seeds, n]
-        questions = questions.reshape(RESAMPLES, -1, QUESTIONS // FOLDS).swapaxes(0, 1)
-        means = []
-        for correct, drawn in zip((first, second), runs, strict=True):
-            answers = correct.reshape(seeds, -1, QUESTIONS // FOLDS).transpose(1, 2, 0).astype(np.float64)
-            means.append(((questions @ answers / answers.shape[1]).swapaxes(0, 1) * drawn).sum(axis=(1, 2)))
-        return percentile_interval(means[0] - means[1], ALPHA)
+    def answer(accuracy: np.ndarray | float, seeds: int, luck: float) -> np.ndarray:
+        method = np.sqrt(RHO) * difficulty + np.sqrt((1 - RHO) * (1 - luck)) * normal(1, folds, asked)
+        limit = norm.ppf(np.clip(accuracy, 1e-6, 1 - 1e-6)).astype(np.float32)
+        if not luck:
+            return np.broadcast_to(method < limit, (count, 1, design.folds, asked))
+        return method + np.sqrt((1 - RHO) * luck).astype(np.float32) * normal(seeds, design.folds, asked) < limit
+
+    def adapter(shift: float) -> np.ndarray:
+        each = np.sqrt(1 - common.seed - common.fold) * normal(design.seeds, design.folds, 1)
+        seed = np.sqrt(common.seed) * normal(design.seeds, 1, 1)
+        fold = np.sqrt(common.fold) * normal(1, design.folds, 1)
+        return answer(ACCURACY + shift + run_sd * (each + seed + fold), design.seeds, 1 - METHOD_SHARE)
+
+    def fitted(sd: float) -> np.ndarray:
+        return answer(ACCURACY + sd * normal(1, design.folds, 1), 1, 1 - METHOD_SHARE)
+
+    return {
+        "first": adapter(difference),
+        "second": adapter(0.0),
+        "base": answer(ACCURACY, 1, 0.0),
+        "majority": np.broadcast_to(yes, (count, 1, design.folds, asked)),
+        "tfidf": fitted(TFIDF_SD),
+        "fewshot": fitted(FEW_SHOT_SD),
+    }
 
 
-PROCEDURES = {
-    "primary": Procedure("primary test", primary),
-    "replaced": Procedure("McNemar on seed-averaged labels, which it replaced", averaged_mcnemar),
-    "sceptic": Procedure("sceptic's row: corrected t over runs", sceptics),
-    "bootstrap": Procedure("bootstrap interval, as of secondary figures", Bootstrap()),
-}
+def as_answers(correct: np.ndarray, shared: bool) -> Answers:
+    """What the tests take, with the repetitions as first axis."""
+    count, accuracies = len(correct), correct.mean(axis=-1)
+    if shared:
+        return Answers(correct.mean(axis=(1, 2)), accuracies, correct[:, 0, 0], True)
+    return Answers(correct.mean(axis=1).reshape(count, -1), accuracies, correct[:, 0].reshape(count, -1), False)
+
+
+def p_values(first: Answers, second: Answers) -> np.ndarray:
+    """The p-value of `primary_test` for each repetition, (repetitions,)."""
+    if max(variant.accuracies[0].size for variant in (first, second)) == 1:
+        return np.array([mcnemar(*pair).p for pair in zip(first.first, second.first, strict=True)])
+    return np.max([test.p for test in t_tests(first, second)], axis=0)
 
 
 def rejection_rates(
-    situation: Situation, repetitions: int, procedures: dict[str, Procedure], seed: int = SEED
-) -> dict[str, dict[str, float | None]]:
-    """Share of repetitions in which each procedure rejects, by its key and then by setting, "1 seed, 89 questions"."""
-    fold = np.repeat(np.arange(FOLDS), QUESTIONS // FOLDS)
-    settings = {
-        f"{s} seed{'s' * (s > 1)}, {n} questions": (s, n) for n in (QUESTIONS // FOLDS, QUESTIONS) for s in SEEDS
-    }
-    rejected = {key: {setting: [] for setting in settings} for key in procedures}
-    data = simulate(situation, repetitions, np.random.default_rng(seed))
-    for first, second in tqdm(data, total=repetitions, desc=str(tuple(situation)), unit="repetition", disable=None):
-        for key, procedure in procedures.items():
-            for setting, (seeds, n) in settings.items():
-                rejected[key][setting].append(procedure.rejects(first[:seeds, :n], second[:seeds, :n], fold[:n]))
-    return {
-        key: {
-            # Without a verdict now and then, as where all runs differ by the same, it does not reject.
-            setting: None if set(values) == {None} else sum(map(bool, values)) / repetitions
-            for setting, values in by_setting.items()
-        }
-        for key, by_setting in rejected.items()
-    }
+    design: Design, common: Common, repetitions: int, difference: float = 0.0, run_sd: float = RUN_SD
+) -> dict[str, float]:
+    """Share of repetitions in which the test of each kind of pair rejects, `fwer`, and the `sceptic` of adapters."""
+    rng, p, sceptic = np.random.default_rng(SEED), {pair: [] for pair in FAMILY}, []
+    for start in range(0, repetitions, AT_ONCE):
+        correct = simulate(design, common, min(AT_ONCE, repetitions - start), rng, difference, run_sd)
+        variants = {name: as_answers(values, design.shared) for name, values in correct.items()}
+        for pair in FAMILY:
+            p[pair].append(p_values(*(variants[name] for name in pair)))
+        result = corrected_t(variants["first"], variants["second"], TEST_TRAIN_RATIO[design.shared])
+        sceptic.append(np.zeros(len(p[pair][-1])) if result is None else result.p <= ALPHA)
+    p = {pair: np.concatenate(values) for pair, values in p.items()}
+    rates = {name: float((p[pair] <= ALPHA).mean()) for name, pair in COLUMNS.items()}
+    rates["fwer"] = float((np.min(list(p.values()), axis=0) <= ALPHA / len(FAMILY)).mean())
+    return rates | {"sceptic": float(np.concatenate(sceptic).mean())}
 
 
-def run_simulation(repetitions: int) -> dict:
-    """All rates: "independent" and "common" runs, each "null" and "difference"; and the primary test's alone:
-
-    "own_null" for one seed and one fold without run noise, and "method_share" for shares of none and all.
-    """
-    primary_only = {"primary": PROCEDURES["primary"]}
-
-    def both_hypotheses(procedures: dict[str, Procedure], **situation: float) -> dict:
-        return {
-            "null": rejection_rates(Situation(**situation), repetitions, procedures),
-            "difference": rejection_rates(Situation(DIFFERENCE, **situation), repetitions, procedures),
-        }
-
-    own = rejection_rates(Situation(run_sd=0.0), repetitions, primary_only)
-    return {
-        "repetitions": repetitions,
-        "independent": both_hypotheses(PROCEDURES),
-        "common": both_hypotheses(PROCEDURES, common_share=COMMON_SHARE),
-        "own_null": own["primary"]["1 seed, 89 questions"],
-        "method_share": {str(share): both_hypotheses(primary_only, method_share=share) for share in (0.0, 1.0)},
-    }
+def run_simulation(repetitions: int) -> dict[str, list[dict]]:
+    """All rates, a list of rows each: "kept", "fewer" (type-I errors), "own" (without run noise) and "power"."""
+    cells = [("kept", design, common, {}) for design in KEPT for common in COMMON]
+    cells += [("fewer", design, common, {}) for design, commons in FEWER.items() for common in commons]
+    cells += [("own", Design(1, 1), Common(), {"run_sd": 0.0})]
+    cells += [("power", design, Common(), {"difference": DIFFERENCE}) for design in POWER]
+    result: dict[str, list[dict]] = {}
+    for table, design, common, how in tqdm(cells, unit="cell", disable=None):
+        rates = rejection_rates(design, common, repetitions, **how)
+        result.setdefault(table, []).append({"design": str(design), "common": str(common), **rates})
+    return result
 
 
-def markdown_table(rates: dict) -> str:
-    """Type-I error / power in per cent, a row a procedure; empty where it does not apply."""
-    settings = list(rates["null"]["primary"])
-    lines = ["| | " + " | ".join(settings) + " |", "| --- |" + " --- |" * len(settings)]
-    for key in rates["null"]:
-        pairs = [(rates["null"][key][setting], rates["difference"][key][setting]) for setting in settings]
-        cells = ["" if None in pair else f"{100 * pair[0]:.1f} / {100 * pair[1]:.0f}" for pair in pairs]
-        lines.append(f"| {PROCEDURES[key].title} | " + " | ".join(cells) + " |")
+def markdown_table(rows: list[dict], columns: dict[str, str]) -> str:
+    """A row per cell, rates in per cent; columns: heading by key."""
+    lines = [f"| {' | '.join(columns.values())} |", "| --- " * len(columns) + "|"]
+    for row in rows:
+        cells = (row[key] if isinstance(row[key], str) else f"{100 * row[key]:.1f}" for key in columns)
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -201,18 +216,15 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the rates to this file")
     arguments = parser.parse_args()
     result = run_simulation(arguments.repetitions)
+    against = {name: f"against {name}" for name in REFERENCES}
+    errors = {"design": "", "common": "common", "adapters": "between adapters", **against, "fwer": "FWER"}
     print(
-        f"Type-I error / power at a difference of {100 * DIFFERENCE:.0f} points, per cent of {arguments.repetitions}."
+        f"Type-I errors in per cent of {arguments.repetitions} repetitions:\n\n{markdown_table(result['kept'], errors)}"
     )
-    print("\nRuns independent:\n\n" + markdown_table(result["independent"]))
-    print(f"\n{100 * COMMON_SHARE:.0f}% of their variance common to a seed over its folds:\n")
-    print(markdown_table(result["common"]))
-    for share, rates in result["method_share"].items():
-        print(
-            f"\nRuns independent, {float(share):.0%} of what sets runs apart on a question belonging to the method:\n"
-        )
-        print(markdown_table(rates))
-    print(f"\nOne seed, 89 questions, about these two trained adapters: type-I error {100 * result['own_null']:.1f}")
+    print(f"\nOf designs with fewer runs, read as tests of the methods:\n\n{markdown_table(result['fewer'], errors)}")
+    print(f"\nAbout these two trained adapters, one run each: {100 * result['own'][0]['adapters']:.1f}")
+    power = {"design": "", "adapters": "between adapters", **against, "sceptic": "sceptic's row, adapters"}
+    print(f"\nPower at {100 * DIFFERENCE:g} points, nothing common:\n\n{markdown_table(result['power'], power)}")
     if arguments.json:
         arguments.json.write_text(json.dumps(result, indent=2) + "\n")
 

@@ -23,9 +23,10 @@ import torch
 from tqdm import tqdm
 from transformers import AutoConfig, AutoTokenizer, T5Config
 
-from benchmarks.arm import BATCH_SIZE, split_parts
+from benchmarks.arm import BATCH_SIZE, clock, split_parts
 from peftqa.config.params import read_params
 from peftqa.errors import UserError
+from peftqa.model.backbone import choose_device
 from peftqa.model.prompts import encode_prompts
 
 EPOCHS = 3
@@ -61,22 +62,25 @@ def training_operations(config: T5Config, tokens: int, virtual_tokens: int = 20)
     Forward: the encoder over prompt and virtual tokens. Backward: frozen weights need no gradient, so each product
     with a weight is repeated once, for its input's gradient; attention has two inputs to each product, so twice.
     Left out, because they need not be done: padding, keys and values for the decoder's cross-attention (see
-    peftqa/fast_t5.py), recomputation. Left out, because they are small (under 2% here): the decoder's two positions,
-    the output layer, norms, activations, softmax. So both arms are charged with the least work that will do.
+    peftqa/model/fast/t5.py), recomputation. Left out, because they are small (under 2% here): the decoder's two
+    positions, the output layer, norms, activations, softmax. So both arms are charged with the least work that will do.
     """
     products, attention = encoder_operations(config, tokens + virtual_tokens)
     return 2 * products + 3 * attention
 
 
 def matrix_rate(dtype: torch.dtype, seconds: float = 1.0) -> float:
-    """Operations a second of this machine's best product of 4096 x 1024 and 1024 x 4096."""
-    a, b = torch.randn(4096, 1024, dtype=dtype), torch.randn(1024, 4096, dtype=dtype)
+    """Operations per second of the best product of 4096 x 1024 and 1024 x 4096, or on a GPU of twice 8192 x 8192."""
+    device = choose_device()
+    rows, inner = (8192, 8192) if device.type == "cuda" else (4096, 1024)
+    a = torch.randn(rows, inner, dtype=dtype, device=device)
+    b = torch.randn(inner, rows, dtype=dtype, device=device)
     best, end = float("inf"), time.perf_counter() + seconds
     while time.perf_counter() < end:
-        clock = time.perf_counter()
+        began = clock()
         a @ b
-        best = min(best, time.perf_counter() - clock)
-    return 2 * 4096 * 1024 * 4096 / best
+        best = min(best, clock() - began)
+    return 2 * rows * inner * rows / best
 
 
 class Arm:
@@ -215,7 +219,9 @@ def benchmark(model: Path, data: Path, options: argparse.Namespace) -> dict:
 
 
 def processor() -> str:
-    """The processor's name and what of it matters here."""
+    """The name of what computes: the GPU, or the processor and what of it matters here."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
     name = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():

@@ -9,21 +9,30 @@ a job of a batch system does (cluster/).
 import argparse
 import contextlib
 import json
+import math
 import os
 import queue
+import re
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from statistics import mean
 from typing import TextIO
 
 from filelock import FileLock, Timeout
+from tqdm import tqdm
 
+from experiments.git import PLACES
+from peftqa import program
 from peftqa.config.params import Params, read_params
+from peftqa.data.files import read_json
 from peftqa.errors import UserError
-from stages import workspace
+from stages import run_stage, workspace
+from stages import runs as stage_runs
 
 DVC = (sys.executable, "-m", "dvc")
 # Without --wait-for-lock DVC gives up after three seconds when other runs are writing to dvc.lock: at the start, or at
@@ -31,54 +40,72 @@ DVC = (sys.executable, "-m", "dvc")
 REPRO = (*DVC, "--wait-for-lock", "repro")
 LOCKS = Path(".dvc/tmp")
 SECONDS_TO_END = 10
+MOST_JOBS = 1000
+DATA_STAGES = ("download", "clean", "split", "fetch_model")
+EPOCH = re.compile(r" epoch (\d+)/\d+: ")  # in the line that a training prints after each
+# What DVC says beside each stage's own line, for people who run one command after the other.
+CHATTER = re.compile(
+    r"Stage '.*' didn't change, skipping|> (exec )?python -m stages\.|(Updating|Generating) lock file|"
+    r"To track the changes with git, run:|\tgit add |To enable auto staging, run:|\tdvc config core\.autostage|"
+    r"Use `dvc push` to send"
+)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--jobs", type=int, default=1, help="how many runs at a time (default: 1)")
     parser.add_argument("runs", nargs="*", help="names as --list prints them (default: all that are missing)")
-    parser.add_argument("--list", action="store_true", help="name the missing runs, one a line, and start none")
+    parser.add_argument("--list", action="store_true", help="print the names of the missing runs, and start none")
     options = parser.parse_args()
-    if options.jobs < 1:
-        raise UserError(f"--jobs is {options.jobs}; it must be 1 or more.")
-    params = read_params(workspace.PARAMS)
+    check_jobs(options.jobs)
+    params = read_params()
     unknown = [name for name in options.runs if name not in all_runs(params)]
     if unknown:
         raise UserError(f"no run {unknown[0]!r} in {workspace.PARAMS}; --list names those that are missing.")
-    runs = options.runs
-    if not runs:
-        # What --list prints is read by other programs: what stages say goes elsewhere.
-        run_python(*REPRO[1:], "--quiet", "split", "fetch_model", stdout=sys.stderr)
-        runs = missing_runs(params)
-        if options.list:
-            print(*runs, sep="\n", end="\n" if runs else "")
-            return
+    runs = options.runs or missing_runs(params)
+    if options.list:
+        print(*runs, sep="\n", end="\n" if runs else "")
+        return
+    if not options.runs:
         print(f"{len(runs)} of {len(all_runs(params))} runs are missing{time_needed(runs, params, options.jobs)}")
     failed = run_all(runs, params, options.jobs)
     if failed:
-        raise UserError(f"{len(failed)} runs failed: {', '.join(failed)}; what they printed stands above.")
+        raise UserError(f"{len(failed)} runs failed: {', '.join(failed)}; what they printed is above.")
+
+
+def check_jobs(jobs: int) -> None:
+    """Raise UserError for a number of jobs that no machine can run."""
+    if not 1 <= jobs <= MOST_JOBS:
+        raise UserError(f"--jobs is {jobs}; it must be from 1 to {MOST_JOBS}.")
 
 
 def all_runs(params: Params) -> dict[str, list[str]]:
     """Every run that params.yaml lists, with the stages that make it up."""
-    return {run: [f"train@{run}", f"predict@{run}"] for run in params.named_runs(params.adapters)} | {
-        run: [f"predict_untrained@{run}"] for run in params.named_runs(params.evaluate.untrained)
+    return {run: [f"train@{run}", f"predict@{run}"] for run in stage_runs.named_runs(params.adapters, params)} | {
+        run: [f"predict_untrained@{run}"] for run in stage_runs.named_runs(params.evaluate.untrained, params)
     }
 
 
 def missing_runs(params: Params) -> list[str]:
-    """Those of which DVC finds a stage changed or not yet run."""
+    """Those of which DVC finds a stage changed or not yet run, after the stages of data and model have run."""
     runs = all_runs(params)
     stages = {stage.partition("@")[0] for stages in runs.values() for stage in stages}
-    changed = json.loads(run_python(*DVC[1:], "--wait-for-lock", "status", "--json", *stages, stdout=subprocess.PIPE))
-    return [run for run, stages in runs.items() if any(stage in changed for stage in stages)]
+    changed = changed_stages(*DATA_STAGES, *stages)
+    if changed.intersection(DATA_STAGES):
+        repro("split", "fetch_model", out=sys.stderr)  # other programs read what --list prints
+        changed = changed_stages(*stages)
+    return [run for run, stages in runs.items() if changed.intersection(stages)]
+
+
+def changed_stages(*stages: str) -> set[str]:
+    return set(json.loads(run_python(*DVC[1:], "--wait-for-lock", "status", "--json", *stages, stdout=subprocess.PIPE)))
 
 
 def time_needed(missing: list[str], params: Params, jobs: int) -> str:
-    """What finished runs of the same adapters say about the missing ones, in words; nothing where there are none."""
+    """What finished runs of the same adapters say about the missing ones, in words; nothing if there are none."""
     rates = {}
     for name in params.adapters:
-        finished = [workspace.read_json(path) for path in (workspace.RUNTIME / "train" / name).rglob("*.json")]
+        finished = [read_json(path) for path in (stage_runs.RUNTIME / "train" / name).rglob("*.json")]
         if finished:
             rates[name] = mean(run["seconds"] / run["epochs"] for run in finished)
     seconds = [rates.get(run.partition("-")[0]) for run in missing if run.partition("-")[0] in params.adapters]
@@ -88,69 +115,120 @@ def time_needed(missing: list[str], params: Params, jobs: int) -> str:
 
 
 def run_all(runs: list[str], params: Params, jobs: int) -> list[str]:
-    """Run all of them, `jobs` at a time, with a line for each that is done; returns those that failed."""
-    stages, gpus, began, failed = all_runs(params), visible_gpus(), time.monotonic(), []
-    each = params.train.processes
-    gpus = [",".join(gpus[first : first + each]) for first in range(0, len(gpus) - each + 1, each)]
-    slots: queue.SimpleQueue[dict[str, str]] = queue.SimpleQueue()
-    for slot in range(jobs):
-        slots.put({"CUDA_VISIBLE_DEVICES": gpus[slot % len(gpus)]} if gpus else {})
+    """Run all of them, `jobs` at a time, with a line when one starts and when it is done; returns those that failed.
 
-    def run(name: str) -> tuple[subprocess.CompletedProcess, float]:
-        slot, clock = slots.get(), time.monotonic()
+    In a terminal there is one bar over all runs, in epochs.
+    """
+    if not runs:
+        return []
+    stages, began, done, failed = all_runs(params), time.monotonic(), 0, []
+    slots: queue.SimpleQueue[dict[str, str]] = queue.SimpleQueue()
+    for variables in job_variables(min(jobs, len(runs))):
+        slots.put(variables)
+    steps = {name: params.train.epochs if len(stages[name]) > 1 else 1 for name in runs}
+    bar = tqdm(total=sum(steps.values()), desc=f"{len(runs)} runs", unit="epoch", disable=None)
+    lock = threading.Lock()
+
+    def say(*lines: str) -> None:
+        with tqdm.external_write_mode():
+            print(*lines, sep="\n", flush=True)
+
+    def run(name: str) -> None:
+        nonlocal done
+        clock, reached = time.monotonic(), 0
+
+        def advance(epoch: int) -> None:
+            nonlocal reached
+            with lock:
+                bar.update(epoch - reached)
+            reached = epoch
+
+        slot = slots.get()
         try:
-            return run_one(name, stages[name], slot), time.monotonic() - clock
+            say(f"{name}: started")
+            code, printed = run_one(name, stages[name], slot, advance)
         finally:
             slots.put(slot)
+        advance(steps[name])
+        with lock:
+            done += 1
+            left = len(runs) - done
+            rest = f"{left} left, about {duration((time.monotonic() - began) / done * left)}" if left else "none left"
+            line = f"{name}: {'FAILED' if code else 'done'} in {duration(time.monotonic() - clock)}; {rest}"
+            if code:
+                failed.append(name)
+            say(line, *([printed] if code else []))
 
-    with ThreadPoolExecutor(jobs) as pool:
-        futures = {pool.submit(run, name): name for name in runs}
+    with bar, ThreadPoolExecutor(jobs) as pool:
+        futures = [pool.submit(run, name) for name in runs]
         try:
-            for done, future in enumerate(as_completed(futures), 1):
-                name, (result, seconds) = futures[future], future.result()
-                how = "FAILED" if result.returncode else "done"
-                left = len(runs) - done
-                rest = (
-                    f"{left} left, about {duration((time.monotonic() - began) / done * left)}" if left else "none left"
-                )
-                print(f"{name}: {how} in {duration(seconds)}; {rest}", flush=True)
-                if result.returncode:
-                    failed.append(name)
-                    print(result.stdout, flush=True)
-        except KeyboardInterrupt:
+            for future in as_completed(futures):
+                future.result()
+        except BaseException:
             pool.shutdown(wait=True, cancel_futures=True)
             raise
     return failed
 
 
-def run_one(name: str, stages: list[str], variables: dict[str, str]) -> subprocess.CompletedProcess:
-    """Bring a run's stages up to date, in their order; what they print is kept for the case that one fails.
+def run_one(
+    name: str, stages: list[str], variables: dict[str, str], on_epoch: Callable[[int], None]
+) -> tuple[int, str]:
+    """Bring a run's stages up to date, in their order; returns DVC's exit status, and all that was printed.
 
-    DVC tells processes of other runs by their pid, which says nothing about another machine that works in this folder:
-    two that do the same run would write over each other's files. So each run has a lock of the file system's.
+    on_epoch gets the number of each epoch when it ends. DVC knows processes of other runs by their pid, which means
+    nothing on another machine that works in this folder: two that do the same run would write over each other's files.
+    So each run has a lock in the file system.
     """
     LOCKS.mkdir(parents=True, exist_ok=True)
+    printed = []
     try:
-        with FileLock(LOCKS / f"run-{name}.lock", timeout=0):
-            return subprocess.run(
+        with (
+            FileLock(LOCKS / f"run-{name}.lock", timeout=0),
+            subprocess.Popen(
                 [*REPRO, "--single-item", *stages],
                 env=environment() | variables,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 text=True,
-                preexec_fn=workspace.end_with_parent,
-            )
+                preexec_fn=program.end_with_parent,
+            ) as process,
+        ):
+            for line in process.stdout:
+                printed.append(line)
+                if found := EPOCH.search(line):
+                    on_epoch(int(found[1]))
     except Timeout:
-        return subprocess.CompletedProcess(stages, 1, f"error: another process is at {name}.")
+        return 1, f"error: another process is at {name}."
+    return process.returncode, "".join(printed)
+
+
+def repro(*targets: str, folder: Path = Path(), out: TextIO | None = None) -> None:
+    """`dvc repro` in a folder, without DVC's lines that say nothing of the result. Ends the program if it fails."""
+    left_out = False
+    with started(*REPRO[1:], *targets, folder=folder, stdout=subprocess.PIPE) as process:
+        for line in process.stdout:
+            left_out = bool(CHATTER.match(line)) or (left_out and not line.strip())
+            if not left_out:
+                print(line, end="", file=out or sys.stdout, flush=True)
 
 
 def run_python(
     *arguments: str, folder: Path = Path(), stdout: int | TextIO | None = None, **variables: str
 ) -> str | None:
-    """Run this Python in a folder; returns what it printed where `stdout` is a pipe.
+    """Run this Python in a folder; returns what it printed if `stdout` is a pipe. Ends the program if that fails."""
+    with started(*arguments, folder=folder, stdout=stdout, **variables) as process:
+        printed, _ = process.communicate()
+    return printed
 
-    Ends the program where that fails: its own message stands above then. After Ctrl-C, of which the terminal has told
-    it too, it has time to end by itself. Killed, this process takes it along.
+
+@contextlib.contextmanager
+def started(
+    *arguments: str, folder: Path, stdout: int | TextIO | None = None, **variables: str
+) -> Iterator[subprocess.Popen]:
+    """This Python, started in a folder; it has ended when the block ends.
+
+    Ends the program if it fails: its own message is on the terminal then. After Ctrl-C, of which the terminal has told
+    it too, it has time to end by itself. If this process is killed, it ends too.
     """
     with subprocess.Popen(
         [sys.executable, *arguments],
@@ -158,10 +236,11 @@ def run_python(
         env=environment() | variables,
         stdout=stdout,
         text=True,
-        preexec_fn=workspace.end_with_parent,
+        preexec_fn=program.end_with_parent,
     ) as process:
         try:
-            printed, _ = process.communicate()
+            yield process
+            process.wait()
         except KeyboardInterrupt:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(SECONDS_TO_END)
@@ -169,33 +248,47 @@ def run_python(
             raise
     if process.returncode:
         sys.exit(process.returncode)
-    return printed
+
+
+def job_variables(jobs: int) -> list[dict[str, str]]:
+    """Environment variables for each of `jobs` runs at a time: which GPU it uses, and its share of one that it shares.
+
+    peftqa/model/backbone.py reads PEFTQA_GPU_SHARE. Without a GPU there are none, and model.threads is what counts.
+    """
+    gpus = visible_gpus()
+    if not gpus:
+        return [{}] * jobs
+    each = math.ceil(jobs / len(gpus))
+    common = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(max(1, os.cpu_count() // jobs)))}
+    if each > 1:
+        common["PEFTQA_GPU_SHARE"] = f"{math.floor(10_000 / each) / 10_000:g}"
+    return [common | {"CUDA_VISIBLE_DEVICES": gpus[job % len(gpus)]} for job in range(jobs)]
 
 
 def visible_gpus() -> list[str]:
-    """Names of the GPUs that a run may use, as CUDA_VISIBLE_DEVICES takes them; none where there is at most one."""
+    """Names of the GPUs that runs may use, as CUDA_VISIBLE_DEVICES takes them."""
     if "CUDA_VISIBLE_DEVICES" in os.environ:
-        names = [name for name in os.environ["CUDA_VISIBLE_DEVICES"].split(",") if name]
-    else:
-        import pynvml
+        names = os.environ["CUDA_VISIBLE_DEVICES"].split(",")
+        return [name for name in names if name.strip() not in ("", "-1")]
+    import pynvml
 
-        try:
-            pynvml.nvmlInit()
-            names = [str(index) for index in range(pynvml.nvmlDeviceGetCount())]
-        except pynvml.NVMLError:
-            names = []
-    return names if len(names) > 1 else []
+    try:
+        pynvml.nvmlInit()
+        return [str(index) for index in range(pynvml.nvmlDeviceGetCount())]
+    except pynvml.NVMLError:
+        return []
 
 
 def environment() -> dict[str, str]:
-    """This process's, with this Python first: a stage's command is `python -m ...`.
+    """This process's, with this Python first, because a stage's command is `python -m ...`.
 
-    And with threads that sleep while they wait for each other. By default they wait by computing, which where several
-    runs share the cores takes the time from those that have work to do: two runs of two threads on two cores then took
-    1.6 times as long.
+    Without what names a place for git, which may be another repository than the one of a folder. And with threads that
+    sleep while they wait for each other. By default they wait by computing, which takes the time from other runs on the
+    same cores: two runs of two threads on two cores then took 1.6 times as long.
     """
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
-    return {"OMP_WAIT_POLICY": "PASSIVE"} | os.environ | {"PATH": path}
+    kept = {key: value for key, value in os.environ.items() if key not in PLACES}
+    return {"OMP_WAIT_POLICY": "PASSIVE"} | kept | {"PATH": path}
 
 
 def duration(seconds: float) -> str:
@@ -206,4 +299,4 @@ def duration(seconds: float) -> str:
 
 
 if __name__ == "__main__":
-    workspace.run_stage(main)
+    run_stage(main)

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 from experiments.runs import DVC, environment
 from peftqa.errors import UserError
-from stages import workspace
+from stages import run_stage, workspace
 
 WIDTH = 120
 COLUMNS = ("val_log_loss", "accuracy", "accuracy_sd")
@@ -118,4 +118,4 @@ def accuracy(row: dict) -> str:
 
 
 if __name__ == "__main__":
-    workspace.run_stage(main)
+    run_stage(main)

@@ -1,45 +1,51 @@
 """Search an adapter's settings on validation alone: python -m experiments.tune prefix --trials 20
 
-tuning.yaml says what is searched. Each trial trains the adapter once a fold and seed named there, in a clone of this
-repository (experiments/tune-ADAPTER/), and becomes a DVC experiment; nothing predicts, and nothing reads a test
-question. The study is a journal of Optuna's in that folder. Killed, a search goes on when it is started again, a trial
-cut short at its last epoch; started twice, on one machine or on several that share the folder, both work on one study.
+tuning.yaml says what is searched. Each trial trains the adapter once per fold and seed named there, in a clone of this
+repository (experiments/tune-ADAPTER/worker-N/), and becomes a DVC experiment. No trial reads a test question. The same
+command continues an interrupted search, and its trial at the last epoch. If it is started several times, also on
+machines that share the folder, all processes work on one study.
 """
 
 import argparse
 import contextlib
 import hashlib
 import json
+import math
 import os
 import subprocess
-import time
-import warnings
-from collections.abc import Iterator
-from itertools import count
+from itertools import count, product
 from pathlib import Path
 from statistics import mean
+from tempfile import TemporaryDirectory
 from typing import Annotated
 
+import numpy as np
 import optuna
 from filelock import FileLock, Timeout
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
+from optuna.study import MaxTrialsCallback, Study
 from optuna.trial import Trial, TrialState
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from experiments import trials
-from experiments.__main__ import FOLDER, prepare, read_overrides, record, write_params
-from experiments.runs import REPRO, duration, environment, run_python
-from experiments.table import short
-from peftqa.config.params import METHOD_BY_NAME, Params, Seed, read_params, read_yaml
+from experiments.clone import prepare, record
+from experiments.overrides import FOLDER, read_overrides, write_params
+from experiments.runs import REPRO, environment, run_python
+from peftqa import program
+from peftqa.config.params import Params, Seed, read_params, read_yaml
 from peftqa.config.settings import Positive, Settings
-from peftqa.errors import UserError
+from peftqa.data.files import write_json
+from peftqa.errors import UserError, one_line
 from peftqa.fetch.digest import digest
-from stages import workspace
+from stages import run_stage, workspace
+from stages.runs import CHECKPOINTS, training_code
+from stages.summary import training_summary
 
 SEARCH = Path("tuning.yaml")
-# What peftqa/training/trainer.py prints if a training has diverged, which is a result like any other.
+# What peftqa/training/trainer.py prints if a training has diverged. That is a result like any other.
 DIVERGED = "the loss is no longer a number"
+EDGE = 0.05  # of a range, in logarithms if it is searched so: a value nearer to an end than this is on the edge
 Choice = str | int | float | bool
 
 
@@ -59,8 +65,13 @@ class Range(Settings):
     def __contains__(self, value: object) -> bool:
         return isinstance(value, int | float) and self.low <= value <= self.high
 
+    def on_edge(self, value: float) -> bool:
+        low, high, value = (math.log(end) if self.log else end for end in (self.low, self.high, value))
+        return not EDGE < (value - low) / (high - low) < 1 - EDGE
 
-Space = dict[str, Annotated[list[Choice], Field(min_length=2)] | Range]
+
+# Choices or a range, by a setting's path in the adapter: `learning_rate`, `config.r`.
+Space = Annotated[dict[str, Annotated[list[Choice], Field(min_length=2)] | Range], Field(min_length=1)]
 
 
 class Search(Settings):
@@ -70,219 +81,197 @@ class Search(Settings):
     seeds: list[Seed] = Field(min_length=1)
     spaces: dict[str, Space]
 
-    @field_validator("spaces")
-    @classmethod
-    def _settings_exist(cls, spaces: dict[str, Space]) -> dict[str, Space]:
-        for method, space in spaces.items():
-            if method not in METHOD_BY_NAME:
-                raise ValueError(f"no method {method!r}; there are: {', '.join(METHOD_BY_NAME)}")
-            unknown = space.keys() - METHOD_BY_NAME[method].model_fields.keys()
-            if unknown:
-                raise ValueError(f"{method} has no setting {min(unknown)!r}")
-        return spaces
-
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("adapter", help="a key under adapters in params.yaml")
-    parser.add_argument("--trials", type=int, help=f"how many in all, those of earlier calls too (default: {SEARCH}'s)")
-    parser.add_argument("--experiment", help=f"a file of {FOLDER}/ whose parameters are searched from")
+    parser.add_argument("--trials", type=int, help=f"how many in all, earlier ones too (default: {SEARCH}'s)")
+    parser.add_argument("--experiment", help=f"a file of {FOLDER}/ whose parameters the search starts from")
     options = parser.parse_args()
-    search = read_search()
+    known = sorted(path.stem for path in FOLDER.glob("*.yaml"))
+    if options.experiment and options.experiment not in known:
+        raise UserError(f"there is no experiment {options.experiment!r} in {FOLDER}/; there are: {', '.join(known)}.")
+    try:
+        search = Search.model_validate(read_yaml(SEARCH))
+    except ValidationError as error:
+        faults = (f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())
+        raise UserError(f"{SEARCH}: {'; '.join(faults)}") from None
     wanted = search.trials if options.trials is None else options.trials
     if wanted < 1:
         raise UserError(f"--trials is {wanted}; it must be 1 or more.")
     overrides = read_overrides(options.experiment) if options.experiment else {}
     overrides |= {"split.folds": search.folds, "train.seeds": search.seeds}
+    text, base, space = check(search, options.adapter, overrides)
+    # Nothing has been written so far.
     folder = FOLDER / "-".join(filter(None, [options.experiment, "tune", options.adapter]))
-    with claim_clone(folder) as (number, clone):
-        prepare(clone, overrides)
-        if "data.source" in overrides:
-            os.environ.pop("PUBMEDQA_SOURCE", None)  # it would lead to other data than the experiment's
-        searcher = Searcher(options.adapter, search, folder, clone, number)
-        run_python(*REPRO[1:], "--quiet", "split", "fetch_model", folder=clone)
-        searcher.work(wanted)
-        trials.report(searcher.study, searcher.space, searcher.base, options.adapter, options.experiment, folder)
+    (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
+    worker, _held = next((n, held) for n in count() if (held := hold(folder / f"worker-{n}.lock")))
+    clone = folder / f"worker-{worker}"
+    prepare(clone, overrides)
+    if not (clone / CHECKPOINTS).exists():
+        # All workers share a folder, so that any of them can continue what another has begun.
+        (clone / CHECKPOINTS).symlink_to(Path("..", "checkpoints"))
+    if "data.source" in overrides:
+        os.environ.pop("PUBMEDQA_SOURCE", None)  # it would lead to other data than the experiment's
+    # DVC's own lines go into a pipe; its errors and the stages' progress bars go to standard error.
+    run_python(*REPRO[1:], "split", "fetch_model", folder=clone, stdout=subprocess.PIPE)
+    name = f"{options.adapter}-{study_digest(options.adapter, base, search.seed, space, clone)}"
+    lock = FileLock(folder / "study.lock")
 
-
-def read_search() -> Search:
-    """tuning.yaml, checked. Raises UserError."""
-    try:
-        return Search.model_validate(read_yaml(SEARCH))
-    except ValidationError as error:
-        faults = (f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())
-        raise UserError(f"{SEARCH}: {'; '.join(faults)}") from None
-
-
-@contextlib.contextmanager
-def claim_clone(folder: Path) -> Iterator[tuple[int, Path]]:
-    """The first number that no other process works under, and the clone of that number; held until the end.
-
-    The file system frees a killed process's lock, on whatever machine it was.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    for number in count():
-        lock = worker_lock(folder, number)
+    def objective(trial: Trial) -> float:
+        trial.set_user_attr("worker", worker)
+        settings = {f"adapters.{options.adapter}.{key}": suggest(trial, key, space[key]) for key in space}
+        lock.release()
         try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            continue
-        try:
-            yield number, folder / f"worker-{number}"
+            write_params(clone / workspace.PARAMS, settings, text)
+            score, epoch = train(clone, options.adapter, search, f"{name}-{trial.number}")
         finally:
-            lock.release()
-        return
+            lock.acquire()
+        trial.set_user_attr("epoch", epoch)
+        return score
 
-
-def worker_lock(folder: Path, number: int) -> FileLock:
-    return FileLock(folder / f"worker-{number}.lock")
-
-
-class Searcher:
-    """One adapter's search, as one process works on it."""
-
-    def __init__(self, adapter: str, search: Search, folder: Path, clone: Path, number: int) -> None:
-        self.adapter, self.seed, self.folder, self.clone, self.number = adapter, search.seed, folder, clone, number
-        # As it was when the search began: what is edited meanwhile belongs to another study.
-        self.text = (clone / "params.yaml").read_text(encoding="utf-8")
-        self.base = read_params(clone / "params.yaml")
-        if adapter not in self.base.adapters:
-            raise UserError(
-                f"no adapter {adapter!r} in {workspace.PARAMS}; there are: {', '.join(self.base.adapters)}."
-            )
-        method = self.base.adapters[adapter].method
-        if method not in search.spaces:
-            raise UserError(f"{SEARCH} has no space for the method {method}; it has: {', '.join(search.spaces)}.")
-        self.space = search.spaces[method]
-        self.stages = [f"train@{adapter}-{fold}-{seed}" for fold, seed in self.base.runs(adapter)]
-        self.lock = FileLock(folder / "study.lock")
-        self.name = f"{adapter}-{study_digest(adapter, self.base, search, self.space)}"
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
-        warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
-        with self.lock:
-            storage = JournalStorage(JournalFileBackend(str(folder / "study.journal")))
-            self.study = optuna.create_study(storage=storage, study_name=self.name, load_if_exists=True)
-
-    def work(self, wanted: int) -> None:
-        """Run trials until there are `wanted`, or other processes are at the last of them."""
-        seconds: list[float] = []
-        while (trial := self.next_trial(wanted)) is not None:
-            began = time.monotonic()
-            settings = {setting: suggest(trial, setting, choices) for setting, choices in self.space.items()}
-            score, epoch = self.run(trial.number, settings)
-            with self.lock:
-                trial.set_user_attr("epoch", epoch)
-                self.study.tell(trial.number, score)
-            seconds.append(time.monotonic() - began)
-            left = wanted - len(trials.finished(self.study))
-            rest = f"{left} left, about {duration(mean(seconds) * left)}" if left > 0 else "none left"
-            shown = ", ".join(f"{key} {short(value)}" for key, value in settings.items())
-            print(
-                f"{self.name}-{trial.number}: {trials.described(score, epoch)} with {shown}; "
-                f"lowest {self.study.best_value:.4f} (trial {self.study.best_trial.number}); {rest}",
-                flush=True,
-            )
-
-    def next_trial(self, wanted: int) -> Trial | None:
-        """One that a killed process has left, else a new one; None where there are enough.
-
-        A process marks its trials with its number, which it holds a lock on: a running trial whose lock is free has
-        nobody. Its settings are kept, so it is run to its end and not a second time.
-        """
-        with self.lock:
-            existing = self.study.get_trials(deepcopy=False)
-            for other in existing:
-                if other.state == TrialState.RUNNING and self.is_free(other.user_attrs.get("worker", self.number)):
-                    trial = Trial(self.study, other._trial_id)
-                    break
-            else:
-                if len(existing) >= wanted and not any(t.state == TrialState.WAITING for t in existing):
-                    return None
-                if not existing:
-                    self.enqueue_base()
-                # A sampler's random numbers begin anew with every process: seeded alike, all would propose the same.
-                number = sum(t.state != TrialState.WAITING for t in existing)
-                self.study.sampler = optuna.samplers.TPESampler(seed=self.seed + number, constant_liar=True)
-                trial = self.study.ask()
-            trial.set_user_attr("worker", self.number)
-            for setting, choices in self.space.items():
-                suggest(trial, setting, choices)
-        return trial
-
-    def is_free(self, number: int) -> bool:
-        if number == self.number:
-            return True  # this process is between two trials
-        lock = worker_lock(self.folder, number)
-        try:
-            with lock.acquire(timeout=0):
-                return True
-        except Timeout:
-            return False
-
-    def enqueue_base(self) -> None:
-        """Let the first trial be what params.yaml has, where that lies in the space."""
-        given = self.base.adapters[self.adapter].model_dump()
-        given["schedule"] = given["schedule"] or self.base.train.schedule
-        settings = {setting: given[setting] for setting in self.space}
-        if all(settings[setting] in choices for setting, choices in self.space.items()):
-            self.study.enqueue_trial(settings, skip_if_exists=True)
-
-    def run(self, number: int, settings: dict[str, Choice]) -> tuple[float, float | None]:
-        """Train with these settings, and record the trial for DVC; returns its score and its best epoch.
-
-        Both are means over runs: of the validation log loss at the best epoch, infinite where a run diverged, and of
-        that epoch.
-        """
-        path = self.clone / "params.yaml"
-        write_params(path, {f"adapters.{self.adapter}.{key}": value for key, value in settings.items()}, self.text)
-        result = subprocess.run(
-            [*REPRO, "--single-item", *self.stages],
-            cwd=self.clone,
-            env=environment(),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            preexec_fn=workspace.end_with_parent,
+    # Each process holds the lock but while it trains, so that it sees the study as it is.
+    with lock:
+        study = open_study(folder / "study.journal", name, lock)
+        given = trials.current_settings(base, options.adapter, space)
+        if not study.trials and all(given[key] in space[key] for key in space):
+            study.enqueue_trial(given)
+        put_back(study, space, folder, worker)
+        # With one seed for all, every process and every new start would propose the same settings.
+        seed = np.random.SeedSequence([search.seed, len(study.trials), worker]).generate_state(1)
+        study.sampler = optuna.samplers.TPESampler(seed=int(seed[0]), constant_liar=True)
+        # Trials that other processes are running count, so that there are never more than wanted.
+        counted = (TrialState.COMPLETE, TrialState.RUNNING)
+        callbacks = (
+            lambda study, trial: print(trials.progress(study, trial, wanted), flush=True),
+            lambda study, _: put_back(study, space, folder, worker),
+            MaxTrialsCallback(wanted, states=counted),
         )
-        diverged = result.returncode != 0 and DIVERGED in result.stdout
-        if result.returncode and not diverged:
-            raise UserError(f"trial {number} failed; what it printed:\n{result.stdout}")
-        # The numbers of this commit belong to its own settings. A trial has one, and no test question has a part in it.
-        for file in (self.clone / workspace.METRICS).glob("*"):
-            file.unlink()
-        runs = [] if diverged else self.base.runs(self.adapter)
-        best = [workspace.training_summary(self.adapter, run, self.clone)["best"] for run in runs]
-        score, epoch = float("inf"), None
-        if best:
-            score, epoch = (mean(figures[key] for figures in best) for key in ("val_log_loss", "epoch"))
-            row = {"val_log_loss": round(score, 6)}
-            workspace.write_json(self.clone / workspace.METRICS / f"{self.adapter}.json", row)
-        # Of a training that diverged there is nothing to save but its settings.
-        record(self.clone, f"{self.name}-{number}", self.stages if best else ["split"])
-        return score, epoch
+        if len(study.get_trials(states=counted)) < wanted:
+            study.optimize(objective, callbacks=callbacks)
+        trials.report(study, space, base, options.adapter, options.experiment, folder)
 
 
-def suggest(trial: Trial, setting: str, choices: list[Choice] | Range) -> Choice:
-    """What the trial has for a setting; asked again, it answers the same."""
-    if isinstance(choices, list):
-        return trial.suggest_categorical(setting, choices)
-    kind = trial.suggest_int if isinstance(choices.low, int) else trial.suggest_float
-    return kind(setting, choices.low, choices.high, log=choices.log)
+def check(search: Search, adapter: str, overrides: dict[str, object]) -> tuple[str, Params, Space]:
+    """params.yaml with the overrides, as text and read, and the adapter's space.
 
-
-def study_digest(adapter: str, base: Params, search: Search, space: Space) -> str:
-    """What a score depends on besides a trial's settings, in 4 hexadecimal digits: scores of others never mix.
-
-    The parameters that training reads, the space, and the code that dvc.yaml names for the stage `train`.
+    Raises UserError for an adapter that does not exist, has no space, or may not have one of the space's values.
     """
+    with TemporaryDirectory() as scratch:
+        path = Path(scratch) / workspace.PARAMS
+        write_params(path, overrides)
+        text, base = path.read_text(encoding="utf-8"), read_params(path)
+        if adapter not in base.adapters:
+            known = ", ".join(base.adapters)
+            raise UserError(f"there is no adapter {adapter!r} in {workspace.PARAMS}; there are: {known}.")
+        settings = base.adapters[adapter].model_dump()
+        method = settings.get("config", {}).get("peft_type", settings["method"])
+        if method not in search.spaces:
+            raise UserError(f"{SEARCH} has no space for {method}; it has: {', '.join(search.spaces)}.")
+        for key, choices in search.spaces[method].items():
+            for value in choices if isinstance(choices, list) else (choices.low, choices.high):
+                try:
+                    write_params(path, {f"adapters.{adapter}.{key}": value}, text)
+                except UserError as error:
+                    raise UserError(f"{SEARCH}: spaces.{method}.{key}: {value!r}: {error}") from None
+    return text, base, search.spaces[method]
+
+
+def hold(path: Path) -> FileLock | None:
+    """The lock, held as long as something refers to it; None if another process holds it.
+
+    The file system frees the lock of a killed process, on whatever machine it was.
+    """
+    lock = FileLock(path)
+    with contextlib.suppress(Timeout):
+        lock.acquire(timeout=0)
+        return lock
+
+
+def open_study(journal: Path, name: str, lock: FileLock) -> Study:
+    """The study of this name in a journal. Raises UserError if the journal is damaged.
+
+    A process that is killed while it writes leaves half a line. It is cut off: no other line may follow it.
+    """
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    journal.touch()
+    os.truncate(journal, journal.read_bytes().rfind(b"\n") + 1)
+    try:
+        # Optuna's own lock of a journal would outlive a killed process for half a minute.
+        storage = JournalStorage(JournalFileBackend(str(journal), lock_obj=lock))
+        return optuna.create_study(storage=storage, study_name=name, load_if_exists=True)
+    except OSError:
+        raise
+    except Exception as error:  # its class depends on the damage
+        raise UserError(
+            f"{journal} is damaged ({one_line(error)}); delete the file to begin the search anew. "
+            "Its finished trials are still in the list of `make experiments`."
+        ) from None
+
+
+def put_back(study: Study, space: Space, folder: Path, worker: int) -> None:
+    """Queue again what was cut short: by an error, by Ctrl-C, or because the process that ran the trial has ended."""
+    for trial in study.get_trials(states=(TrialState.RUNNING,)):
+        other = trial.user_attrs.get("worker", worker)
+        if other == worker or hold(folder / f"worker-{other}.lock"):
+            study.tell(trial.number, state=TrialState.FAIL)
+    failed, others = [], []
+    for trial in study.get_trials():
+        settings = trial.system_attrs.get("fixed_params", {}) | trial.params
+        (failed if trial.state == TrialState.FAIL else others).append(settings)
+    for settings in failed:
+        # A trial that did not have all of its settings yet had not begun to train.
+        if settings.keys() == space.keys() and settings not in others:
+            study.enqueue_trial(settings)
+            others.append(settings)
+
+
+def suggest(trial: Trial, key: str, choices: list[Choice] | Range) -> Choice:
+    if isinstance(choices, list):
+        return trial.suggest_categorical(key, choices)
+    kind = trial.suggest_int if isinstance(choices.low, int) else trial.suggest_float
+    return kind(key, choices.low, choices.high, log=choices.log)
+
+
+def train(clone: Path, adapter: str, search: Search, name: str) -> tuple[float, float | None]:
+    """Train with the clone's parameters and record that as the experiment `name`; returns its score and best epoch.
+
+    Both are means over the runs: of the validation log loss at the best epoch (infinite if a run diverged), and of that
+    epoch. Raises UserError if a training failed in another way.
+    """
+    runs = list(product(search.folds, search.seeds))
+    stages = [f"train@{adapter}-{fold}-{seed}" for fold, seed in runs]
+    command, end = [*REPRO, "--single-item", *stages], program.end_with_parent
+    result = subprocess.run(command, cwd=clone, env=environment(), capture_output=True, text=True, preexec_fn=end)
+    printed = result.stdout + result.stderr
+    diverged = result.returncode != 0 and DIVERGED in printed
+    if result.returncode and not diverged:
+        raise UserError(f"trial {name} failed; what it printed:\n{printed}")
+    # Numbers of this commit belong to its own settings. A trial has one, and no test question has a part in it.
+    for file in (clone / workspace.METRICS).glob("*"):
+        file.unlink()
+    score, epoch = float("inf"), None
+    if not diverged:
+        best = [training_summary(adapter, run, clone)["best"] for run in runs]
+        score, epoch = (mean(figures[key] for figures in best) for key in ("val_log_loss", "epoch"))
+        write_json(clone / workspace.METRICS / f"{adapter}.json", {"val_log_loss": round(score, 6)})
+    # DVC cannot save a file that git's index has, but neither the commit nor the folder: results not yet committed.
+    subprocess.run(["git", "add", "--update"], cwd=clone, check=True)
+    # Of a training that diverged there is nothing to save but its settings.
+    record(clone, name, ["split"] if diverged else stages)
+    return score, epoch
+
+
+def study_digest(adapter: str, base: Params, seed: int, space: Space, clone: Path) -> str:
+    """What a score depends on besides a trial's settings, in 4 hexadecimal digits: scores of others never mix."""
     used = base.model_dump(include={"data", "split", "model", "template", "train"}) | {
         "adapter": base.adapters[adapter].model_dump(),
-        "space": {setting: repr(choices) for setting, choices in space.items()},
-        "seed": search.seed,
-        "code": [digest(path) for path in workspace.training_code()],
+        "space": repr(space),
+        "seed": seed,
+        "code": [digest(clone / path) for path in training_code()],
     }
     return hashlib.sha256(json.dumps(used).encode()).hexdigest()[:4]
 
 
 if __name__ == "__main__":
-    workspace.run_stage(main)
+    run_stage(main)

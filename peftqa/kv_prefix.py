@@ -20,6 +20,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
+from enum import StrEnum
 from functools import partial
 
 import torch
@@ -265,6 +266,12 @@ def text_prefixes(
 # The PEFT method
 
 
+class PeftType(StrEnum):
+    """The method's name. transformers reads `peft_type.value`; in a dictionary and in JSON it is the string."""
+
+    KV_PREFIX = "KV_PREFIX"
+
+
 @dataclass
 class KVPrefixConfig(PeftConfig):
     """What a key-value prefix consists of and how it starts.
@@ -288,7 +295,7 @@ class KVPrefixConfig(PeftConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.peft_type = "KV_PREFIX"
+        self.peft_type = PeftType.KV_PREFIX
         self.target = list(self.target)
         if not self.target or len(set(self.target)) < len(self.target) or set(self.target) - set(TARGETS):
             raise UserError(
@@ -398,12 +405,19 @@ class KVPrefixModel(BaseTuner):
     def _check_merge_allowed(self):
         raise UserError("A key-value prefix cannot be merged: it adds positions to attend to and changes no weights.")
 
+    @contextmanager
+    def _enable_peft_forward_hooks(self, *args, adapter_names=None, **kwargs):
+        # PEFT's hook for a mixed batch, each row with an adapter of its own. Without it PEFT drops `adapter_names`.
+        if adapter_names is not None:
+            raise UserError("adapter_names is not possible with KV_PREFIX: choose one adapter by set_adapter(NAME).")
+        yield
+
     def unload(self):
         model = super().unload()
         model.set_attn_implementation(model.config._attn_implementation.removesuffix(SUFFIX))
         return model
 
 
-PEFT_TYPE_TO_CONFIG_MAPPING["KV_PREFIX"] = KVPrefixConfig
-PEFT_TYPE_TO_TUNER_MAPPING["KV_PREFIX"] = KVPrefixModel
-PEFT_TYPE_TO_PREFIX_MAPPING["KV_PREFIX"] = KVPrefixModel.prefix
+PEFT_TYPE_TO_CONFIG_MAPPING[PeftType.KV_PREFIX] = KVPrefixConfig
+PEFT_TYPE_TO_TUNER_MAPPING[PeftType.KV_PREFIX] = KVPrefixModel
+PEFT_TYPE_TO_PREFIX_MAPPING[PeftType.KV_PREFIX] = KVPrefixModel.prefix

@@ -6,3 +6,12 @@ from peftqa import program
 
 if sys.argv[0] == "-m":  # Python is still looking for the module NAME, whose imports take time
     program.start()
+
+
+def run_stage(main) -> None:
+    """Run a stage, which ends as peftqa/program.py says; what the library logs is printed."""
+    import logging
+
+    logging.basicConfig(format="%(message)s", stream=sys.stdout)
+    logging.getLogger("peftqa").setLevel(logging.INFO)
+    program.run(main)

@@ -1,15 +1,16 @@
 """Make PubMedQA's records a clean table, and count what was dropped and why: python -m stages.clean"""
 
 from peftqa.config.params import read_params
+from peftqa.data.files import write_csv, write_json
 from peftqa.data.records import clean, read_records, to_table
-from stages import workspace
+from stages import run_stage, workspace
 
 
 def main() -> None:
-    labels = read_params(workspace.PARAMS).data.labels
+    labels = read_params().data.labels
     table, counts = clean(to_table(read_records(workspace.RAW_RECORDS)), labels)
-    workspace.write_csv(workspace.CLEAN_TABLE, table)
-    workspace.write_json(workspace.CLEAN_COUNTS, counts)
+    write_csv(workspace.CLEAN_TABLE, table)
+    write_json(workspace.CLEAN_COUNTS, counts)
     left = ", ".join(f"{label} {count}" for label, count in counts["labels"].items())
     print(
         f"clean: {counts['records']} records, dropped {counts['dropped_missing_value']} with missing values, "
@@ -19,4 +20,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    workspace.run_stage(main)
+    run_stage(main)

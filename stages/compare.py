@@ -4,41 +4,50 @@ Writes comparison/comparison.json (its structure: peftqa/statistics/comparison.p
 and for `dvc plots` the curves of all variants together.
 """
 
+from typing import get_args
+
 import pandas as pd
 
-from peftqa.config.params import BASELINES, Params, read_params
-from peftqa.data.records import read_csv, read_records, read_table
+from peftqa.config.params import Params, read_params
+from peftqa.config.settings import Baseline
+from peftqa.data.files import read_csv, read_json, read_table, write_csv, write_json
+from peftqa.data.records import read_records
 from peftqa.errors import UserError
-from peftqa.evaluation.baselines import human_answers
 from peftqa.evaluation.curves import join_curves, training_curve
+from peftqa.evaluation.humans import describe_humans, human_answers
 from peftqa.evaluation.metrics import rounded
-from peftqa.evaluation.predictions import Replicates, read_predictions, replicates
-from peftqa.statistics.comparison import as_text, compare, describe_humans, pair_table
-from stages import workspace
+from peftqa.evaluation.predictions import Replicates, read_predictions, replicates, same_test_questions
+from peftqa.statistics.comparison import as_text, compare, pair_table
+from stages import run_stage, runs, workspace
+from stages.stale import remove_stale as remove_stale_files
+from stages.summary import training_summary
 
 CURVES = ("roc", "precision_recall", "reliability", "confusion", "risk_coverage")
+# Columns of a run's table of epochs, by split.
 TRAINING_CURVES = {
-    "loss": {"training": "train/loss", "validation": "val/loss"},
-    "log_loss": {"validation": "val/log_loss"},
+    "loss": {"training": "loss", "validation": "val_loss"},
+    "log_loss": {"validation": "val_log_loss"},
 }
 
 
 def main() -> None:
-    params = read_params(workspace.PARAMS)
+    params = read_params()
     names = params.evaluate.variants
     remove_stale(params)
     tables = {
-        name: read_predictions(workspace.run_paths(workspace.PREDICTIONS, [name], params, ".csv"), params.data.labels)
+        name: read_predictions(runs.run_paths(runs.PREDICTIONS, [name], params, ".csv"), params.data.labels)
         for name in names
     }
-    test = read_split(tables, "test", params)
-    n_train = len(read_table(workspace.fold_table(params.split.folds[0], "train")))
+    test = read_test(tables, params)
+    n_train = len(read_table(runs.fold_table(params.split.folds[0], "train")))
+    n_val = min(len(read_table(runs.fold_table(fold, "val"))) for fold in params.split.folds)
     epochs = {name: kept_epochs(name, params) for name in names if name in params.adapters}
-    comparison = compare(test, read_split(tables, "val", params), epochs, n_train, params)
+    evaluation = {name: read_json(workspace.EVALUATION / name / "metrics.json") for name in names}
+    comparison = compare(test, evaluation, epochs, n_train, n_val, params)
     comparison["humans"] = humans(test[names[0]], params)
     comparison = rounded(comparison)
-    workspace.write_json(workspace.COMPARISON / "comparison.json", comparison)
-    workspace.write_csv(workspace.METRICS / "pairs.csv", pair_table(comparison))
+    write_json(workspace.COMPARISON / "comparison.json", comparison)
+    write_csv(workspace.METRICS / "pairs.csv", pair_table(comparison))
     write_curves(params)
     print(as_text(comparison))
 
@@ -46,32 +55,32 @@ def main() -> None:
 def remove_stale(params: Params) -> None:
     """Delete what dropped runs and variants left in the folders that this stage reads."""
     answering = [*params.adapters, *params.evaluate.untrained]
-    predictions, curves = workspace.PREDICTIONS, workspace.TRAINING_CURVES
-    runs = [
-        path for suffix in (".csv", ".json") for path in workspace.run_paths(predictions, answering, params, suffix)
-    ]
-    workspace.remove_stale(predictions, [*runs, *(predictions / name for name in BASELINES)])
-    workspace.remove_stale(workspace.EVALUATION, [workspace.EVALUATION / name for name in params.evaluate.variants])
-    workspace.remove_stale(curves, workspace.run_paths(curves, params.adapters, params))
+    predictions, curves = runs.PREDICTIONS, runs.TRAINING_CURVES
+    answers = [path for suffix in (".csv", ".json") for path in runs.run_paths(predictions, answering, params, suffix)]
+    remove_stale_files(predictions, [*answers, *(predictions / name for name in get_args(Baseline))])
+    remove_stale_files(workspace.EVALUATION, [workspace.EVALUATION / name for name in params.evaluate.variants])
+    remove_stale_files(curves, runs.run_paths(curves, params.adapters, params))
 
 
-def read_split(tables: dict[str, pd.DataFrame], split: str, params: Params) -> dict[str, Replicates]:
-    """Each variant's predictions on one split. Raises UserError unless all are of the same questions."""
-    same_questions = split == "test" and params.split.same_test_questions
+def read_test(tables: dict[str, pd.DataFrame], params: Params) -> dict[str, Replicates]:
+    """Each variant's predictions on test. Raises UserError unless all are of the same questions."""
     try:
-        variants = {name: replicates(table, split, same_questions) for name, table in tables.items()}
+        variants = {
+            name: replicates(table, "test", same_test_questions(params.split.protocol))
+            for name, table in tables.items()
+        }
     except UserError as error:
-        raise UserError(f"{workspace.PREDICTIONS}: {error}") from None
+        raise UserError(f"{runs.PREDICTIONS}: {error}") from None
     first, *others = variants
     for name in others:
         if (variants[name].ids, variants[name].truth) != (variants[first].ids, variants[first].truth):
-            raise UserError(f"{name} and {first} answer different questions of split {split!r}; run `dvc repro`.")
+            raise UserError(f"{name} and {first} answer different questions of split 'test'; run `dvc repro`.")
     return variants
 
 
 def humans(test: Replicates, params: Params) -> dict[str, dict]:
     """How the file's annotators answer the test questions; nobody has answered those of synthetic data."""
-    if params.data.synthetic:
+    if "synthetic" in params.data.name.lower():
         return {}
     answers = human_answers(read_records(workspace.RAW_RECORDS), test.ids)
     labels, confidence = params.data.labels, params.compare.confidence
@@ -80,16 +89,11 @@ def humans(test: Replicates, params: Params) -> dict[str, dict]:
 
 def kept_epochs(name: str, params: Params) -> list[dict]:
     """Of each run of an adapter, the epoch whose weights were kept, and its last one."""
-    summaries = {run: workspace.training_summary(name, run) for run in params.runs(name)}
+    summaries = {run: training_summary(name, run) for run in runs.runs_of(name, params)}
     return [
         {"fold": fold, "seed": seed, "kept": summary["best"]["epoch"], "last": summary["epoch"]}
         for (fold, seed), summary in summaries.items()
     ]
-
-
-def read_training_curve(name: str, run: tuple[int, int], curve: str) -> pd.DataFrame:
-    folder = workspace.run_path(workspace.TRAINING_CURVES, name, run) / "plots/metrics"
-    return training_curve(folder, curve, TRAINING_CURVES[curve])
 
 
 def write_curves(params: Params) -> None:
@@ -97,17 +101,20 @@ def write_curves(params: Params) -> None:
     for curve in CURVES:
         # As text, so that numbers keep the digits that they were written with.
         parts = {name: read_csv(workspace.EVALUATION / name / f"{curve}.csv", str) for name in params.evaluate.variants}
-        workspace.write_csv(workspace.COMPARISON / f"{curve}.csv", join_curves(parts))
+        write_csv(workspace.COMPARISON / f"{curve}.csv", join_curves(parts))
     trained = [name for name in params.evaluate.variants if name in params.adapters]
-    for curve in TRAINING_CURVES:
+    for curve, columns in TRAINING_CURVES.items():
         parts = {
             name: pd.concat(
-                read_training_curve(name, run, curve).assign(fold=run[0], seed=run[1]) for run in params.runs(name)
+                training_curve(read_csv(runs.epochs_table(name, run), str), curve, columns).assign(
+                    fold=run[0], seed=run[1]
+                )
+                for run in runs.runs_of(name, params)
             )
             for name in trained
         }
-        workspace.write_csv(workspace.COMPARISON / f"{curve}.csv", join_curves(parts))
+        write_csv(workspace.COMPARISON / f"{curve}.csv", join_curves(parts))
 
 
 if __name__ == "__main__":
-    workspace.run_stage(main)
+    run_stage(main)

@@ -6,7 +6,7 @@ from pathlib import Path
 from peftqa.config.params import read_params
 from peftqa.errors import UserError
 from peftqa.fetch.files import fetch, is_url, shown_address, sibling
-from stages import workspace
+from stages import run_stage, workspace
 
 ENVIRONMENT = "PUBMEDQA_SOURCE"
 REMEDY = (
@@ -30,7 +30,7 @@ def resolve_source(override: str | None, source: str) -> str:
 
 
 def main() -> None:
-    data = read_params(workspace.PARAMS).data
+    data = read_params().data
     source = resolve_source(os.environ.get(ENVIRONMENT), data.source)
     urls = {
         workspace.RAW_RECORDS.name: source,
@@ -42,4 +42,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    workspace.run_stage(main)
+    run_stage(main)

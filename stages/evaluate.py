@@ -2,65 +2,57 @@
 
 import numpy as np
 
-from peftqa.config.params import BASELINES, read_params
-from peftqa.data.records import read_table
+from peftqa.config.params import read_params
+from peftqa.data.files import read_json, write_csv, write_json
 from peftqa.errors import UserError
 from peftqa.evaluation import metrics
 from peftqa.evaluation.curves import curves
-from peftqa.evaluation.predictions import check_questions, leaderboard, read_predictions, replicates
-from stages import workspace
+from peftqa.evaluation.predictions import leaderboard, read_predictions, replicates, same_test_questions
+from stages import run_stage, runs, workspace
+from stages.stale import remove_stale
 
 SHOWN = ("n", "accuracy", "accuracy_sd", "macro_f1", "log_loss", "val_log_loss", "trainable_params")
 
 
 def main() -> None:
-    params = read_params(workspace.PARAMS)
-    name = workspace.stage_key()
+    params = read_params()
+    name = runs.stage_key()
     if name not in params.evaluate.variants:
         known = ", ".join(params.evaluate.variants)
         raise UserError(f"no variant {name!r} under evaluate.variants in {workspace.PARAMS}; there are: {known}.")
-    folder = workspace.PREDICTIONS
-    tables, extra_metrics = (workspace.run_paths(folder, [name], params, suffix) for suffix in (".csv", ".json"))
-    workspace.remove_stale(folder / name, [*tables, *extra_metrics])
+    folder = runs.PREDICTIONS
+    tables, extra_metrics = (runs.run_paths(folder, [name], params, suffix) for suffix in (".csv", ".json"))
+    remove_stale(folder / name, [*tables, *extra_metrics])
 
     table = read_predictions(tables, params.data.labels)
-    splits = [(fold, split) for fold in params.split.folds for split in ("val", "test")]
     try:
-        check_questions(table, params.runs(name), {key: read_table(workspace.fold_table(*key)) for key in splits})
-        test = replicates(table, "test", params.split.same_test_questions)
+        test = replicates(table, "test", same_test_questions(params.split.protocol))
         val = replicates(table, "val", same_questions=False)
     except UserError as error:
         raise UserError(f"{folder / name}: {error}") from None
     labels, bins = params.data.labels, params.evaluate.calibration_bins
-    on_test, on_val = (
-        [metrics.classification_metrics(run, part.truth, labels, bins) for run in part.probabilities]
-        for part in (test, val)
-    )
-    mean = metrics.mean_over_replicates(on_test)
-    mean |= {f"val_{key}": value for key, value in metrics.mean_over_replicates(on_val).items() if key != "n"}
-    if len(on_test) > 1 and name in params.adapters:
-        mean["accuracy_sd"] = float(np.std([run["accuracy"] for run in on_test], ddof=1))
-    if name not in BASELINES:
-        mean |= metrics.mean_over_replicates([workspace.read_json(path) for path in extra_metrics])
-    write(name, metrics.rounded(mean), dict(zip(test.names, metrics.rounded(on_test), strict=True)))
+    evaluation = metrics.evaluate(test, val, labels, bins, params.evaluate.coverage)
+    mean, replicated = evaluation["mean"], evaluation["replicates"].values()
+    if len(replicated) > 1 and name in params.adapters:
+        mean["accuracy_sd"] = float(np.std([run["accuracy"] for run in replicated], ddof=1))
+    if name in {**params.adapters, **params.evaluate.untrained}:
+        mean |= metrics.mean_over_replicates([read_json(path) for path in extra_metrics])
+    evaluation = metrics.rounded(evaluation)
+    # The row of `dvc metrics show`; all the rest for compare and the report.
+    row = {key: evaluation["mean"][key] for key in SHOWN if mean.get(key) is not None}
+    write_json(workspace.METRICS / f"{name}.json", row)
+    write_json(workspace.EVALUATION / name / "metrics.json", evaluation)
 
     folder = workspace.EVALUATION / name
-    workspace.write_json(folder / "leaderboard.json", leaderboard(test, labels))
-    for curve, points in curves(*test.pooled, labels, bins).items():
+    write_json(folder / "leaderboard.json", leaderboard(test, labels))
+    for curve, points in curves(test.probabilities, test.truth, labels, bins).items():
         points.insert(0, "variant", name)
-        workspace.write_csv(folder / f"{curve}.csv", points)
+        write_csv(folder / f"{curve}.csv", points)
     print(
         f"{name}: accuracy {mean['accuracy']:.3f}, macro-F1 {mean['macro_f1']:.3f}, log loss {mean['log_loss']:.3f} "
-        f"on {mean['n']} test questions, mean of {len(on_test)} replicate(s)"
+        f"on {mean['n']} test questions, mean of {len(replicated)} replicate(s)"
     )
-
-
-def write(name: str, mean: dict, by_replicate: dict) -> None:
-    """metrics/NAME.json, the row of `dvc metrics show`, and all the rest for compare and the report."""
-    row = {key: mean[key] for key in SHOWN if mean.get(key) is not None}
-    workspace.write_json(workspace.METRICS / f"{name}.json", row)
-    workspace.write_json(workspace.EVALUATION / name / "metrics.json", {"mean": mean, "replicates": by_replicate})
 
 
 if __name__ == "__main__":
-    workspace.run_stage(main)
+    run_stage(main)

@@ -4,24 +4,24 @@ import sys
 
 from peftqa.config.params import read_params
 from peftqa.fetch.hub import fetch_model
-from stages import workspace
+from stages import run_stage, runs, workspace
 
 
 def main() -> None:
-    model = read_params(workspace.PARAMS).model
+    model = read_params().model
     workspace.check_inside("model.name", model.name)
-    unverified = fetch_model(model.name, model.revision, workspace.BASE_MODEL)
+    unverified = fetch_model(model.name, model.revision, runs.BASE_MODEL)
     if unverified:
         print(
             f"warning: nothing says what {model.name} must hold, so changed weights could pass for these; to pin them "
             f"set model.revision to {unverified}",
             file=sys.stderr,
         )
-    sizes = [path.stat().st_size for path in workspace.BASE_MODEL.iterdir()]
+    sizes = [path.stat().st_size for path in runs.BASE_MODEL.iterdir()]
     print(
         f"fetch_model: {model.name} at {model.revision or 'no revision'}, {len(sizes)} files, {sum(sizes) / 1e6:.1f} MB"
     )
 
 
 if __name__ == "__main__":
-    workspace.run_stage(main)
+    run_stage(main)

@@ -10,41 +10,47 @@ import numpy as np
 import pandas as pd
 
 from peftqa.config.params import read_params
-from peftqa.data.records import read_table
+from peftqa.data.files import read_table, write_csv, write_json
+from peftqa.evaluation.calibration import fit_biases, shift
 from peftqa.evaluation.predictions import prediction_table
-from peftqa.model.adapters import adapter_size, load_adapter
+from peftqa.model.adapters import adapter_size, load_adapter, peft_type
 from peftqa.model.backbone import load_backbone, load_tokenizer, memory_explained, peak_memory_mb
 from peftqa.model.prompts import encode_prompts, few_shot_examples, first_token_ids
 from peftqa.model.scoring import label_probabilities, probabilities_and_answers, valid_answer_rate
-from stages import workspace
+from peftqa.model.task import read_task
+from stages import run_stage, runs
 
 TIMED_QUESTIONS = 50
 
 
 @memory_explained()
 def main() -> None:
-    params = read_params(workspace.PARAMS)
+    params = read_params()
     known = [*params.adapters, *params.evaluate.untrained]
-    name, fold, seed = workspace.find_run(workspace.stage_key(), params, known)
+    name, fold, seed = runs.find_run(runs.stage_key(), params, known)
     run, labels, settings = (fold, seed), params.data.labels, params.evaluate
 
-    tokenizer = load_tokenizer(workspace.BASE_MODEL)
+    tokenizer = load_tokenizer(runs.BASE_MODEL)
     label_token_ids = first_token_ids(tokenizer, labels)
-    tables = {split: read_table(workspace.fold_table(fold, split)) for split in ("val", "test")}
-    examples = []
-    if name not in params.adapters and settings.untrained[name].few_shot:
-        asked = settings.untrained[name]
-        train = read_table(workspace.fold_table(fold, "train"))
+    asked, examples = settings.untrained.get(name), []
+
+    def read(split: str) -> pd.DataFrame:
+        table = read_table(runs.fold_table(fold, split))
+        return table.assign(context="") if asked and asked.context is False else table
+
+    tables = {split: read(split) for split in ("val", "test")}
+    if asked and asked.few_shot:
         examples = few_shot_examples(
-            tokenizer, train, params.template, labels, asked.few_shot, asked.max_tokens, [asked.seed, fold]
+            tokenizer, read("train"), params.template, labels, asked.few_shot, asked.max_tokens, [asked.seed, fold]
         )
     encoded = encode_prompts(tokenizer, pd.concat(tables.values()), params.template, labels, examples)
     prompts = {"val": encoded[: len(tables["val"])], "test": encoded[len(tables["val"]) :]}
-    model, extra_metrics = load_backbone(workspace.BASE_MODEL, params.model), {}
+    model, extra_metrics = load_backbone(runs.BASE_MODEL, params.model), {}
     if name in params.adapters:
-        folder = workspace.run_path(workspace.ADAPTERS, name, run)
+        folder = runs.run_path(runs.ADAPTERS, name, run)
+        read_task(folder)  # refuses weights that are damaged
         extra_metrics = adapter_size(folder, model)
-        model = load_adapter(model, folder, params.adapters[name].peft_config(model, tokenizer))
+        model = load_adapter(model, folder, allowed=[peft_type(params.adapters[name])])
 
     title = f"{name}, fold {fold}, seed {seed}" if name in params.adapters else f"{name}, fold {fold}"
     began, size = time.perf_counter(), settings.batch_size
@@ -53,14 +59,17 @@ def main() -> None:
         model, tokenizer, prompts["test"], label_token_ids, size, settings.max_new_tokens, f"{title}, test"
     )
     seconds = time.perf_counter() - began
+    if asked and asked.calibrated:
+        biases = fit_biases(on_val, np.array([labels.index(label) for label in tables["val"]["label"]]))
+        on_val, on_test = shift(on_val, biases), shift(on_test, biases)
 
     rows = [
         prediction_table(split, fold, seed, tables[split], probabilities, labels)
         for split, probabilities in {"val": on_val, "test": on_test}.items()
     ]
-    workspace.write_csv(workspace.run_path(workspace.PREDICTIONS, name, run, ".csv"), pd.concat(rows))
+    write_csv(runs.run_path(runs.PREDICTIONS, name, run, ".csv"), pd.concat(rows))
     extra_metrics["valid_answer_rate"] = valid_answer_rate(answers, labels)
-    workspace.write_json(workspace.run_path(workspace.PREDICTIONS, name, run, ".json"), extra_metrics)
+    write_json(runs.run_path(runs.PREDICTIONS, name, run, ".json"), extra_metrics)
 
     milliseconds = 1000 * np.array(seconds_per_question(model, prompts["test"][:TIMED_QUESTIONS], label_token_ids))
     runtime = {
@@ -72,7 +81,7 @@ def main() -> None:
         },
         "peak_memory_mb": peak_memory_mb(),
     }
-    workspace.write_json(workspace.run_path(workspace.RUNTIME / "predict", name, run, ".json"), runtime)
+    write_json(runs.run_path(runs.RUNTIME / "predict", name, run, ".json"), runtime)
     accuracy = (rows[1]["prediction"] == rows[1]["label"]).mean()
     print(f"{title}: accuracy {accuracy:.3f} on {len(rows[1])} test questions")
 
@@ -89,4 +98,4 @@ def seconds_per_question(model, prompts: list, label_token_ids: list[int]) -> li
 
 
 if __name__ == "__main__":
-    workspace.run_stage(main)
+    run_stage(main)

@@ -3,25 +3,26 @@
 import subprocess
 
 from peftqa.config.params import Params, read_params
-from peftqa.data.records import read_csv, read_table
+from peftqa.data.files import atomic_write, read_csv, read_json, read_table
 from peftqa.errors import UserError
-from peftqa.evaluation.predictions import Replicates, read_predictions, replicates
+from peftqa.evaluation.predictions import Replicates, read_predictions, replicates, same_test_questions
 from peftqa.report.render import Results, render
-from stages import workspace
+from stages import run_stage, runs, workspace
+from stages.stale import remove_stale as remove_stale_files
 
 CURVES = ("loss", "log_loss", "roc", "precision_recall", "reliability", "confusion", "risk_coverage")
 SPLITS = ("train", "val", "test")
 
 
 def main() -> None:
-    params = read_params(workspace.PARAMS)
+    params = read_params()
     remove_stale(params)
     results = read_results(params)
     check_agreement(results)
     html, markdown = render(results)
     page = workspace.REPORT / "index.html"
     for path, text in ((workspace.REPORT / "report.md", markdown), (page, html)):
-        with workspace.atomic_write(path) as partial:
+        with atomic_write(path) as partial:
             partial.write_text(text, encoding="utf-8")
     print(page)
 
@@ -29,9 +30,9 @@ def main() -> None:
 def remove_stale(params: Params) -> None:
     """Delete what dropped runs left in runtime/, which only this stage reads."""
     answering = [*params.adapters, *params.evaluate.untrained]
-    trained = workspace.run_paths(workspace.RUNTIME / "train", params.adapters, params, ".json")
-    answered = workspace.run_paths(workspace.RUNTIME / "predict", answering, params, ".json")
-    workspace.remove_stale(workspace.RUNTIME, [*trained, *answered])
+    trained = runs.run_paths(runs.RUNTIME / "train", params.adapters, params, ".json")
+    answered = runs.run_paths(runs.RUNTIME / "predict", answering, params, ".json")
+    remove_stale_files(runs.RUNTIME, [*trained, *answered])
 
 
 def read_results(params: Params) -> Results:
@@ -39,15 +40,14 @@ def read_results(params: Params) -> Results:
     names = params.evaluate.variants
     trained = [name for name in names if name in params.adapters]
     answering = [*trained, *(name for name in names if name in params.evaluate.untrained)]
-    evaluation = {name: workspace.read_json(workspace.EVALUATION / name / "metrics.json")["mean"] for name in names}
+    evaluation = {name: read_json(workspace.EVALUATION / name / "metrics.json")["mean"] for name in names}
     return Results(
         params=params,
-        counts=workspace.read_json(workspace.CLEAN_COUNTS),
+        counts=read_json(workspace.CLEAN_COUNTS),
         splits={
-            fold: {split: read_table(workspace.fold_table(fold, split)) for split in SPLITS}
-            for fold in params.split.folds
+            fold: {split: read_table(runs.fold_table(fold, split)) for split in SPLITS} for fold in params.split.folds
         },
-        comparison=workspace.read_json(workspace.COMPARISON / "comparison.json"),
+        comparison=read_json(workspace.COMPARISON / "comparison.json"),
         evaluation=evaluation,
         predictions={name: read_test(name, params) for name in names},
         curves={curve: read_csv(workspace.COMPARISON / f"{curve}.csv") for curve in CURVES},
@@ -58,16 +58,15 @@ def read_results(params: Params) -> Results:
 
 
 def read_test(name: str, params: Params) -> Replicates:
-    paths = workspace.run_paths(workspace.PREDICTIONS, [name], params, ".csv")
-    return replicates(read_predictions(paths, params.data.labels), "test", params.split.same_test_questions)
+    paths = runs.run_paths(runs.PREDICTIONS, [name], params, ".csv")
+    return replicates(read_predictions(paths, params.data.labels), "test", same_test_questions(params.split.protocol))
 
 
 def read_runtime(stage: str, name: str, params: Params) -> list[dict]:
     """What each run of a variant took in a stage, with its fold and seed."""
     return [
-        {"fold": run[0], "seed": run[1]}
-        | workspace.read_json(workspace.run_path(workspace.RUNTIME / stage, name, run, ".json"))
-        for run in params.runs(name)
+        {"fold": run[0], "seed": run[1]} | read_json(runs.run_path(runs.RUNTIME / stage, name, run, ".json"))
+        for run in runs.runs_of(name, params)
     ]
 
 
@@ -90,10 +89,8 @@ def check_agreement(results: Results) -> None:
     asked = {question for tables in results.splits.values() for question in tables["test"]["id"]}
     for name, predictions in results.predictions.items():
         if set(predictions.ids) != asked:
-            raise UserError(
-                f"{workspace.PREDICTIONS / name} has other questions than {workspace.SPLIT}; run `dvc repro`."
-            )
+            raise UserError(f"{runs.PREDICTIONS / name} has other questions than {runs.SPLIT}; run `dvc repro`.")
 
 
 if __name__ == "__main__":
-    workspace.run_stage(main)
+    run_stage(main)

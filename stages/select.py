@@ -4,16 +4,15 @@ So that `dvc metrics diff` can set variant against variant.
 """
 
 from peftqa.config.params import read_params
-from stages import workspace
+from peftqa.data.files import read_json, write_json
+from stages import run_stage, workspace
 
 
 def main() -> None:
-    selected = read_params(workspace.PARAMS).selected
-    workspace.write_json(
-        workspace.METRICS / "selected.json", workspace.read_json(workspace.METRICS / f"{selected}.json")
-    )
+    selected = read_params().selected
+    write_json(workspace.METRICS / "selected.json", read_json(workspace.METRICS / f"{selected}.json"))
     print(f"selected: {selected}")
 
 
 if __name__ == "__main__":
-    workspace.run_stage(main)
+    run_stage(main)

@@ -1,6 +1,7 @@
 """Divide the clean table into train, validation and test, for every fold of the protocol: python -m stages.split"""
 
 from peftqa.config.params import read_params
+from peftqa.data.files import write_csv
 from peftqa.data.records import (
     read_records,
     read_table,
@@ -9,11 +10,11 @@ from peftqa.data.records import (
     split_official,
     split_random,
 )
-from stages import workspace
+from stages import run_stage, runs, workspace
 
 
 def main() -> None:
-    split, table = read_params(workspace.PARAMS).split, read_table(workspace.CLEAN_TABLE)
+    split, table = read_params().split, read_table(workspace.CLEAN_TABLE)
     if split.protocol == "random":
         folds = [split_random(table, split.train, split.val, split.test, split.seed)]
     elif split.protocol == "cross_validation":
@@ -24,7 +25,7 @@ def main() -> None:
         folds = split_official(table, test_ids, split.seed)
     for fold, parts in enumerate(folds):
         for name, part in parts.items():
-            workspace.write_csv(workspace.fold_table(fold, name), part)
+            write_csv(runs.fold_table(fold, name), part)
     counts = (
         f"{name} {len(part)} ({', '.join(f'{label} {sum(part.label == label)}' for label in table.label.unique())})"
         for name, part in folds[0].items()
@@ -34,4 +35,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    workspace.run_stage(main)
+    run_stage(main)

@@ -1,62 +1,44 @@
-"""Train one adapter on one fold with one seed, on the frozen backbone: python -m stages.train prompt-0-42
-
-With `train.processes` above 1 it starts itself that many times (stages/processes.py); the first process writes.
-"""
+"""Train one adapter on one fold with one seed, on the frozen backbone: python -m stages.train prompt-0-42"""
 
 import hashlib
 import json
-import os
 import shutil
-import sys
 import time
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
-from accelerate import PartialState
-from dvclive import Live
+import pandas as pd
 from peft import PeftModel
-from torch import distributed
-from transformers import set_seed
+from transformers import PreTrainedTokenizerBase, set_seed
 
 from peftqa.config.params import Params, read_params
-from peftqa.data.records import read_table
+from peftqa.data.files import atomic_write, read_json, read_table, write_csv, write_json
 from peftqa.fetch.digest import digest, folder_digest
 from peftqa.model.adapters import add_adapter, save_adapter
-from peftqa.model.backbone import choose_device, load_backbone, load_tokenizer, memory_explained, peak_memory_mb
+from peftqa.model.backbone import load_backbone, load_tokenizer, memory_explained, peak_memory_mb
 from peftqa.model.prompts import encode_examples, first_token_ids
-from peftqa.model.task import BaseModelReference, Task, write_task
+from peftqa.model.task import BaseModelReference, Task, Training, describe_training, weights_digest, write_task
 from peftqa.training.train import run_seed, train_adapter
 from peftqa.training.trainer import best_epoch
-from stages import workspace
-from stages.processes import start_processes
+from stages import run_stage, runs
 
 
 @memory_explained()
 def main() -> None:
-    params = read_params(workspace.PARAMS)
-    name, fold, seed = workspace.find_run(workspace.stage_key(), params, params.adapters)
-    if params.train.processes > 1 and "LOCAL_RANK" not in os.environ:  # which torchrun sets in those that it starts
-        return start_processes(params.train.processes, params.model.threads)
-    # From here on this process knows the others, and which GPU is its own.
-    main_process = PartialState(cpu=choose_device().type == "cpu").is_main_process
-    checkpoints = workspace.CHECKPOINTS / f"{name}-{fold}-{seed}-{run_digest(name, fold, params)}"
+    params = read_params()
+    name, fold, seed = runs.find_run(runs.stage_key(), params, params.adapters)
+    checkpoints = runs.CHECKPOINTS / f"{name}-{fold}-{seed}-{run_digest(name, fold, params)}"
     seconds = stopwatch(checkpoints / "seconds.json")
 
-    tokenizer = load_tokenizer(workspace.BASE_MODEL)
+    tokenizer = load_tokenizer(runs.BASE_MODEL)
     train, val = (
-        encode_examples(tokenizer, read_table(workspace.fold_table(fold, split)), params.template, params.data.labels)
+        encode_examples(tokenizer, read_table(runs.fold_table(fold, split)), params.template, params.data.labels)
         for split in ("train", "val")
     )
-    backbone = load_backbone(workspace.BASE_MODEL, params.model)
+    backbone = load_backbone(runs.BASE_MODEL, params.model)
     set_seed(run_seed(name, fold, seed))
-    model = add_adapter(backbone, params.adapters[name], tokenizer)
-    write_curves = curve_writer(checkpoints / "curves") if main_process else None
-
-    def on_epoch(metrics: dict) -> None:
-        write_curves(metrics)
-        seconds()
-
+    model = add_adapter(backbone, params.adapters[name], tokenizer, params.data.labels)
     epochs = train_adapter(
         model,
         params.adapters[name],
@@ -66,22 +48,17 @@ def main() -> None:
         settings=params.train,
         seed=run_seed(name, fold, seed),
         checkpoints=checkpoints,
-        on_epoch=on_epoch if main_process else None,
+        on_epoch=seconds,
         title=f"{name}, fold {fold}, seed {seed}",
     )
-    if main_process:
-        runtime = {
-            "seconds": seconds(),
-            "examples": len(train),
-            "epochs": len(epochs),
-            "peak_memory_mb": peak_memory_mb(),
-        }
-        save_run(model, name, (fold, seed), task(epochs, params), checkpoints / "curves", runtime, params)
-        shutil.rmtree(checkpoints, ignore_errors=True)
-    if distributed.is_initialized():
-        distributed.barrier()
-        sys.stdout.flush()
-        os._exit(0)  # all is written, and gloo's way of shutting down now and then waits for ever
+    runtime = {
+        "seconds": seconds(),
+        "examples": len(train),
+        "epochs": len(epochs),
+        "peak_memory_mb": peak_memory_mb(),
+    }
+    save_run(model, tokenizer, name, (fold, seed), epochs, runtime, params)
+    shutil.rmtree(checkpoints, ignore_errors=True)
 
 
 def stopwatch(file: Path) -> Callable[[], float]:
@@ -90,57 +67,45 @@ def stopwatch(file: Path) -> Callable[[], float]:
     What was cut off after its last epoch is not counted: that part is done again.
     """
     began = time.perf_counter()
-    earlier = workspace.read_json(file)["seconds"] if file.exists() else 0.0
+    earlier = read_json(file)["seconds"] if file.exists() else 0.0
 
     def seconds() -> float:
         total = earlier + time.perf_counter() - began
-        workspace.write_json(file, {"seconds": total})
+        write_json(file, {"seconds": total})
         return total
 
     return seconds
 
 
 def save_run(
-    model: PeftModel, name: str, run: tuple[int, int], task: Task, curves: Path, runtime: dict, params: Params
+    model: PeftModel,
+    tokenizer: PreTrainedTokenizerBase,
+    name: str,
+    run: tuple[int, int],
+    epochs: list[dict],
+    runtime: dict,
+    params: Params,
 ) -> None:
-    """Write what a finished training leaves: its curves, the adapter with its task, and what it took."""
-    with workspace.atomic_write(workspace.run_path(workspace.TRAINING_CURVES, name, run)) as partial:
-        shutil.copytree(curves, partial)
-    with workspace.atomic_write(workspace.run_path(workspace.ADAPTERS, name, run)) as partial:
+    """Write what a finished training leaves: its table of epochs, the adapter with its task, and what it took."""
+    write_csv(runs.epochs_table(name, run), pd.DataFrame(epochs).drop(columns="val_confidence"))
+    training = describe_training(tokenizer, read_table(runs.fold_table(run[0], "train")), params.data.name)
+    with atomic_write(runs.run_path(runs.ADAPTERS, name, run)) as partial:
         save_adapter(model, partial, params.model.name, params.model.revision)
-        write_task(partial, task)
-    workspace.write_json(workspace.run_path(workspace.RUNTIME / "train", name, run, ".json"), runtime)
+        write_task(partial, task(partial, epochs, training, params))
+    write_json(runs.run_path(runs.RUNTIME / "train", name, run, ".json"), runtime)
 
 
-def task(epochs: list[dict], params: Params) -> Task:
+def task(adapter: Path, epochs: list[dict], training: Training, params: Params) -> Task:
     """How the adapter must be asked, and how sure it was on validation in the epoch that was kept."""
     name, revision, dtype = params.model.name, params.model.revision, params.model.dtype
-    base = BaseModelReference(name=name, revision=revision, digest=folder_digest(workspace.BASE_MODEL), dtype=dtype)
-    confidence = [round(value, 6) for value in best_epoch(epochs)["val_confidence"]]
-    return Task(base_model=base, labels=params.data.labels, template=params.template, confidence=confidence)
-
-
-def curve_writer(folder: Path) -> Callable[[dict], None]:
-    """A function that adds an epoch's metrics to DVCLive's curves in `folder`.
-
-    Beside the curves, metrics.json has the last epoch's numbers and, under "best", the validation figures of the epoch
-    whose weights are kept (`workspace.training_summary` reads them).
-    """
-    live = Live(str(folder), save_dvc_exp=False, dvcyaml=None)
-    epochs = []
-
-    def write(metrics: dict) -> None:
-        epochs.append(metrics)
-        best = best_epoch(epochs)
-        live.summary["best"] = {key: best[key] for key in best if key == "epoch" or key.startswith("val_")}
-        live.step = metrics["step"]
-        live.log_metric("epoch", metrics["epoch"])
-        live.log_metric("train/loss", metrics["loss"])
-        for name in ("loss", "log_loss", "accuracy", "macro_f1"):
-            live.log_metric(f"val/{name}", metrics[f"val_{name}"])
-        live.make_summary()
-
-    return write
+    return Task(
+        weights=weights_digest(adapter),
+        base_model=BaseModelReference(name=name, revision=revision, digest=folder_digest(runs.BASE_MODEL), dtype=dtype),
+        labels=params.data.labels,
+        template=params.template,
+        confidence=[round(value, 6) for value in best_epoch(epochs)["val_confidence"]],
+        training=training,
+    )
 
 
 def run_digest(name: str, fold: int, params: Params) -> str:
@@ -154,13 +119,13 @@ def run_digest(name: str, fold: int, params: Params) -> str:
         "template": params.template.model_dump(),
         "adapter": params.adapters[name].model_dump(),
         "train": params.train.model_dump(exclude={"seeds"}),
-        "data": [digest(workspace.fold_table(fold, split)) for split in ("train", "val")],
-        "base": folder_digest(workspace.BASE_MODEL),
-        "code": [digest(path) for path in workspace.training_code()],
+        "data": [digest(runs.fold_table(fold, split)) for split in ("train", "val")],
+        "base": folder_digest(runs.BASE_MODEL),
+        "code": [digest(path) for path in runs.training_code()],
         "libraries": [version(name) for name in ("torch", "transformers", "peft")],
     }
     return hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:16]
 
 
 if __name__ == "__main__":
-    workspace.run_stage(main)
+    run_stage(main)

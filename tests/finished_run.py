@@ -14,8 +14,10 @@ import pandas as pd
 from ruamel.yaml import YAML
 
 from peftqa.config.params import BASELINES, Params, check_params
+from peftqa.evaluation.metrics import evaluate
 from peftqa.evaluation.predictions import Replicates, prediction_table
 from peftqa.statistics.comparison import compare
+from stages.runs import runs_of
 from tests.conftest import ROOT
 
 # Text of the data file that a careless page would take for its own.
@@ -25,6 +27,7 @@ QUESTIONS = [
     "Is p<0.05 enough </script><!-- to end a script?",
     "Is {{ 7 * 7 }} or {% raw %} evaluated? (NaN, null & \u00a0\u2009 \u03b2\u2082-blockers, \U0001f9ea)",
 ]
+IA3 = {"method": "peft", "config": {"peft_type": "IA3"}, "learning_rate": 0.1}
 SKILL = {"base": 0.3, "prompt": 0.5, "prefix": 3.0}
 EPOCHS = 3
 UNTRAINED = ("majority", "tfidf", "base")
@@ -39,7 +42,7 @@ def crafted_params(names: Sequence[str], labels: Sequence[str], folds: int, seed
     values = YAML(typ="safe").load(ROOT / "params.yaml")
     values["data"]["labels"] = list(labels)
     values["split"] |= {"protocol": "cross_validation" if folds > 1 else "random", "folds": list(range(folds))}
-    values["adapters"] = {name: {"method": "ia3", "learning_rate": 0.1} for name in names if name not in UNTRAINED}
+    values["adapters"] = {name: dict(IA3) for name in names if name not in UNTRAINED}
     values["train"]["seeds"] = list(range(seeds))
     values["evaluate"]["variants"] = list(names)
     values["compare"]["resamples"] = 200
@@ -64,15 +67,19 @@ def crafted_comparison(
     params = crafted_params(list(answers), labels, count, seeds)
     test = {name: crafted_replicates(truth, given, labels, folds) for name, given in answers.items()}
     asked = np.repeat(np.unique(folds), validation)
-    val = crafted_replicates(np.resize(labels, len(asked)), [np.resize(labels, len(asked))], labels, asked)
+    label = np.resize(labels, len(asked))
+    evaluation = {
+        name: evaluate(test[name], crafted_replicates(label, [label] * len(given), labels, asked), labels, 10, 0.8)
+        for name, given in answers.items()
+    }
     epochs = {
         name: [
             {"fold": fold, "seed": seed, "kept": epoch, "last": EPOCHS}
-            for (fold, seed), epoch in zip(params.runs(name), cycle((kept or {}).get(name, [2])), strict=False)
+            for (fold, seed), epoch in zip(runs_of(name, params), cycle((kept or {}).get(name, [2])), strict=False)
         ]
         for name in params.adapters
     }
-    comparison = compare(test, dict.fromkeys(test, val), epochs, 700, params)
+    comparison = compare(test, evaluation, epochs, 700, validation, params)
     return comparison | {"humans": {}}
 
 
@@ -187,19 +194,16 @@ def write_predictions(
 
 
 def write_training(folder: Path, run: str, fold: int, seed: int) -> None:
-    """Curves as DVCLive writes them, the second epoch the best, and what training took."""
+    """The table of epochs, of which the second is the best, and what training took."""
     luck = fold / 100 + seed % 10 / 1000
-    series = {
+    epochs = {
         "epoch": [1, 2, 3],
-        "train/loss": ["1.500", "1e0", "0.8"],
-        "val/loss": [1.2, 1.1, 1.0 + luck],
-        "val/log_loss": [0.7, 0.5 + luck, 0.6 + luck],
+        "step": [5, 10, 15],
+        "loss": ["1.500", "1e0", "0.8"],
+        "val_loss": [1.2, 1.1, 1.0 + luck],
+        "val_log_loss": [0.7, 0.5 + luck, 0.6 + luck],
     }
-    for path, values in series.items():
-        table = pd.DataFrame({"step": [5, 10, 15], path.split("/")[-1]: values})
-        write_csv(folder / f"plots/training/{run}/plots/metrics/{path}.tsv", table, "\t")
-    best = {"epoch": 2, "val_log_loss": 0.5 + luck}
-    write_json(folder / f"plots/training/{run}/metrics.json", {"epoch": EPOCHS, "best": best})
+    write_csv(folder / f"plots/training/{run}/epochs.csv", pd.DataFrame(epochs))
     cost = {"seconds": 61.234 + seed, "examples": 40, "epochs": EPOCHS, "peak_memory_mb": 1501.5}
     write_json(folder / f"runtime/train/{run}.json", cost)
 
@@ -213,9 +217,9 @@ def run_stages(folder: Path, variants: list[str], stages: Sequence[str] = ("comp
             importlib.import_module(f"stages.{module}").main()
 
 
-def write_csv(path: Path, table: pd.DataFrame, separator: str = ",") -> None:
+def write_csv(path: Path, table: pd.DataFrame) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    table.to_csv(path, sep=separator, index=False)
+    table.to_csv(path, index=False)
 
 
 def write_json(path: Path, values: dict) -> None:

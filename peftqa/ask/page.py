@@ -5,52 +5,39 @@ It is bound to the loopback address, loads nothing from elsewhere, runs no scrip
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import socket
 import threading
 import time
-from typing import NamedTuple
+from collections.abc import Sequence
 
 import pandas as pd
 from flask import Flask, Response, abort, render_template, request
 from jinja2 import StrictUndefined
 from werkzeug.serving import make_server
 
-from peftqa.ask.answer import Answer, Answerer, plain_text
+from peftqa.ask.answer import Answerer
+from peftqa.data.text import plain_text
 from peftqa.errors import UserError
 from peftqa.evaluation.palette import variant_color
 
-TEMPLATE = "page.html.j2"
-MAX_BYTES = 2_000_000  # of a form that is read
-HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; base-uri 'none'; "
-    "frame-ancestors 'none'",
-    "Referrer-Policy": "same-origin",
-    "X-Content-Type-Options": "nosniff",
-    "Cache-Control": "no-store",
-}
-
-
-class Result(NamedTuple):
-    name: str
-    color: str  # #rrggbb
-    answer: Answer
-    cut: int  # tokens of the abstract that did not fit
-    cut_text: str
-    side: str  # left or right, where it was cut
-    seconds: float
+LIMIT = 2_000_000  # bytes of a form that are read
+POLICY = "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+CONTENT = {"Content-Security-Policy": POLICY, "X-Content-Type-Options": "nosniff"}
+HEADERS = CONTENT | {"Referrer-Policy": "same-origin", "Cache-Control": "no-store"}
+KEPT = "The text that you typed is still here. To use a question of the data, empty both fields first."
 
 
 def make_app(answerers: dict[str, Answerer], questions: pd.DataFrame | None = None) -> Flask:
     """The page. answerers: by the name shown; questions: a table of data/split/ to choose from, or None."""
-    known = [] if questions is None else questions.to_dict("records")
+    known = {} if questions is None else {(row.question, row.context): row for row in questions.itertuples()}
     one_at_a_time = threading.Lock()
     app = Flask(__name__, template_folder=".", static_folder=None)
     app.select_jinja_autoescape = lambda name: True
     app.jinja_options = {"undefined": StrictUndefined, "trim_blocks": True, "lstrip_blocks": True}
     # Other host names that lead to this machine are refused (DNS rebinding), and forms sent by another site (CSRF).
-    app.config.update(TRUSTED_HOSTS=["127.0.0.1", "localhost"], MAX_CONTENT_LENGTH=MAX_BYTES)
-    app.config.update(MAX_FORM_MEMORY_SIZE=MAX_BYTES)
+    app.config.update(TRUSTED_HOSTS=["127.0.0.1", "localhost"], MAX_CONTENT_LENGTH=LIMIT, MAX_FORM_MEMORY_SIZE=LIMIT)
 
     @app.before_request
     def refuse_other_sites() -> None:
@@ -62,50 +49,49 @@ def make_app(answerers: dict[str, Answerer], questions: pd.DataFrame | None = No
         response.headers.update(HEADERS)
         return response
 
-    @app.get("/")
-    def choose() -> str:
-        row = request.args.get("row", -1, type=int)
-        return page(known[row]["question"], known[row]["context"]) if 0 <= row < len(known) else page()
-
-    @app.post("/")
+    @app.route("/", methods=["GET", "POST"])
     def ask() -> str | tuple[str, int]:
-        texts = {name: request.form.get(name, "") for name in ("question", "abstract")}
+        typed = request.form.get("question", ""), request.form.get("abstract", "")
+        if request.method == "GET":
+            return page(*typed)
+        if "use" in request.form:
+            row = request.form.get("row", -1, type=int)
+            if any(text.strip() for text in typed) and plain(*typed) not in known:
+                return page(*typed, error=KEPT)
+            return page(*(list(known)[row] if 0 <= row < len(known) else typed))
         try:
-            question, abstract = (plain_text(name, text) for name, text in texts.items())
+            texts = plain_text("question", typed[0]), plain_text("abstract", typed[1])
             with one_at_a_time:
-                return page(question, abstract, [result(name, question, abstract) for name in answerers])
+                return page(*typed, [card(name, *texts) for name in answerers])
         except UserError as error:
-            return page(*(text if len(text) <= 10_000 else "" for text in texts.values()), error=f"{error}."), 400
+            return page(*typed, error=f"{error}."), 400
 
     @app.errorhandler(413)
     def refuse_long(_: Exception) -> tuple[str, int]:
-        return page(error="That is far too long for a question and an abstract."), 413
+        return page("", "", error="That is far too long for a question and an abstract."), 413
 
-    def result(name: str, question: str, abstract: str) -> Result:
-        answerer, began = answerers[name], time.perf_counter()
-        prompt = answerer.encode(question, abstract)
-        (answer,) = answerer.answer([prompt])
-        seconds = time.perf_counter() - began
-        side = answerer.task.template.truncation_side
-        return Result(name, variant_color(name), answer, len(prompt.cut), answerer.text(prompt.cut), side, seconds)
+    def card(name: str, question: str, abstract: str) -> dict[str, object]:
+        model, began = answerers[name], time.perf_counter()
+        prompt = model.encode(question, abstract)
+        (answer,) = model.answer([prompt])
+        shown = {"name": name, "model": model.name, "color": variant_color(name), "answer": answer}
+        shown |= {"sure": model.why_sure(prompt, answer), "cut": model.what_was_cut(prompt)}
+        return shown | {"seconds": time.perf_counter() - began}
 
-    def page(question: str = "", abstract: str = "", results: list[Result] = (), error: str = "") -> str:
-        labels = {(row["question"], row["context"]): row.get("label") for row in known}
-        return render_template(
-            TEMPLATE,
-            question=question,
-            abstract=abstract,
-            questions=[row["question"] for row in known],
-            results=results,
-            error=error,
-            known=labels.get((question, abstract)),
-        )
+    def page(question: str, abstract: str, cards: Sequence[dict] = (), error: str = "") -> str:
+        texts = {"question": question, "abstract": abstract, "questions": [texts[0] for texts in known], "error": error}
+        label = getattr(known.get(plain(question, abstract)), "label", None)
+        return render_template("page.html.j2", cards=cards, known=label, **texts)
 
     return app
 
 
+def plain(*texts: str) -> tuple[str, ...]:
+    return tuple(" ".join(text.split()) for text in texts)
+
+
 def bind(port: int) -> socket.socket:
-    """A port of the loopback address, 0 for a free one. Raises UserError where it is taken."""
+    """A port of the loopback address, 0 for a free one. Raises UserError if it is taken."""
     try:
         return socket.create_server(("127.0.0.1", port))
     except (OSError, OverflowError) as error:
@@ -113,7 +99,7 @@ def bind(port: int) -> socket.socket:
 
 
 def serve(app: Flask, bound: socket.socket) -> None:
-    """Answer on the port until the process ends."""
+    """Answer on the port until Ctrl-C, or until the process ends."""
     logging.getLogger("werkzeug").setLevel(logging.ERROR)  # what is asked is nobody's business
-    host, port = bound.getsockname()
-    make_server(host, port, app, threaded=True, fd=bound.fileno()).serve_forever()
+    with contextlib.suppress(KeyboardInterrupt):
+        make_server(*bound.getsockname(), app, threaded=True, fd=bound.fileno()).serve_forever()

@@ -1,26 +1,27 @@
-"""The settings of params.yaml, typed and checked. Imports no torch: every stage reads it, light ones too."""
+"""The settings of params.yaml, typed and checked. Imports no torch: every stage reads it, light ones too.
+
+No stage of dvc.yaml depends on this folder, because it decides no result: it has a schema and checks, no behaviour, and
+no default but None, which means that the key is absent.
+"""
 
 from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Literal, Union, get_args
+from typing import Annotated, Literal, get_args
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from peftqa.config.settings import Distinct, Dtype, Label, Positive, Schedule, Settings
+from peftqa.config.adapters import KVPrefix, PEFTMethod, PromptTuning
+from peftqa.config.settings import Baseline, Distinct, Dtype, Label, Positive, Schedule, Settings
 from peftqa.errors import UserError, one_line
-from peftqa.model.adapters import METHODS, AdapterSettings
-from peftqa.model.prompts import Template, join_labels
 
-BASELINES = ("majority", "tfidf")
+BASELINES = get_args(Baseline)
 # Names that are taken: the baselines are variants already, and metrics/ has files of the other two names.
 RESERVED_NAMES = (*BASELINES, "selected", "pairs")
-UNTRAINED_SEED = 0  # what stands for the seed of a variant without training
 FOLDS_BY_PROTOCOL = {"random": 1, "official": 10, "cross_validation": 10}
 
 Fraction = Annotated[float, Field(gt=0, lt=1)]
@@ -37,9 +38,8 @@ PATTERNS = {
     NAME: "may have letters, digits and _ only",
 }
 Sha256 = Annotated[str, Field(pattern=DIGEST)]
-# The union of all classes in the tuple; pydantic chooses one by its `method`.
-AnyAdapter = Annotated[Union[METHODS], Field(discriminator="method")]  # noqa: UP007
-METHOD_BY_NAME = {get_args(method.model_fields["method"].annotation)[0]: method for method in METHODS}
+AnyAdapter = Annotated[PromptTuning | KVPrefix | PEFTMethod, Field(discriminator="method")]
+METHOD_BY_NAME = {"prompt_tuning": PromptTuning, "kv_prefix": KVPrefix, "peft": PEFTMethod}
 
 
 class Data(Settings):
@@ -49,11 +49,6 @@ class Data(Settings):
     test_ids_sha256: Sha256
     labels: Annotated[list[Label], Field(min_length=2), Distinct]
 
-    @property
-    def synthetic(self) -> bool:
-        """Whether the data are made up: no person has answered them, and a model card says so."""
-        return "synthetic" in self.name.lower()
-
 
 class Split(Settings):
     protocol: Protocol
@@ -62,11 +57,6 @@ class Split(Settings):
     train: Fraction
     val: Fraction
     test: Fraction
-
-    @property
-    def same_test_questions(self) -> bool:
-        """Whether every fold tests on the same questions: each run is then a replicate."""
-        return self.protocol == "official"
 
     @model_validator(mode="after")
     def _folds_exist(self) -> Split:
@@ -90,36 +80,60 @@ class ModelSettings(Settings):
     fast: bool
     attention: Literal["auto", "fused", "sdpa", "eager"]
     dropout: Annotated[float, Field(ge=0, lt=1)]
-    threads: Positive
+    threads: Annotated[int, Field(ge=1, le=1024)]
+
+
+class Template(Settings):
+    """How a question and its abstract become the text that the model reads."""
+
+    text: str
+    instruction: str
+    max_tokens: Annotated[int, Field(ge=1, le=100_000)]
+    truncation_side: Literal["left", "right"]
+
+    @field_validator("text")
+    @classmethod
+    def _has_fields(cls, text: str) -> str:
+        for field in ("{question}", "{context}", "{instruction}"):
+            if text.count(field) != 1:
+                raise ValueError(f"must contain {field} exactly once")
+        # The parts around the abstract are tokenised by themselves, which white space makes the same as all at once.
+        before, after = text.split("{context}")
+        if (before and not before[-1].isspace()) or (after and not after[0].isspace()):
+            raise ValueError("must have white space around {context}")
+        return text
+
+    @field_validator("instruction")
+    @classmethod
+    def _has_labels_field(cls, instruction: str) -> str:
+        if "{labels}" not in instruction:
+            raise ValueError("must contain {labels}, which becomes the list of labels in use")
+        if set("{}") & set(instruction.replace("{labels}", "")):
+            raise ValueError("may have no other braces than {labels}")
+        return instruction
 
 
 class TrainSettings(Settings):
     epochs: Positive
-    batch_size: Positive
-    processes: Positive
+    batch_size: Annotated[int, Field(ge=1, le=10_000)]
     batches: Literal["similar_length", "random"]
-    encode_once: bool
     optimizer: Literal["adamw", "adafactor"]
     schedule: Schedule
-    warmup_steps: Annotated[int, Field(ge=0)]
+    warmup_steps: Annotated[int, Field(ge=0, le=10**7)]
     weight_decay: Annotated[float, Field(ge=0)]
     max_grad_norm: Annotated[float, Field(gt=0)]
     patience: Positive | None
-    seeds: Annotated[list[Seed], Field(min_length=1), Distinct]
-
-    @model_validator(mode="after")
-    def _batch_divides(self) -> TrainSettings:
-        if self.batch_size % self.processes:
-            raise ValueError(f"batch_size: {self.batch_size} cannot be divided among {self.processes} processes")
-        return self
+    seeds: Annotated[list[Seed], Field(min_length=1, max_length=1000), Distinct]
 
 
 class Untrained(Settings):
-    """A variant without training: the frozen model, after `few_shot` training examples with their answers."""
+    """A variant without training: the frozen model, asked in another way or with its answers corrected."""
 
-    few_shot: Annotated[int, Field(ge=0)]
+    few_shot: Annotated[int, Field(ge=0, le=1000)] | None = None
+    context: bool | None = None
+    calibrated: bool | None = None
     seed: Seed | None = None
-    max_tokens: Positive | None = None
+    max_tokens: Annotated[int, Field(ge=1, le=100_000)] | None = None
 
     @model_validator(mode="after")
     def _examples_described(self) -> Untrained:
@@ -129,23 +143,25 @@ class Untrained(Settings):
 
 
 class Evaluate(Settings):
-    batch_size: Positive
-    max_new_tokens: Positive
-    calibration_bins: Positive
+    batch_size: Annotated[int, Field(ge=1, le=10_000)]
+    max_new_tokens: Annotated[int, Field(ge=1, le=1000)]
+    calibration_bins: Annotated[int, Field(ge=1, le=1000)]
     coverage: Annotated[float, Field(gt=0, le=1)]
     untrained: dict[Annotated[str, Field(pattern=NAME)], Untrained]
     variants: Annotated[list[str], Field(min_length=1), Distinct]
 
 
 class Tuned(Settings):
-    """By how many trials of a search, and under which protocol's validation questions, settings were chosen."""
+    """By how many trials (null: by hand, not counted), and under which protocol's validation questions, settings were
+    chosen."""
 
-    trials: Positive
+    trials: Positive | None
     protocol: Protocol
 
 
 class Compare(Settings):
-    resamples: Positive
+    margin: Fraction
+    resamples: Annotated[int, Field(ge=1, le=100_000)]
     confidence: Fraction
     power: Fraction
     seed: Seed
@@ -185,21 +201,8 @@ class Params(Settings):
             )
         return self
 
-    def runs(self, name: str) -> list[tuple[int, int]]:
-        """(fold, seed) of every run of a variant; seed 0 where nothing is trained."""
-        seeds = self.train.seeds if name in self.adapters else [UNTRAINED_SEED]
-        return [(fold, seed) for fold in self.split.folds for seed in seeds]
 
-    def named_runs(self, variants: Iterable[str]) -> dict[str, tuple[str, int, int]]:
-        """Variant, fold and seed by the name that dvc.yaml gives a run: `prompt-0-42`; `base-0` without training."""
-        return {
-            f"{name}-{fold}-{seed}" if name in self.adapters else f"{name}-{fold}": (name, fold, seed)
-            for name in variants
-            for fold, seed in self.runs(name)
-        }
-
-
-def read_params(path: Path) -> Params:
+def read_params(path: Path = Path("params.yaml")) -> Params:
     """Read and check a params.yaml. Raises UserError with every offending key's path, its value and what is allowed."""
     return check_params(read_yaml(path), str(path))
 
@@ -211,6 +214,8 @@ def read_yaml(path: Path) -> object:
         return YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path} is missing; run from the root of the repository.") from None
+    except RecursionError:
+        raise UserError(f"{path} is nested too deeply to be read.") from None
     except (YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is no valid YAML: {one_line(error)}") from None
 
@@ -218,19 +223,10 @@ def read_yaml(path: Path) -> object:
 def check_params(values: object, source: str = "params.yaml") -> Params:
     """The checked form of a plain dictionary of parameters. Raises UserError; `source` names it in the message."""
     try:
-        params = Params.model_validate(values)
+        return Params.model_validate(values)
     except ValidationError as error:
         lines = [_explain(problem, values) for problem in error.errors()]
         raise UserError(f"{source}: " + "; ".join(lines)) from None
-    # So that whoever reads an adapter's settings sees the text that training starts from.
-    adapters = {name: _fill_init_text(adapter, params.data.labels) for name, adapter in params.adapters.items()}
-    return params.model_copy(update={"adapters": adapters})
-
-
-def _fill_init_text(adapter: AdapterSettings, labels: list[str]) -> AdapterSettings:
-    """The adapter with "yes or no", the labels in use, in the place of {labels} in its init_text, where it has one."""
-    text = getattr(adapter, "init_text", None)
-    return adapter.model_copy(update={"init_text": text.replace("{labels}", join_labels(labels))}) if text else adapter
 
 
 def _explain(problem: dict, values: object) -> str:
@@ -255,7 +251,10 @@ def _explain(problem: dict, values: object) -> str:
     if problem["type"] in ("model_type", "model_attributes_type", "dict_type"):
         return f"{where or 'the file'}: must be a group of keys, not {problem['input']!r}"
     if problem["type"] == "list_type":
-        return f"{where}: must be a list, not {problem['input']!r}"
+        value = problem["input"]
+        if isinstance(value, str | int | float):
+            return f"{where} must be a list: -S '{where}=[{value}]'"
+        return f"{where}: must be a list, not {value!r}"
     if problem["type"] == "string_pattern_mismatch":
         message = PATTERNS[problem["ctx"]["pattern"]]
     if not where:

@@ -20,7 +20,8 @@ def _distinct(values: list) -> list:
 
 
 Distinct = AfterValidator(_distinct)
-Positive = Annotated[int, Field(ge=1)]
+Positive = Annotated[int, Field(ge=1, le=100_000)]
 Label = Literal["yes", "no", "maybe"]
+Baseline = Literal["majority", "tfidf"]  # variants without a language model
 Dtype = Literal["auto", "float32", "bfloat16"]
 Schedule = Literal["constant", "linear", "cosine"]

@@ -1,9 +1,8 @@
-"""PubMedQA's records: read and checked, made a table, cleaned, and split. Imports no torch."""
+"""PubMedQA's records: read and checked, made a table, and cleaned. Imports no torch."""
 
 from __future__ import annotations
 
 import json
-import math
 from collections import Counter
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -13,12 +12,10 @@ import pandas as pd
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
 from peftqa.config.settings import Label
+from peftqa.data.files import COLUMNS
 from peftqa.errors import UserError, one_line
 
-COLUMNS = ["id", "question", "context", "label"]
 SHOWN_RECORDS = 10
-N_FOLDS = 10  # as PubMedQA's authors have it
-REMAKE = "delete the file and run `dvc repro` to have it made anew."
 
 
 def _encodable(text: str) -> str:
@@ -88,7 +85,7 @@ def read_test_ids(path: Path, known_ids: Collection[str]) -> list[str]:
     if unknown:
         raise UserError(
             f"{path}: {len(unknown)} of {len(test_ids)} test ids are not among the {len(known_ids)} records: "
-            f"{_some(unknown)}; both files must be of the same version"
+            f"{some(unknown)}; both files must be of the same version"
         )
     return test_ids
 
@@ -125,105 +122,11 @@ def clean(table: pd.DataFrame, labels: Sequence[str]) -> tuple[pd.DataFrame, dic
     absent = [label for label, count in report["labels"].items() if count == 0]
     if absent:
         raise UserError(
-            f"data.labels: no usable record has the label {_some(absent)}; of {report['records']} records "
+            f"data.labels: no usable record has the label {some(absent)}; of {report['records']} records "
             f"{report['dropped_missing_value']} lack a value, {report['dropped_other_label']} have another label, "
             f"{report['dropped_duplicate']} repeat an earlier one"
         )
     return kept, report
-
-
-def split_random(table: pd.DataFrame, train: float, val: float, test: float, seed: int) -> dict[str, pd.DataFrame]:
-    """Stratified parts `train`, `val`, `test` of the given fractions, each in the table's row order.
-
-    First val and test together are held out, then divided in the same way. Raises UserError where a part would be
-    left without one of the labels.
-    """
-    refusal = (
-        f"split: {len(table)} rows ({_counts(table)}) cannot be divided into train {train:g}, val {val:g} and test "
-        f"{test:g} with every label in each part; change the fractions, or use more records"
-    )
-    train_rows, held_out = _stratify(table, val + test, seed, refusal)
-    # Rows keep the order in which they were drawn until here: sorted first, others of them would become val and test.
-    val_rows, test_rows = _stratify(held_out, test / (val + test), seed, refusal)
-    return {"train": train_rows.sort_index(), "val": val_rows.sort_index(), "test": test_rows.sort_index()}
-
-
-def split_cross_validation(table: pd.DataFrame, seed: int) -> list[dict[str, pd.DataFrame]]:
-    """Ten folds over ten stratified parts: fold F tests on part F, validates on the next one, trains on the rest.
-
-    So every row is a test row once. Raises UserError where a part would be left without one of the labels.
-    """
-    parts = _stratified_parts(table, seed)
-    held_out = [(parts[fold], parts[(fold + 1) % N_FOLDS]) for fold in range(N_FOLDS)]
-    return [{"train": table.drop(val.index.union(test.index)), "val": val, "test": test} for test, val in held_out]
-
-
-def split_official(table: pd.DataFrame, test_ids: Collection[str], seed: int) -> list[dict[str, pd.DataFrame]]:
-    """PubMedQA's own protocol: ten folds that all test on the official test records, as far as `clean` left them.
-
-    The other records are ten stratified parts: fold F validates on part F and trains on the rest. Raises UserError
-    where a part would be left without one of the labels.
-    """
-    official = table["id"].isin(set(test_ids))
-    test, rest = table[official], table[~official]
-    for rows, where in ((test, "in"), (rest, "outside")):
-        absent = sorted(set(table["label"]) - set(rows["label"]))
-        if absent:
-            raise UserError(f"split.protocol: no record {where} the official test set has the label {_some(absent)}")
-    return [{"train": rest.drop(val.index), "val": val, "test": test} for val in _stratified_parts(rest, seed)]
-
-
-def read_table(path: Path) -> pd.DataFrame:
-    """Read a table of COLUMNS, all of them text. Raises UserError where it is missing, damaged or another table."""
-    table = read_csv(path, str)
-    if list(table.columns) != COLUMNS:
-        raise UserError(f"{path} has the columns {', '.join(table.columns)} instead of {', '.join(COLUMNS)}")
-    return table
-
-
-def read_csv(path: Path, dtype: type | dict[str, type] | None = None, separator: str = ",") -> pd.DataFrame:
-    """A table that a stage wrote. Text stays what it is: "NA" or "null" is no missing value.
-
-    Raises UserError where the file is missing or no such table.
-    """
-    try:
-        table = pd.read_csv(path, dtype=dtype, sep=separator, keep_default_na=False, encoding="utf-8")
-        if not isinstance(table.index, pd.RangeIndex):  # pandas makes surplus values row names
-            raise ValueError("it has rows with more values than columns")
-    except FileNotFoundError:
-        raise UserError(f"{path} is missing; run `dvc repro`.") from None
-    except ValueError as error:  # pandas' parser errors and wrong encodings are kinds of it
-        raise UserError(f"{path} is damaged ({one_line(error)}); {REMAKE}") from None
-    return table
-
-
-def _stratify(table: pd.DataFrame, share: float, seed: int, refusal: str) -> list[pd.DataFrame]:
-    """Hold `share` of the rows out; both parts are in the order drawn and have every label, else UserError."""
-    from sklearn.model_selection import train_test_split  # most of this stage's time; no other stage needs it
-
-    # scikit-learn rounds up; without the inner round 0.1 + 0.2 of 1,000 rows would be 301.
-    held_out = math.ceil(round(share * len(table), 6))
-    try:
-        parts = train_test_split(table, test_size=held_out, stratify=table["label"], random_state=seed)
-    except ValueError:
-        raise UserError(refusal) from None
-    if any(set(part["label"]) != set(table["label"]) for part in parts):
-        raise UserError(refusal)
-    return parts
-
-
-def _stratified_parts(table: pd.DataFrame, seed: int) -> list[pd.DataFrame]:
-    """N_FOLDS parts of nearly one size, each with the labels in proportion and in the table's row order."""
-    from sklearn.model_selection import StratifiedKFold
-
-    fewest = table["label"].value_counts().min()
-    if fewest < N_FOLDS:
-        raise UserError(
-            f"split: {len(table)} rows ({_counts(table)}) cannot be divided into {N_FOLDS} parts with every label in "
-            "each; use split.protocol random, or more records"
-        )
-    folds = StratifiedKFold(N_FOLDS, shuffle=True, random_state=seed).split(table, table["label"])
-    return [table.iloc[rows] for _, rows in folds]
 
 
 def _read_object(path: Path) -> dict:
@@ -232,7 +135,7 @@ def _read_object(path: Path) -> dict:
     def distinct(pairs: list[tuple[str, object]]) -> dict:
         repeated = [key for key, count in Counter(key for key, _ in pairs).items() if count > 1]
         if repeated:
-            raise UserError(f"{path}: {_some(repeated)} is there twice; remove one")
+            raise UserError(f"{path}: {some(repeated)} is there twice; remove one")
         return dict(pairs)
 
     try:
@@ -260,11 +163,7 @@ def _explain(problem: dict) -> str:
     return f"{field}: {shown}: {message}" if field else f"{shown}: must be an object"
 
 
-def _some(names: Sequence[str]) -> str:
+def some(names: Sequence[str]) -> str:
     """At most ten of the names, then a count."""
     rest = len(names) - SHOWN_RECORDS
     return ", ".join(names[:SHOWN_RECORDS]) + (f" and {rest} more" if rest > 0 else "")
-
-
-def _counts(table: pd.DataFrame) -> str:
-    return ", ".join(f"{label} {count}" for label, count in table["label"].value_counts().items())

@@ -1,8 +1,8 @@
-"""What can be had without a language model, to read the other metrics by. Imports no torch."""
+"""Answers without a language model, which show what the other metrics are worth. Imports no torch."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -10,7 +10,6 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
-from peftqa.data.records import Record
 from peftqa.errors import UserError
 
 
@@ -41,15 +40,3 @@ def tfidf_probabilities(train: pd.DataFrame, questions: pd.DataFrame, labels: Se
     probabilities = model.predict_proba(questions["question"] + " " + questions["context"])
     columns = {label: probabilities[:, i] for i, label in enumerate(model.classes_)}
     return np.stack([columns.get(label, np.zeros(len(questions))) for label in labels], axis=1)
-
-
-def human_answers(records: Mapping[str, Record], ids: Sequence[str]) -> dict[str, list[str]]:
-    """The answers of the file's two annotators, n each; "" where one gave none.
-
-    One answered without the abstract's conclusion (human_unaided), one had read it (human_aided). The label was agreed
-    on from their answers, which flatters both (Jin et al. 2019, arXiv 1909.06146).
-    """
-    return {
-        "human_unaided": [records[pmid].reasoning_required_pred or "" for pmid in ids],
-        "human_aided": [records[pmid].reasoning_free_pred or "" for pmid in ids],
-    }

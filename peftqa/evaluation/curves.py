@@ -5,30 +5,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 from sklearn.metrics import confusion_matrix, precision_recall_curve, roc_curve
 
-from peftqa.data.records import read_csv
-from peftqa.errors import UserError
 from peftqa.evaluation.metrics import answers_by_confidence, encode_labels, reliability_points
 from peftqa.evaluation.palette import variant_color
 from peftqa.evaluation.predictions import predict
+
+GRID = np.linspace(0, 1, 201)  # where several replicates' curves are averaged
 
 
 def curves(
     probabilities: np.ndarray, truth: Sequence[str], labels: Sequence[str], bins: int
 ) -> dict[str, pd.DataFrame]:
-    """Every curve under the name of its data file: `roc precision_recall reliability confusion risk_coverage`."""
+    """Every curve under the name of its data file: `roc precision_recall reliability confusion risk_coverage`.
+
+    probabilities: float64 (R, n, L) of R replicates. A curve is the mean of theirs, as a metric is; a bin or a cell has
+    the answers of all of them, whose shares are the mean too.
+    """
+    replicates, _, size = probabilities.shape
+    every = probabilities.reshape(-1, size), list(truth) * replicates, labels
+
+    def mean(points: Callable, x: str) -> pd.DataFrame:
+        return _mean_curve([points(run, truth, labels) for run in probabilities], x)
+
     return {
-        "roc": roc_points(probabilities, truth, labels),
-        "precision_recall": precision_recall_points(probabilities, truth, labels),
-        "reliability": reliability_points(probabilities, truth, labels, bins),
-        "confusion": confusion_points(probabilities, truth, labels),
-        "risk_coverage": risk_coverage_points(probabilities, truth, labels),
+        "roc": mean(roc_points, "fpr"),
+        "precision_recall": mean(precision_recall_points, "recall"),
+        "reliability": reliability_points(*every, bins),
+        "confusion": confusion_points(*every),
+        "risk_coverage": mean(risk_coverage_points, "coverage"),
     }
 
 
@@ -72,7 +81,7 @@ def confusion_points(probabilities: np.ndarray, truth: Sequence[str], labels: Se
 
 
 def risk_coverage_points(probabilities: np.ndarray, truth: Sequence[str], labels: Sequence[str]) -> pd.DataFrame:
-    """Risk-coverage curve: `coverage risk confidence`, one row a distinct confidence, falling.
+    """Risk-coverage curve: `coverage risk confidence`, one row per distinct confidence, falling.
 
     `risk` is the share of errors among the answers of at least that confidence, `coverage` their share of all rows
     (El-Yaniv and Wiener 2010). Answers of equal confidence enter together: the curve does not depend on row order.
@@ -81,28 +90,36 @@ def risk_coverage_points(probabilities: np.ndarray, truth: Sequence[str], labels
     return pd.DataFrame({"coverage": kept / kept[-1], "risk": 1 - right / kept, "confidence": levels})
 
 
-def training_curve(folder: Path, value: str, series: Mapping[str, str]) -> pd.DataFrame:
-    """What DVCLive wrote of one run: columns split, epoch and the value, which `series` names by split."""
-    columns = {"epoch": folder / "epoch.tsv"} | {split: folder / f"{path}.tsv" for split, path in series.items()}
-    tables = {name: read_csv(path, str, separator="\t") for name, path in columns.items()}
-    for name, table in tables.items():
-        column = "epoch" if name == "epoch" else value
-        if column not in table or not len(table) or len(table) != len(tables["epoch"]):
-            raise UserError(
-                f"{columns[name]} holds no row for each epoch; delete {folder.parents[1]} and run `dvc repro`."
-            )
-    epochs = tables.pop("epoch")["epoch"]
-    values = {split: table[value] for split, table in tables.items()}
-    return pd.concat(
-        [pd.DataFrame({"split": split, "epoch": epochs, value: column}) for split, column in values.items()],
-        ignore_index=True,
-    )
+def training_curve(epochs: pd.DataFrame, value: str, columns: Mapping[str, str]) -> pd.DataFrame:
+    """A curve of one run: columns split, epoch and `value`.
+
+    epochs: the run's table of epochs. columns: by split, the column of that table that has the value.
+    """
+    parts = [
+        pd.DataFrame({"split": split, "epoch": epochs["epoch"], value: epochs[column]})
+        for split, column in columns.items()
+    ]
+    return pd.concat(parts, ignore_index=True)
 
 
 def join_curves(parts: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     """One table of every variant's curve, with columns variant and color."""
     tables = [part.assign(variant=name, color=variant_color(name)) for name, part in parts.items()]
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=["variant", "color"])
+
+
+def _mean_curve(tables: Sequence[pd.DataFrame], x: str) -> pd.DataFrame:
+    """The mean of curves at the same x (Fawcett 2006, vertical averaging), from the first point on."""
+    if len(tables) == 1 or tables[0].empty:
+        return tables[0]
+    keys, means = [key for key in ("label",) if key in tables[0]], []
+    for label in tables[0]["label"].unique() if keys else [None]:
+        parts = [table[table["label"] == label] if keys else table for table in tables]
+        mean = {column: np.mean([np.interp(GRID, part[x], part[column]) for part in parts], axis=0)
+                for column in parts[0].columns.drop([x, *keys])}  # fmt: skip
+        start = parts[0].iloc[[0]] if parts[0][x].iloc[0] == 0 else None
+        means.append(pd.concat([start, pd.DataFrame(dict.fromkeys(keys, label) | {x: GRID} | mean)]))
+    return pd.concat(means, ignore_index=True)
 
 
 def _one_versus_rest(points, columns, probabilities, truth, labels) -> pd.DataFrame:

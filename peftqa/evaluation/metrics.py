@@ -2,7 +2,7 @@
 
 Everywhere `probabilities` is float64 of shape (n, L), rows summing to 1, columns in the order of `labels`; `truth` is a
 sequence of n labels. Labels are passed to scikit-learn explicitly, so that one which is absent from truth or from the
-predictions still counts, and undefined ratios count as 0.
+predictions still counts. Undefined ratios count as 0, but ROC AUC and MCC are None if the truth leaves them undefined.
 """
 
 from __future__ import annotations
@@ -19,7 +19,29 @@ from sklearn.metrics import (
     roc_auc_score,
 )
 
-from peftqa.evaluation.predictions import predict
+from peftqa.evaluation.predictions import Replicates, predict
+
+
+def evaluate(test: Replicates, val: Replicates, labels: Sequence[str], bins: int, coverage: float) -> dict:
+    """What is known of one variant by itself; everything is the mean over replicates of what each replicate has.
+
+    replicates      name -> `classification_metrics` on test
+    mean            their means, and as `val_METRIC` those on validation
+    threshold       `at_threshold`, null unless there are two labels
+    abstention      coverage, and accuracy on that share of answers, the most confident ones
+    """
+    on_test, on_val = (
+        [classification_metrics(run, part.truth, labels, bins) for run in part.probabilities] for part in (test, val)
+    )
+    mean = mean_over_replicates(on_test)
+    mean |= {f"val_{key}": value for key, value in mean_over_replicates(on_val).items() if key != "n"}
+    surest = [accuracy_at_coverage(run, test.truth, labels, coverage) for run in test.probabilities]
+    return {
+        "mean": mean,
+        "replicates": dict(zip(test.names, on_test, strict=True)),
+        "threshold": at_threshold(test, val, labels) if len(labels) == 2 else None,
+        "abstention": {"coverage": coverage, "accuracy": float(np.mean(surest))},
+    }
 
 
 def encode_labels(truth: Sequence[str], labels: Sequence[str]) -> np.ndarray:
@@ -30,21 +52,22 @@ def encode_labels(truth: Sequence[str], labels: Sequence[str]) -> np.ndarray:
     return y_true.astype(np.int64)
 
 
-def label_metrics(predicted: Sequence[str], truth: Sequence[str], labels: Sequence[str]) -> dict[str, float]:
-    """`accuracy`, `macro_f1` (unweighted mean over `labels`) and `mcc` (0 where undefined).
+def label_metrics(predicted: Sequence[str], truth: Sequence[str], labels: Sequence[str]) -> dict[str, float | None]:
+    """`accuracy`, `macro_f1` (unweighted mean over `labels`) and `mcc` (None if truth has one label alone).
 
-    A prediction outside `labels` (a person's "maybe") is an error and no class of its own; MCC sees it as one.
+    MCC is 0 if the answers are all alike and the truth is not: such answers do not follow it at all. A prediction
+    outside `labels` (a person's "maybe") is an error and no class of its own; MCC sees it as one.
     """
     truth, predicted, labels = list(truth), list(predicted), list(labels)
     return {
         "accuracy": float(accuracy_score(truth, predicted)),
         "macro_f1": float(f1_score(truth, predicted, labels=labels, average="macro", zero_division=0)),
-        "mcc": float(matthews_corrcoef(truth, predicted)),
+        "mcc": float(matthews_corrcoef(truth, predicted)) if len(set(truth)) > 1 else None,
     }
 
 
 def confusion_scores(confusion: np.ndarray) -> dict[str, np.ndarray]:
-    """`accuracy macro_f1 mcc` of many confusion matrices at once, as `label_metrics` has them.
+    """`accuracy macro_f1 mcc` of many confusion matrices at once, as `label_metrics` has them; mcc nan for its None.
 
     confusion: float64 of shape (..., L, L), actual label by predicted; the results have the shape (...).
     """
@@ -54,10 +77,11 @@ def confusion_scores(confusion: np.ndarray) -> dict[str, np.ndarray]:
     # Gorodkin 2004: the correlation of truth and prediction for any number of labels.
     covariance = right * total - (actual * predicted).sum(axis=-1)
     spread = (total**2 - (actual**2).sum(axis=-1)) * (total**2 - (predicted**2).sum(axis=-1))
+    one_label = (actual > 0).sum(axis=-1) < 2
     return {
         "accuracy": right / total,
         "macro_f1": _ratio(2 * hits, actual + predicted).mean(axis=-1),
-        "mcc": _ratio(covariance, np.sqrt(spread)),
+        "mcc": np.where(one_label, np.nan, _ratio(covariance, np.sqrt(spread))),
     }
 
 
@@ -67,7 +91,7 @@ def classification_metrics(
     """All metrics of one set of predictions, flat.
 
     `n accuracy macro_f1 mcc roc_auc log_loss brier ece`, then `f1_L precision_L recall_L` for every label L.
-    `roc_auc` is None where a label is absent from truth; log loss is in nats.
+    `roc_auc` is None if a label is absent from truth, `mcc` if truth has one label; log loss is in nats.
     """
     y_true = encode_labels(truth, labels)
     predicted = predict(probabilities, labels)
@@ -86,7 +110,7 @@ def classification_metrics(
 
 
 def mean_over_replicates(metrics: Sequence[dict[str, float | int | None]]) -> dict[str, float | int | None]:
-    """Each metric's mean over replicates; None where one has none. Whole numbers that agree (`n`) stay as they are."""
+    """Each metric's mean over replicates; None if one has none. Whole numbers that agree (`n`) stay as they are."""
     means = {}
     for key in metrics[0]:
         values = [replicate[key] for replicate in metrics]
@@ -178,6 +202,33 @@ def accuracy_at_coverage(
     # Floating point can give 72.00000000000001 for 0.8 * 90, which must not be rounded up to 73 rows.
     answered = np.ceil(coverage * kept[-1] - 1e-9)
     return float(np.interp(answered, np.r_[0, kept], np.r_[0, right]) / answered)
+
+
+def at_threshold(test: Replicates, val: Replicates, labels: Sequence[str]) -> dict:
+    """The answers if the threshold is not 0.5, but chosen for each run on its own fold's validation questions.
+
+    So no test question has a part in the threshold that it is judged by, though under cross-validation one fold's
+    validation questions are another's test questions.
+
+    label       the label whose probability is compared with the threshold
+    values      the lowest and the highest threshold of a run
+    metrics     `label_metrics` on test, means over replicates
+    """
+    val_folds, test_folds, seeds = np.unique(val.folds), np.unique(test.folds), len(val.names)
+    truth, thresholds = np.array(val.truth), []
+    given = np.array([predict(probabilities, labels) for probabilities in test.probabilities])
+    for k, seed in np.ndindex(len(val_folds), seeds):
+        asked = val.folds == val_folds[k]
+        thresholds.append(choose_threshold(val.probabilities[seed][asked], truth[asked], labels))
+        own = len(test_folds) == len(val_folds)  # else all folds ask the same questions, and each run is a replicate
+        replicate = seed if own else k * seeds + seed
+        rows = test.folds == test_folds[k if own else 0]
+        given[replicate, rows] = predict(test.probabilities[replicate, rows], labels, thresholds[-1])
+    return {
+        "label": labels[0],
+        "values": [min(thresholds), max(thresholds)],
+        "metrics": mean_over_replicates([label_metrics(run, test.truth, labels) for run in given]),
+    }
 
 
 def choose_threshold(probabilities: np.ndarray, truth: Sequence[str], labels: Sequence[str]) -> float | None:

@@ -6,15 +6,14 @@ training of the method under the protocol, with an answer to every test question
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from peftqa.data.records import REMAKE, read_csv
+from peftqa.data.files import read_csv
 from peftqa.errors import UserError
 
 
@@ -31,11 +30,6 @@ class Replicates(NamedTuple):
     def averaged(self) -> np.ndarray:
         """Probabilities averaged over the replicates, (n, L)."""
         return self.probabilities.mean(axis=0)
-
-    @property
-    def pooled(self) -> tuple[np.ndarray, list[str]]:
-        """The answers of all replicates one after another, (R * n, L), and their true labels."""
-        return self.probabilities.reshape(-1, self.probabilities.shape[2]), self.truth * len(self.names)
 
 
 def predict(probabilities: np.ndarray, labels: Sequence[str], threshold: float | None = None) -> np.ndarray:
@@ -64,8 +58,7 @@ def prediction_table(
 def read_predictions(paths: Iterable[Path], labels: Sequence[str]) -> pd.DataFrame:
     """The tables of a variant's runs, one after another, floats to the last bit.
 
-    Raises UserError where a file is missing or no such table, was written for other labels than `labels` in this order,
-    or has a row that no run can have written.
+    Raises UserError if a file is missing or damaged, or was written for other labels or another order of them.
     """
     columns = ["split", "fold", "seed", "id", "label", "prediction", *(f"p_{label}" for label in labels)]
     tables = []
@@ -76,43 +69,13 @@ def read_predictions(paths: Iterable[Path], labels: Sequence[str]) -> pd.DataFra
                 f"{path} was not written for the labels {', '.join(labels)} (columns: {', '.join(table.columns)}); "
                 "run `dvc repro`."
             )
-        check_rows(table, path, labels)
         tables.append(table)
     return pd.concat(tables, ignore_index=True)
 
 
-def check_rows(table: pd.DataFrame, path: Path, labels: Sequence[str]) -> None:
-    """Raise UserError, which names the line, for a label that is none of `labels` and for impossible probabilities."""
-    probabilities = table[[f"p_{label}" for label in labels]].apply(pd.to_numeric, errors="coerce").to_numpy(float)
-    possible = (probabilities >= 0) & (probabilities <= 1)  # not so where one is no number
-    wrong = {
-        f"has a label that is none of {', '.join(labels)}": ~table[["label", "prediction"]].isin(labels).all(axis=1),
-        "has a probability that is no number from 0 to 1": ~possible.all(axis=1),
-        "has probabilities that do not sum to 1": np.abs(probabilities.sum(axis=1) - 1) > 1e-6,
-    }
-    for what, rows in wrong.items():
-        if rows.any():
-            row = int(np.argmax(rows))
-            raise UserError(f"{path}: line {row + 2} (record {table['id'][row]}) {what}; {REMAKE}")
-
-
-def check_questions(
-    table: pd.DataFrame, runs: Iterable[tuple[int, int]], asked: Mapping[tuple[int, str], pd.DataFrame]
-) -> None:
-    """Raise UserError, which names a record, unless every run answers each question that it was asked, once.
-
-    runs: (fold, seed). asked: by fold and split, a table with columns id and label.
-    """
-    for fold, seed in runs:
-        for split in ("val", "test"):
-            rows = table[(table["fold"] == fold) & (table["seed"] == seed) & (table["split"] == split)]
-            found = Counter(zip(rows["id"], rows["label"], strict=True))
-            wanted = Counter(zip(asked[fold, split]["id"], asked[fold, split]["label"], strict=True))
-            for which, how in ((wanted - found, "has no answer"), (found - wanted, "is answered and was not asked")):
-                if which:
-                    pmid, label = next(iter(which))
-                    where = f"fold {fold}, seed {seed}, {split}"
-                    raise UserError(f"{where}: record {pmid} ({label}) {how}, one of {which.total()}; {REMAKE}")
+def same_test_questions(protocol: str) -> bool:
+    """Whether every fold of a split.protocol tests on the same questions: each run is then a replicate."""
+    return protocol == "official"
 
 
 def replicates(table: pd.DataFrame, split: str, same_questions: bool) -> Replicates:
@@ -140,5 +103,5 @@ def replicates(table: pd.DataFrame, split: str, same_questions: bool) -> Replica
 
 
 def leaderboard(test: Replicates, labels: Sequence[str]) -> dict[str, str]:
-    """PubMedQA's submission format: PMID to the label of the probability averaged over replicates."""
-    return dict(zip(test.ids, predict(test.averaged, labels).tolist(), strict=True))
+    """PubMedQA's submission format, PMID to label: the first replicate's answers, no ensemble's."""
+    return dict(zip(test.ids, predict(test.probabilities[0], labels).tolist(), strict=True))

@@ -3,6 +3,7 @@
 import re
 import shutil
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import pooch
@@ -60,12 +61,25 @@ def fetch(folder: Path, urls: dict[str, str], registry: dict[str, str], remedy: 
                 if local and (error.filename != url or error.filename2):  # the disk, not the address
                     error.filename = error.filename2 or error.filename or str(folder)
                     raise
+                hint = line_endings_hint([Path(url)]) if isinstance(error, ValueError) and not is_url(url) else ""
                 reason = without_secrets(error, url)
-                raise UserError(f"{shown_address(url)} could not be used ({reason}); {remedy}") from None
+                raise UserError(f"{shown_address(url)} could not be used ({reason}); {remedy}{hint}") from None
         for name in urls:
             (partial / name).replace(folder / name)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def line_endings_hint(paths: Iterable[Path]) -> str:
+    """What to do if JSON files end their lines as on Windows, by which their digest changes; "" if none does."""
+    texts = [path for path in paths if path.suffix == ".json" and path.is_file()]
+    changed = [path for path in texts if b"\r\n" in path.open("rb").read(2**20)]
+    if not changed:
+        return ""
+    return (
+        f" ({changed[0]} ends its lines as on Windows, as git does with core.autocrlf; if it is git's, delete it and "
+        f"type `git checkout {changed[0]}`)"
+    )
 
 
 def _download(url: str, output_file: str, _: object) -> None:

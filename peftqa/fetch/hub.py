@@ -15,7 +15,7 @@ import pooch
 from peftqa import program
 from peftqa.errors import UserError, one_line
 from peftqa.fetch.digest import MODEL_FILES, folder_digest, is_commit, matching_files
-from peftqa.fetch.files import shown_address, without_secrets
+from peftqa.fetch.files import line_endings_hint, shown_address, without_secrets
 from peftqa.model.checkpoint import MODEL_INDEX, MODEL_WEIGHTS, check_checkpoint
 
 NEEDED = ((MODEL_WEIGHTS, MODEL_INDEX), ("config.json",), ("tokenizer.json",))  # one file of each
@@ -45,7 +45,7 @@ def fetch_model(name: str, revision: str | None, target: Path) -> str | None:
         if revision not in (None, digest):
             raise UserError(
                 f"model.name: the files in {name} have the digest {digest}, not model.revision's {revision}; restore "
-                "the files, or set model.revision to the digest found"
+                f"the files, or set model.revision to the digest found{line_endings_hint(matching_files(Path(name)))}"
             )
         check_checkpoint(partial, f"model.name: {name}")
         partial.rename(target)

@@ -1,210 +1,188 @@
-"""All adapter methods: their settings in params.yaml, their PEFT configuration, and a description in a few words.
+"""Adapters on a model and in a folder: made from their settings, saved, and loaded after every check.
 
-A new method is a new class here and its entry in `METHODS`. Importing this module imports neither torch nor PEFT, so
-that params.yaml can be checked, and the report written, without them.
+An adapter's folder may come from anyone. `peft_config_from` lets it, and `config:` in params.yaml, hold plain values of
+fields that it knows, and nothing that names code, a file or an address. Importing this module imports no torch.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import warnings
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, get_type_hints
 
-from pydantic import Field, model_validator
+from pydantic import TypeAdapter, ValidationError
 
-from peftqa.config.settings import Distinct, Positive, Schedule, Settings
+from peftqa.config.adapters import AdapterSettings, KVPrefix, PEFTMethod, PromptTuning
 from peftqa.errors import UserError, one_line
 from peftqa.model.checkpoint import differences, tensor_shapes
+from peftqa.model.prompts import join_labels
 
 if TYPE_CHECKING:
     from peft import PeftConfig, PeftModel
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-Target = Literal["encoder", "decoder", "cross"]  # kinds of attention
-TokenCount = Annotated[int, Field(ge=1, le=1000)]  # far above what has been tried, far below what fills a memory
-
-
-class AdapterSettings(Settings):
-    """Settings that every method has. Good learning rates differ between methods by orders of magnitude."""
-
-    # Whether training changes what goes into the encoder. True is the safe default for a new method; trained parameters
-    # inside the encoder are found separately (`encoder_is_constant`).
-    changes_encoder_input: ClassVar[bool] = True
-
-    method: str  # a Literal in each class
-    learning_rate: Annotated[float, Field(gt=0)]
-    # The learning rate's schedule; None means train.schedule. Methods differ in which one suits them.
-    schedule: Schedule | None = None
-
-    def peft_config(self, backbone: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> PeftConfig:
-        """The PEFT configuration for this encoder-decoder model."""
-        raise NotImplementedError
-
-    def describe(self) -> str:
-        """What it is, in a few words."""
-        raise NotImplementedError
-
-
-class VirtualTokens(AdapterSettings):
-    """Settings of the methods whose virtual tokens may start as a text, in which {labels} stands for the labels."""
-
-    num_virtual_tokens: TokenCount
-    init: str
-    init_text: str | None = None
-
-    @model_validator(mode="after")
-    def _text_given(self) -> Self:
-        if self.init == "text" and not self.init_text:
-            raise ValueError("init: text needs a non-empty init_text")
-        return self
-
-
-class PromptTuning(VirtualTokens):
-    """Lester et al. 2021, arXiv 2104.08691."""
-
-    method: Literal["prompt_tuning"]
-    init: Literal["text", "vocabulary", "random"]
-
-    def peft_config(self, backbone: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> PeftConfig:
-        from peft import PromptTuningConfig
-
-        text = {"prompt_tuning_init_text": self.init_text, "tokenizer_name_or_path": tokenizer.name_or_path}
-        return PromptTuningConfig(
-            task_type="SEQ_2_SEQ_LM",
-            num_virtual_tokens=self.num_virtual_tokens,
-            # PEFT's default for an encoder-decoder, 2, makes a second set of virtual tokens, counted but never used.
-            num_transformer_submodules=1,
-            prompt_tuning_init={"text": "TEXT", "vocabulary": "SAMPLE_VOCAB", "random": "RANDOM"}[self.init],
-            **(text if self.init == "text" else {}),
-        )
-
-    def describe(self) -> str:
-        return f"prompt tuning, {self.num_virtual_tokens} tokens"
-
-
-class KVPrefix(VirtualTokens):
-    """Li and Liang 2021, arXiv 2101.00190: keys and values in front of every attention module (kv_prefix.py)."""
-
-    changes_encoder_input: ClassVar[bool] = False
-
-    method: Literal["kv_prefix"]
-    init: Literal["random", "text"]
-    target: Annotated[list[Target], Field(min_length=1), Distinct] = ["encoder", "decoder", "cross"]
-    init_scale: Annotated[float, Field(ge=0)] = 0.02
-    reparametrization: Positive | None = None
-
-    @model_validator(mode="after")
-    def _can_be_made(self) -> Self:
-        if self.reparametrization is not None and self.reparametrization < self.num_virtual_tokens:
-            raise ValueError("reparametrization: the MLP must be at least as wide as num_virtual_tokens")
-        return self
-
-    def peft_config(self, backbone: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> PeftConfig:
-        from peftqa.kv_prefix import KVPrefixConfig
-
-        as_text = self.init == "text"
-        return KVPrefixConfig(
-            task_type="SEQ_2_SEQ_LM",
-            num_virtual_tokens=self.num_virtual_tokens,
-            target=self.target,
-            init=self.init,
-            init_scale=self.init_scale,
-            init_token_ids=tokenizer(self.init_text, add_special_tokens=False)["input_ids"] if as_text else None,
-            reparametrization=self.reparametrization,
-        )
-
-    def describe(self) -> str:
-        return f"prefix tuning, {self.num_virtual_tokens} tokens ({', '.join(self.target)})"
-
-
-class PEFTPrefixTuning(AdapterSettings):
-    """PEFT's own prefix tuning; on T5 it reaches decoder self-attention only (docs/questions.md)."""
-
-    changes_encoder_input: ClassVar[bool] = False
-
-    method: Literal["prefix_tuning"]
-    num_virtual_tokens: TokenCount
-
-    def peft_config(self, backbone: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> PeftConfig:
-        from peft import PrefixTuningConfig
-
-        return PrefixTuningConfig(
-            task_type="SEQ_2_SEQ_LM",
-            num_virtual_tokens=self.num_virtual_tokens,
-            # PEFT would take d_model, which need not be the width of T5's keys (peft issue 385).
-            token_dim=backbone.config.num_heads * backbone.config.d_kv,
-        )
-
-    def describe(self) -> str:
-        return f"PEFT's prefix tuning, {self.num_virtual_tokens} tokens"
-
-
-class LoRA(AdapterSettings):
-    """Hu et al. 2021, arXiv 2106.09685."""
-
-    changes_encoder_input: ClassVar[bool] = False
-
-    method: Literal["lora"]
-    r: Positive
-    alpha: Positive
-    target_modules: list[str] = Field(default=["q", "v"], min_length=1)
-
-    def peft_config(self, backbone: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> PeftConfig:
-        from peft import LoraConfig
-
-        return LoraConfig(task_type="SEQ_2_SEQ_LM", r=self.r, lora_alpha=self.alpha, target_modules=self.target_modules)
-
-    def describe(self) -> str:
-        return f"LoRA of rank {self.r}"
-
-
-class IA3(AdapterSettings):
-    """Liu et al. 2022, arXiv 2205.05638."""
-
-    changes_encoder_input: ClassVar[bool] = False
-
-    method: Literal["ia3"]
-
-    def peft_config(self, backbone: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> PeftConfig:
-        from peft import IA3Config
-
-        return IA3Config(task_type="SEQ_2_SEQ_LM")
-
-    def describe(self) -> str:
-        return "IA3"
-
-
-METHODS = (PromptTuning, KVPrefix, PEFTPrefixTuning, LoRA, IA3)
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# On a model, and in a folder
-
+ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 REMAKE = "run `dvc repro` to train it anew."
-# Fields that differ after saving: PEFT sets inference_mode, save_adapter the tokenizer's name, and a prefix that was
-# trained through an MLP is saved without it.
-CHANGED_WHEN_SAVED = {"inference_mode", "reparametrization", "tokenizer_name_or_path"}
+# Methods whose saving and loading are tested here. Another one is loaded only if params.yaml asks for it.
+TESTED = ("PROMPT_TUNING", "KV_PREFIX", "LORA", "IA3", "P_TUNING", "PREFIX_TUNING", "VERA", "OFT")
+# These need a callback, task ids, another model, a file or the network.
+UNUSABLE = (
+    "ADALORA", "ADAPTION_PROMPT", "CARTRIDGE", "CPT", "MULTITASK_PROMPT_TUNING", "POLY", "SHADOW", "SHIRA", "XLORA",
+)  # fmt: skip
+# Fields of text, each with what it may be; every other field of text names code, a file or an address.
+WORDS = {
+    "bias": ("none",),
+    "encoder_reparameterization_type": ("MLP", "LSTM"),
+    "init": ("random", "text"),
+    "init_lora_weights": ("gaussian",),
+    "init_weights": ("zero", "gaussian", "orthogonal"),
+    "target": ("encoder", "decoder", "cross"),
+}
+LISTS_OF_WORDS = ("target", "target_modules", "feedforward_modules", "exclude_modules")
+# What a saved adapter says of its training or of where it came from. It decides no answer and is not used.
+UNUSED_IN_FOLDER = (
+    "base_model_name_or_path", "revision", "peft_version", "inference_mode", "prompt_tuning_init",
+    "prompt_tuning_init_text", "tokenizer_name_or_path",
+)  # fmt: skip
+LARGEST = {"num_virtual_tokens": 1000, "init_token_ids": 10**7}  # other whole numbers: 10,000
+SEEDS = ("seed", "prng_key")  # endings of the names of random seeds
 
 
-def add_adapter(backbone: PreTrainedModel, adapter: AdapterSettings, tokenizer: PreTrainedTokenizerBase) -> PeftModel:
+def peft_config_from(values: Mapping, allowed: Collection[str] | None = None, saved: bool = False) -> PeftConfig:
+    """The PEFT configuration that `values` describes, checked before PEFT sees it.
+
+    values: peft_type and fields of that method's configuration class, as in `config:` of params.yaml or, with `saved`,
+        as in adapter_config.json, which has every field.
+    allowed: the peft types that may be used; None for all that work here.
+    Raises UserError, one sentence, for an unknown or unusable method, an unknown field, and a value that is not a plain
+    one of the field's type within bounds. A field that could name a module to import, a file, an address or a regular
+    expression may only have its default.
+    """
+    from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
+
+    import peftqa.kv_prefix  # noqa: F401  registers KV_PREFIX with PEFT
+
+    classes = {str(getattr(kind, "value", kind)): cls for kind, cls in PEFT_TYPE_TO_CONFIG_MAPPING.items()}
+    usable = sorted(classes.keys() - set(UNUSABLE)) if allowed is None else sorted(allowed)
+    kind = values.get("peft_type")
+    if not isinstance(kind, str) or kind not in usable or kind not in classes:
+        raise UserError(f"peft_type {kind!r} cannot be used here; these can: {', '.join(usable)}")
+    cls = classes[kind]
+    hints, defaults = get_type_hints(cls), json.loads(json.dumps(cls().to_dict(), default=list))
+    known = {field.name for field in dataclasses.fields(cls)}
+    kept = {}
+    for name, value in values.items():
+        if name not in known:
+            raise UserError(f"{kind} has no field {name!r}")
+        if name == "peft_type" or (saved and name in UNUSED_IN_FOLDER) or value == defaults.get(name):
+            continue
+        if saved and name == "task_type" and value == "SEQ_2_SEQ_LM":
+            continue
+        kept[name] = _checked(name, value, hints[name])
+    try:
+        return cls(task_type="SEQ_2_SEQ_LM", inference_mode=saved, **kept)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{kind}: {one_line(error)}") from None
+
+
+def _checked(name: str, value: object, hint: object) -> object:
+    """The value of one field. Raises UserError unless it is plain, of the field's type and within bounds."""
+    items = value if isinstance(value, list) else [value]
+    words = [item for item in items if isinstance(item, str)]
+    if isinstance(value, list) and words and name in LISTS_OF_WORDS:
+        fine = all(word.replace(".", "").replace("_", "").isalnum() for word in words) and len(words) == len(items)
+        fine = fine and (name not in WORDS or set(words) <= set(WORDS[name]))
+    elif words:
+        fine = isinstance(value, str) and value in WORDS.get(name, ())
+    else:
+        largest = 2**32 - 1 if name.endswith(SEEDS) else LARGEST.get(name, 10_000)
+        fine = all(item is None or (isinstance(item, int | float) and 0 <= item <= largest) for item in items)
+    if not fine or len(items) > 1000:
+        raise UserError(f"{name}: {_shown(value)} is not allowed")
+    try:
+        # Words are one of WORDS; PEFT's own types for them are enumerations.
+        return value if words else TypeAdapter(hint).validate_python(value, strict=True)
+    except ValidationError as error:
+        raise UserError(f"{name}: {_shown(value)} is not allowed: {error.errors()[0]['msg']}") from None
+
+
+def _shown(value: object) -> str:
+    return text if len(text := repr(value)) <= 80 else f"{text[:77]}..."
+
+
+def peft_config(
+    adapter: AdapterSettings, backbone: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, labels: list[str]
+) -> PeftConfig:
+    """The PEFT configuration of an adapter of params.yaml for this encoder-decoder model.
+
+    {labels} in an init_text becomes the labels in use. Raises UserError for a `config:` that PEFT cannot use here.
+    """
+    text = getattr(adapter, "init_text", None) or ""
+    text = text.replace("{labels}", join_labels(labels))
+    match adapter:
+        case PromptTuning():
+            from peft import PromptTuningConfig
+
+            named = {"prompt_tuning_init_text": text, "tokenizer_name_or_path": tokenizer.name_or_path}
+            return PromptTuningConfig(
+                task_type="SEQ_2_SEQ_LM",
+                num_virtual_tokens=adapter.num_virtual_tokens,
+                # PEFT's default for an encoder-decoder, 2, makes a second set of tokens, counted but never read.
+                num_transformer_submodules=1,
+                prompt_tuning_init={"text": "TEXT", "vocabulary": "SAMPLE_VOCAB", "random": "RANDOM"}[adapter.init],
+                **(named if adapter.init == "text" else {}),
+            )
+        case KVPrefix():
+            from peftqa.kv_prefix import KVPrefixConfig
+
+            as_text = adapter.init == "text"
+            scale = {} if adapter.init_scale is None else {"init_scale": adapter.init_scale}
+            return KVPrefixConfig(
+                task_type="SEQ_2_SEQ_LM",
+                num_virtual_tokens=adapter.num_virtual_tokens,
+                target=adapter.target,
+                init=adapter.init,
+                init_token_ids=tokenizer(text, add_special_tokens=False)["input_ids"] if as_text else None,
+                reparametrization=adapter.reparametrization,
+                **scale,
+            )
+        case PEFTMethod():
+            from peft import PromptLearningConfig
+
+            config = peft_config_from(adapter.config)
+            if isinstance(config, PromptLearningConfig):
+                if adapter.config["peft_type"] == "PREFIX_TUNING":
+                    # PEFT would take d_model for the width of T5's keys, which need not be (peft issue 385).
+                    config.token_dim = config.token_dim or backbone.config.num_heads * backbone.config.d_kv
+                else:  # PEFT would make a second set of virtual tokens, which T5 never reads
+                    config.num_transformer_submodules = config.num_transformer_submodules or 1
+            return config
+
+
+def add_adapter(
+    backbone: PreTrainedModel, adapter: AdapterSettings, tokenizer: PreTrainedTokenizerBase, labels: list[str]
+) -> PeftModel:
     """A new adapter on a frozen backbone, ready to train; its weights are float32 under a bfloat16 backbone.
 
-    Random initialisations draw from torch's global generator: seed it before.
+    Random initialisations draw from torch's global generator: seed it before. Raises UserError if PEFT cannot put it
+    on this model.
     """
     from peft import get_peft_model
 
-    return get_peft_model(backbone, adapter.peft_config(backbone, tokenizer))
-
-
-def encoder_is_constant(model: PeftModel, adapter: AdapterSettings) -> bool:
-    """Whether training the adapter leaves the encoder's output as it is: nothing in the encoder or before it is
-    trained, and there is no dropout."""
-    backbone = model.get_base_model()
-    trained = any(parameter.requires_grad for parameter in backbone.get_encoder().parameters())
-    return not (trained or adapter.changes_encoder_input or backbone.config.dropout_rate)
+    config = peft_config(adapter, backbone, tokenizer, labels)
+    if not isinstance(adapter, PEFTMethod):
+        return get_peft_model(backbone, config)
+    try:
+        return get_peft_model(backbone, config)
+    except Exception as error:  # PEFT raises whatever it stumbles over
+        raise UserError(
+            f"PEFT cannot make {adapter.config['peft_type']} of this configuration: {one_line(error)}"
+        ) from None
 
 
 def save_adapter(model: PeftModel, folder: Path, model_name: str, revision: str | None) -> None:
@@ -220,53 +198,58 @@ def save_adapter(model: PeftModel, folder: Path, model_name: str, revision: str 
     (folder / "README.md").unlink(missing_ok=True)
 
 
-def load_adapter(backbone: PreTrainedModel, folder: Path, expected: PeftConfig | None = None) -> PeftModel:
+def peft_type(adapter: AdapterSettings) -> str:
+    """The name that an adapter's method has in PEFT."""
+    known = {"prompt_tuning": "PROMPT_TUNING", "kv_prefix": "KV_PREFIX"}
+    return known.get(adapter.method) or adapter.config["peft_type"]
+
+
+def load_adapter(backbone: PreTrainedModel, folder: Path, allowed: Collection[str] = TESTED) -> PeftModel:
     """A saved adapter on its backbone, in evaluation mode.
 
-    expected: the configuration that it was trained with, where that is known. Raises UserError where the folder is of
-    another one, and where its tensors are not those of its own configuration: PEFT would leave out what does not fit
-    and keep random numbers where something is missing.
+    allowed: the peft types that the folder may have. Raises UserError, one sentence, if its configuration is not one
+    that `peft_config_from` accepts, or if its tensors are not those of its configuration: PEFT would leave out what
+    does not fit and keep random numbers for what is missing.
     """
-    from peft import PeftConfig, PeftModel, get_peft_model_state_dict
-
-    import peftqa.kv_prefix  # noqa: F401  registers KV_PREFIX with PEFT
+    from peft import PeftModel, get_peft_model_state_dict
 
     found = adapter_shapes(folder)
     try:
-        with warnings.catch_warnings(action="ignore"):  # they are of what is refused here
-            config = PeftConfig.from_pretrained(folder)
-            if expected is not None:
-                check_config(config, expected)
-            model = PeftModel.from_pretrained(backbone, folder, config=config).eval()
+        config = peft_config_from(read_config(folder), allowed, saved=True)
     except UserError as error:
-        raise UserError(f"{folder}: {error}") from None
+        raise UserError(f"{folder / ADAPTER_CONFIG}: {error}; {REMAKE}") from None
+    try:
+        with warnings.catch_warnings(action="ignore"):  # they are about what is refused here
+            model = PeftModel.from_pretrained(backbone, folder, config=config).eval()
     except Exception as error:  # of a folder that is not its own, PEFT raises whatever it stumbles over
-        raise UserError(f"{folder}: this is no adapter of this model ({one_line(error)}); {REMAKE}") from None
+        raise UserError(f"{folder}: this is not an adapter of this model ({one_line(error)}); {REMAKE}") from None
     tensors = get_peft_model_state_dict(model, save_embedding_layers=False)  # else PEFT asks the Hub for the model
     if problems := differences({name: tuple(tensor.shape) for name, tensor in tensors.items()}, found):
-        raise UserError(f"{folder}: {ADAPTER_WEIGHTS} does not fit adapter_config.json ({problems}); {REMAKE}")
+        raise UserError(f"{folder}: {ADAPTER_WEIGHTS} does not fit {ADAPTER_CONFIG} ({problems}); {REMAKE}")
     if broken := [name for name, tensor in tensors.items() if not tensor.isfinite().all()]:
         raise UserError(f"{folder}: {broken[0]} in {ADAPTER_WEIGHTS} holds NaN or infinite numbers; {REMAKE}")
     return model
 
 
+def read_config(folder: Path) -> dict:
+    """The object in adapter_config.json. Raises UserError if there is none."""
+    try:
+        values = json.loads((folder / ADAPTER_CONFIG).read_bytes())
+    except FileNotFoundError:
+        raise UserError("the file is missing") from None
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"the file is not JSON ({one_line(error)})") from None
+    if not isinstance(values, dict):
+        raise UserError("the file does not hold an object")
+    return values
+
+
 def adapter_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of an adapter's tensors, as saved. Raises UserError where its file cannot be opened."""
+    """Names and shapes of an adapter's tensors, as saved. Raises UserError if its file cannot be opened."""
     try:
         return tensor_shapes(folder / ADAPTER_WEIGHTS)
     except UserError as error:
         raise UserError(f"{folder}: {error.args[0].rstrip('.')}; {REMAKE}") from None
-
-
-def check_config(config: PeftConfig, expected: PeftConfig) -> None:
-    """Raise UserError where a saved configuration is of another method, or differs from a value that is expected."""
-    if type(config) is not type(expected):
-        names = type(config).__name__, type(expected).__name__
-        raise UserError(f"adapter_config.json is a {names[0]}, but params.yaml makes it a {names[1]}; {REMAKE}")
-    for field in dataclasses.fields(expected):
-        saved, wanted = getattr(config, field.name), getattr(expected, field.name)
-        if wanted is not None and saved != wanted and field.name not in CHANGED_WHEN_SAVED:
-            raise UserError(f"{field.name} is {saved}, but params.yaml makes it {wanted}; {REMAKE}")
 
 
 def adapter_size(folder: Path, backbone: PreTrainedModel) -> dict[str, int | float]:

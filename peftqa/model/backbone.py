@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
 import resource
 import sys
+import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,27 +14,36 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoModelForSeq2SeqLM,
+    AutoTokenizer,
+    GenerationConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 from transformers.utils import logging as transformers_logging
 
 from peftqa.errors import UserError, one_line
-from peftqa.model.checkpoint import check_checkpoint
+from peftqa.fetch.digest import matching_files
+from peftqa.model.checkpoint import check_checkpoint, differences
 
 if TYPE_CHECKING:
     from peftqa.config.params import ModelSettings
 
 logger = logging.getLogger(__name__)
 
+GPU_SHARE = "PEFTQA_GPU_SHARE"  # the share of the GPU's memory that this process may use; unset: all of it
+
 
 def choose_device() -> torch.device:
-    """The current GPU where there is one, else the CPU."""
+    """The current GPU if there is one, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def choose_dtype(name: str) -> torch.dtype:
     """The torch dtype for `model.dtype`: auto, float32 or bfloat16.
 
-    auto is bfloat16 where the machine multiplies it faster than float32 (AMX or AVX512-BF16 on a CPU, or a GPU that
+    auto is bfloat16 if the machine multiplies it faster than float32 (AMX or AVX512-BF16 on a CPU, or a GPU that
     has it), float32 elsewhere. Never float16, in which T5's activations overflow.
     """
     if name != "auto":
@@ -46,15 +57,19 @@ def choose_dtype(name: str) -> torch.dtype:
 def load_backbone(folder: Path, settings: ModelSettings) -> PreTrainedModel:
     """The encoder-decoder model in `folder`, frozen, in evaluation mode, on the device it will run on.
 
-    Safetensors only, no remote code. If a checkpoint has its own lm_head, transformers loads it even where config.json
-    says that it is tied to the embeddings. Dropout is `settings.dropout` in every layer. On a CPU, PyTorch computes
-    with `settings.threads` threads from here on, whatever the machine has.
-    Raises UserError where tensors are missing, too many, of the wrong shape, or hold NaN or infinite numbers.
+    Only the files that the folder's digest covers are read, and no remote code. If a checkpoint has its own lm_head,
+    transformers loads it even if config.json says that it is tied to the embeddings. Dropout is `settings.dropout` in
+    every layer. From here on PyTorch computes with `settings.threads` CPU threads, whatever the machine has, and on a
+    GPU as `prepare_gpu` says.
+    Raises UserError if tensors are missing, too many, of the wrong shape, or contain NaN or infinite numbers.
     """
     check_checkpoint(folder, str(folder))
     quiet_libraries()
     torch.set_num_threads(settings.threads)
-    device, dtype = choose_device(), choose_dtype(settings.dtype)
+    device = choose_device()
+    if device.type == "cuda":
+        prepare_gpu()
+    dtype = choose_dtype(settings.dtype)
     if settings.fast:
         from peftqa.model import fast
 
@@ -63,21 +78,13 @@ def load_backbone(folder: Path, settings: ModelSettings) -> PreTrainedModel:
         raise UserError("model.attention: fused is part of the fast path, and model.fast is off; set one of the two.")
     else:
         attention = "sdpa" if settings.attention == "auto" else settings.attention
-    model = AutoModelForSeq2SeqLM.from_pretrained(
-        folder,
-        dtype=dtype,
-        attn_implementation=attention,
-        dropout_rate=settings.dropout,
-        use_safetensors=True,
-        trust_remote_code=False,
-        local_files_only=True,
-    )
+    model = load_weights(folder, dtype=dtype, attn_implementation=attention, dropout_rate=settings.dropout)
     for config in (model.config, model.get_decoder().config):  # the decoder reads its own copy
         config.use_cache = False  # training reads no cache of keys and values
     for name, weight in model.named_parameters():
         if not weight.isfinite().all():
             raise UserError(
-                f"{folder}: {name} holds NaN or infinite numbers, so the backbone's weights are damaged; fetch the "
+                f"{folder}: {name} has NaN or infinite numbers, so the backbone's weights are damaged; fetch the "
                 "model anew, or choose another (model.name)."
             )
     float32_logits(model)
@@ -94,10 +101,77 @@ def load_backbone(folder: Path, settings: ModelSettings) -> PreTrainedModel:
     return model
 
 
+def prepare_gpu() -> None:
+    """Make PyTorch compute the same bytes in every run on this GPU, and use its share of the memory.
+
+    The share is the environment variable GPU_SHARE, a decimal fraction, which `experiments.runs` sets if several runs
+    use one GPU. Raises UserError if it is not a number above 0 and at most 1.
+    """
+    os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # cuBLAS reads it when it starts, and only then is deterministic
+    torch.use_deterministic_algorithms(True)
+    # cuDNN's attention builds an execution plan for every new shape, and nearly every batch has a new length. Without
+    # it, prompt tuning ran at 152 instead of 42 examples per second (H200, bfloat16, batches of 8).
+    torch.backends.cuda.enable_cudnn_sdp(False)
+    if given := os.environ.get(GPU_SHARE):
+        try:
+            share = float(given)
+        except ValueError:
+            share = 0.0
+        if not 0 < share <= 1:
+            raise UserError(f"{GPU_SHARE} is {given!r}; it must be a number above 0 and at most 1.")
+        torch.cuda.set_per_process_memory_fraction(share)
+
+
+def load_weights(folder: Path, **options: object) -> PreTrainedModel:
+    """The model in `folder`, as transformers loads it with these options.
+
+    Raises UserError if it cannot be loaded, or if its tensors are not exactly those that its configuration asks for:
+    transformers would fill the missing ones with random numbers.
+    """
+    with covered_files(folder) as files:
+        try:
+            model, report = AutoModelForSeq2SeqLM.from_pretrained(
+                files,
+                **options,
+                use_safetensors=True,
+                trust_remote_code=False,
+                local_files_only=True,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,
+            )
+        except Exception as error:  # of a configuration that fits no model, each layer raises an error of its own
+            if out_of_memory(error):
+                raise
+            reason = one_line(error).replace(str(files), str(folder))
+            raise UserError(f"{folder}: the model cannot be loaded ({reason}); fetch the model anew.") from None
+    mismatched = report["mismatched_keys"]
+    wanted = dict.fromkeys(report["missing_keys"]) | {name: tuple(shape) for name, _, shape in mismatched}
+    found = dict.fromkeys(report["unexpected_keys"]) | {name: tuple(shape) for name, shape, _ in mismatched}
+    if problems := differences(wanted, found):
+        raise UserError(
+            f"{folder}: the weights are not those that config.json describes ({problems}); fetch the model anew."
+        )
+    model.name_or_path = model.config._name_or_path = str(folder)
+    model.generation_config = GenerationConfig()  # scoring.py passes every setting itself
+    return model
+
+
+@contextmanager
+def covered_files(folder: Path) -> Iterator[Path]:
+    """A temporary folder with links to the files in `folder` that its digest covers, and nothing else.
+
+    transformers also reads other files that it finds beside a model, such as an adapter, and changes the model.
+    """
+    with tempfile.TemporaryDirectory(prefix="peftqa-") as links:
+        for file in matching_files(folder):
+            Path(links, file.name).symlink_to(file.resolve())
+        yield Path(links)
+
+
 def float32_logits(model: PreTrainedModel) -> None:
     """Make a model of lower precision compute its logits in float32, in place.
 
-    Near 10, bfloat16 numbers lie 1/16 apart, too coarse for label probabilities and for the loss. The
+    Near 10, bfloat16 numbers are 1/16 apart, too coarse for label probabilities and for the loss. The
     output layer runs at one or two decoder positions only, so this costs next to nothing.
     """
     head = model.get_output_embeddings()
@@ -117,9 +191,14 @@ def quiet_libraries() -> None:
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """The tokenizer in `folder`; no remote code. Raises UserError where it is broken or cannot end a prompt."""
+    """The tokenizer in `folder`, from the files that the folder's digest covers; no remote code.
+
+    Raises UserError if it is broken or has no token that ends a prompt.
+    """
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+        with covered_files(folder) as files:
+            tokenizer = AutoTokenizer.from_pretrained(files, trust_remote_code=False, local_files_only=True)
+        tokenizer.name_or_path = str(folder)
     except Exception as error:  # of a file that is not its own, transformers raises whatever it stumbles over
         raise UserError(f"{folder}: the tokenizer cannot be read ({one_line(error)}); fetch the model anew.") from None
     if tokenizer.eos_token_id is None:
@@ -133,16 +212,21 @@ def memory_explained() -> Iterator[None]:
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error):
+        if out_of_memory(error):
             raise UserError(
                 f"there is not memory enough ({one_line(error)}); lower train.batch_size or evaluate.batch_size, "
-                "template.max_tokens or the adapter's num_virtual_tokens, or choose a smaller model (model.name)."
+                "template.max_tokens or the adapter's num_virtual_tokens, start fewer runs at a time (JOBS), or choose "
+                "a smaller model (model.name)."
             ) from None
         raise
 
 
+def out_of_memory(error: Exception) -> bool:
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
 def peak_memory_mb() -> float:
-    """Peak memory of this process so far, in MiB: allocated on the GPU where one is used, else resident."""
+    """Peak memory of this process so far, in MiB: allocated on the GPU if one is used, else resident."""
     if choose_device().type == "cuda":
         return torch.cuda.max_memory_allocated() / 2**20
     # bytes on macOS, KiB elsewhere

@@ -3,57 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from pydantic import field_validator
 
-from peftqa.config.settings import Positive, Settings
 from peftqa.errors import UserError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+    from peftqa.config.params import Template
+
 # Rows tokenised at a time: the tokenizer's lists of Python integers take many times the memory of the arrays kept.
 ROWS_AT_ONCE = 256
-
-
-class Template(Settings):
-    """How a question and its abstract become the text that the model reads."""
-
-    text: str
-    instruction: str
-    max_tokens: Positive
-    truncation_side: Literal["left", "right"]
-
-    @field_validator("text")
-    @classmethod
-    def _has_fields(cls, text: str) -> str:
-        for field in ("{question}", "{context}", "{instruction}"):
-            if text.count(field) != 1:
-                raise ValueError(f"must contain {field} exactly once")
-        # The parts around the abstract are tokenised by themselves, which white space makes the same as all at once.
-        before, after = text.split("{context}")
-        if (before and not before[-1].isspace()) or (after and not after[0].isspace()):
-            raise ValueError("must have white space around {context}")
-        return text
-
-    @field_validator("instruction")
-    @classmethod
-    def _has_labels_field(cls, instruction: str) -> str:
-        if "{labels}" not in instruction:
-            raise ValueError("must contain {labels}, which becomes the list of labels in use")
-        try:
-            instruction.format(labels="")
-        except (LookupError, ValueError, AttributeError):
-            raise ValueError("may have no other braces than {labels}; write {{ and }} for a brace") from None
-        return instruction
 
 
 def join_labels(labels: Sequence[str]) -> str:
     """The labels as an instruction names them: "yes or no"; "yes, no or maybe"."""
     return f"{', '.join(labels[:-1])} or {labels[-1]}"
+
+
+def fill_instruction(template: Template, labels: Sequence[str]) -> str:
+    """The template's instruction with the labels in it."""
+    return template.instruction.replace("{labels}", join_labels(labels))
 
 
 def encode_prompts(
@@ -84,7 +57,7 @@ def encode_and_cut(
 ) -> list[tuple[np.ndarray, list[int]]]:
     """`encode_prompts`, each with the token ids of its abstract that did not fit."""
     before, after = (part.strip() for part in template.text.split("{context}"))
-    instruction = template.instruction.format(labels=join_labels(labels))
+    instruction = fill_instruction(template, labels)
 
     def tokenise(text: list[str]) -> list[list[int]]:
         return tokenizer(text, add_special_tokens=False, truncation=False, verbose=False)["input_ids"]

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
+from transformers import GenerationConfig
 
 
 def pad_batch(prompts: Sequence[Sequence[int]], pad_id: int) -> dict[str, torch.Tensor]:
@@ -89,25 +90,27 @@ def _score(
     title: str,
 ) -> tuple[np.ndarray, list[list[int]]]:
     """P(label | prompt), and the token ids of the greedy answers, start and padding included."""
-    config = model.config
+    config, adapter = model.config, getattr(model, "active_peft_config", None)
+    greedy = GenerationConfig(
+        max_new_tokens=max_new_tokens,
+        do_sample=False,
+        num_beams=1,
+        # An answer has a few tokens: a cache of keys and values costs more than it saves. But PEFT puts its own prefix
+        # into the cache of the first step alone, and without one the other steps would miss it.
+        use_cache=getattr(adapter, "peft_type", None) == "PREFIX_TUNING",
+        output_logits=True,
+        return_dict_in_generate=True,
+        decoder_start_token_id=config.decoder_start_token_id,
+        eos_token_id=config.eos_token_id,
+        pad_token_id=config.pad_token_id,
+    )
     probabilities = np.empty((len(prompts), len(label_token_ids)))
     answers: list[list[int]] = [[]] * len(prompts)
     for rows, batch in batches_by_length(prompts, batch_size, config.pad_token_id, model.device, title):
-        ids = torch.full((len(rows), 1), config.decoder_start_token_id, device=model.device)
-        output = model(**batch, decoder_input_ids=ids, use_cache=False)
-        scores = label_probabilities_from_logits(output.logits[:, 0], label_token_ids)
+        output = model.generate(**batch, generation_config=greedy)
+        scores = label_probabilities_from_logits(output.logits[0], label_token_ids)
         probabilities[rows] = scores.double().cpu().numpy()
-        ended = torch.zeros(len(rows), dtype=torch.bool, device=model.device)
-        for step in range(max_new_tokens):
-            if step:  # to compute a few positions again costs less than a cache of keys and values
-                encoded = (output.encoder_last_hidden_state,)
-                output = model(**batch, encoder_outputs=encoded, decoder_input_ids=ids, use_cache=False)
-            next_ids = output.logits[:, -1].argmax(-1).masked_fill(ended, config.pad_token_id)
-            ids = torch.cat([ids, next_ids[:, None]], dim=1)
-            ended |= next_ids == config.eos_token_id
-            if ended.all():
-                break
-        for row, answer in zip(rows, ids.tolist(), strict=True):
+        for row, answer in zip(rows, output.sequences.tolist(), strict=True):
             answers[row] = answer
     # Rows of a float32 softmax sum to 1 only within rounding.
     return probabilities / probabilities.sum(axis=1, keepdims=True), answers

@@ -4,41 +4,59 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from huggingface_hub import ModelCard, ModelCardData
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from peftqa.config.params import Params
 from peftqa.fetch.digest import is_commit
-from peftqa.model.prompts import join_labels
+from peftqa.model.adapters import peft_type
+from peftqa.model.prompts import fill_instruction, join_labels
 from peftqa.report import wording
 from peftqa.report.render import BASELINES, template_environment
 
-METRICS = ("accuracy", "macro_f1", "log_loss")
+DATASET = "qiaojin/PubMedQA"
+METRICS = {"accuracy": "accuracy", "macro_f1": "f1", "log_loss": "log_loss"}  # and what the Hub calls them
 
 
-def model_card(name: str, run: tuple[int, int], params: Params, comparison: Mapping, size: Mapping) -> str:
+def model_card(name: str, run: tuple[int, int], params: Params, comparison: Mapping, size: Mapping, runs: int) -> str:
     """README.md of a published adapter, metadata included; equal results make equal bytes.
 
     run: fold and seed of the training that is published; comparison: of comparison.py; size: `adapter_size` of the
-    adapter.
+    adapter; runs: how many trainings of it there are.
     """
     adapter, model = params.adapters[name], params.model
-    on_hub, synthetic = is_commit(model.revision), params.data.synthetic
+    on_hub, synthetic = is_commit(model.revision), "synthetic" in params.data.name.lower()
     pairs = [pair for pair in comparison["pairs"] if name in (pair["variant"], pair["reference"])]
+    metrics = comparison["variants"][name]["metrics"]
+    results = [
+        EvalResult(
+            task_type="question-answering",
+            dataset_type="synthetic" if synthetic else DATASET,
+            dataset_name=params.data.name,
+            dataset_split="test",
+            metric_type=kind,
+            metric_name=wording.METRICS[metric] + (f", mean of {runs} trainings" if runs > 1 else ""),
+            metric_value=metrics[metric],
+        )
+        for metric, kind in METRICS.items()
+    ]
     data = ModelCardData(
         language="en",
         license="mit",
         library_name="peft",
         base_model=model.name if on_hub else None,
-        datasets=None if synthetic else ["qiaojin/PubMedQA"],
-        tags=[adapter.method, "question-answering", *(["synthetic"] if synthetic else [])],
+        datasets=None if synthetic else [DATASET],
+        tags=[peft_type(adapter).lower(), "question-answering", *(["synthetic"] if synthetic else [])],
+        model_name=name,
+        eval_results=results,
     )
     template = template_environment().get_template("card.md.j2")
     body = template.render(
         name=name,
         adapter=adapter,
+        described=wording.adapter(adapter),
         fold=run[0],
         seed=run[1],
-        runs=len(params.runs(name)),
+        runs=runs,
         params=params,
         comparison=comparison,
         size=size,
@@ -46,8 +64,9 @@ def model_card(name: str, run: tuple[int, int], params: Params, comparison: Mapp
         synthetic=synthetic,
         flan="flan-t5" in model.name,
         labels=join_labels(params.data.labels),
+        instruction=fill_instruction(params.template, params.data.labels),
         confidence=wording.level(comparison),
-        metrics=METRICS,
+        metrics=list(METRICS),
         headings=wording.METRICS,
         baselines=BASELINES,
         pairs=pairs,

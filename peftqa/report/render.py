@@ -16,7 +16,7 @@ from markupsafe import Markup
 from statsmodels.stats.proportion import proportion_confint
 
 from peftqa.config.params import Params
-from peftqa.evaluation.predictions import Replicates, predict
+from peftqa.evaluation.predictions import Replicates, predict, same_test_questions
 from peftqa.model.prompts import join_labels
 from peftqa.report import figures, wording
 from peftqa.report.wording import METRICS, interval, level, listed, points, significant, value
@@ -80,6 +80,9 @@ def template_environment() -> Environment:
         "value": value,
         "interval": interval,
         "points": points,
+        "evidence": wording.evidence,
+        "standard_errors": wording.standard_errors,
+        "span": wording.span,
         "p": p_text,
         "listed": listed,
         "significant": significant,
@@ -98,6 +101,7 @@ def contents(results: Results) -> dict:
     )
     adapters = [name for name in names if name in params.adapters]
     pairs = comparison["pairs"]
+    exact = {pair["test"]["name"] == "mcnemar" for pair in pairs}
     return {
         **results._asdict(),
         "confidence": level(comparison),
@@ -111,14 +115,14 @@ def contents(results: Results) -> dict:
         "humans": HUMANS,
         "metrics": METRICS,
         "explained": wording.EXPLAINED,
-        "compared": [metric for metric in BOOTSTRAPPED if metric != "accuracy"],
+        "compared": BOOTSTRAPPED,
         "headings": METRICS | {"ece": "calibration error"},
         "lower_is_better": wording.LOWER_IS_BETTER,
-        "tests": [text for name, text in wording.TESTS.items() if name in {pair["test"]["name"] for pair in pairs}],
+        "tests": [wording.MCNEMAR if exact else wording.T_TESTS for exact in sorted(exact)],
         "adapters": adapters,
         "spread": spread(adapters, comparison),
         # A replicate is a seed with all its folds; where every fold asks the same questions, a run.
-        "replicate": "run" if params.split.same_test_questions else "seed",
+        "replicate": "run" if same_test_questions(params.split.protocol) else "seed",
         "widest": max((abs(end) for pair in pairs for end in pair["test"]["interval_holm"]), default=0),
         "prompt": params.template.text.replace(
             "{instruction}", params.template.instruction.format(labels=join_labels(params.data.labels))
@@ -142,9 +146,12 @@ def describe(name: str, params: Params) -> str:
     if name in BASELINES:
         return BASELINES[name]
     if name in params.adapters:
-        return params.adapters[name].describe()
-    examples = params.evaluate.untrained[name].few_shot
-    return f"the frozen model after {examples} training examples" if examples else "the frozen model as it is"
+        return wording.adapter(params.adapters[name])
+    asked = params.evaluate.untrained[name]
+    parts = [f"after {asked.few_shot} training examples"] if asked.few_shot else []
+    parts += ["asked without the abstract"] if asked.context is False else []
+    parts += ["with one bias per label, fitted on validation"] if asked.calibrated else []
+    return f"the frozen model {', '.join(parts) or 'as it is'}"
 
 
 def spread(adapters: Iterable[str], comparison: dict) -> dict[str, dict]:

@@ -1,7 +1,8 @@
-"""Bootstrap intervals of every metric, over questions and over runs nested in folds. Imports no torch.
+"""Bootstrap intervals of the metrics besides accuracy, over questions and over runs nested in folds. Imports no torch.
 
-Arrays are those of significance.py: `probabilities` float64 (R, n, L), `y_true` and `fold` int (n,). A metric is that
-of a replicate, over the questions of all folds, and the mean over replicates is what an interval is about.
+`probabilities` float64 (R, n, L) of R replicates, `y_true` and `fold` int (n,). A metric is that of a replicate, over
+the questions of all folds, and the mean over replicates is what an interval is about. Calibration error has none: it
+is biased upwards, in resamples more than in the data, so that its interval can leave out the figure itself.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import numpy as np
 
 from peftqa.evaluation.metrics import brier_scores, confusion_scores, log_losses
 
-BOOTSTRAPPED = ("accuracy", "macro_f1", "mcc", "log_loss", "brier", "roc_auc", "ece")
+BOOTSTRAPPED = ("macro_f1", "mcc", "log_loss", "brier", "roc_auc")
 ROWS_AT_ONCE = 500  # resamples; bounds the memory
 
 
@@ -25,9 +26,9 @@ class BootstrapWeights(NamedTuple):
 
 
 def bootstrap_weights(fold: np.ndarray, resamples: int, seed: int, draw_folds: bool) -> BootstrapWeights:
-    """Draw questions with replacement within each fold and, where `draw_folds`, the folds too.
+    """Draw questions with replacement within each fold and, if `draw_folds`, the folds too.
 
-    Draw the folds where trained variants have one seed: then a fold and its run are one, and only the differences
+    Draw the folds if trained variants have one seed: then a fold and its run are one, and only the differences
     between folds show how much runs vary.
     """
     rng = np.random.default_rng(seed)
@@ -44,7 +45,6 @@ def bootstrap_scores(
     y_true: np.ndarray,
     fold: np.ndarray,
     weights: BootstrapWeights,
-    bins: int,
     entropy: Sequence[int],
 ) -> dict[str, np.ndarray]:
     """Means over replicates of the metrics in BOOTSTRAPPED on every resample, float64 (resamples,) each.
@@ -52,7 +52,7 @@ def bootstrap_scores(
     Resamples questions, and runs nested in folds (Davison and Hinkley 1997, section 3.8): within each fold as many runs
     are drawn as there are replicates, and the first drawn of every fold make the first replicate. They are drawn by a
     generator started from the integers `entropy`: give each variant its own, since the runs of two variants are no
-    pairs. `bins`: of the calibration error. roc_auc is nan in a resample that lacks a label.
+    pairs. roc_auc and mcc are nan in a resample that lacks a label.
     """
     replicates, resamples = len(probabilities), len(weights.questions)
     labels, position = np.unique(fold, return_inverse=True)
@@ -64,17 +64,15 @@ def bootstrap_scores(
         counts = weights.questions[rows] * weights.folds[rows][:, position]
         for replicate in range(replicates):
             runs = drawn[rows, replicate][:, position] if replicates > 1 else np.zeros((1, 1), dtype=int)
-            for name, values in weighted_scores(probabilities[runs, questions], y_true, counts, bins).items():
+            for name, values in weighted_scores(probabilities[runs, questions], y_true, counts).items():
                 scores[name][rows] += values / replicates
     return scores
 
 
-def weighted_scores(
-    probabilities: np.ndarray, y_true: np.ndarray, weights: np.ndarray, bins: int
-) -> dict[str, np.ndarray]:
+def weighted_scores(probabilities: np.ndarray, y_true: np.ndarray, weights: np.ndarray) -> dict[str, np.ndarray]:
     """The metrics in BOOTSTRAPPED of weighted questions, float64 (rows,) each.
 
-    weights: (rows, n). probabilities: (rows, n, L), or (1, n, L) where they are the same in all rows.
+    weights: (rows, n). probabilities: (rows, n, L), or (1, n, L) if they are the same in all rows.
     """
     size, predicted = probabilities.shape[2], probabilities.argmax(axis=2)
     confusion = np.empty((len(weights), size, size))
@@ -82,16 +80,16 @@ def weighted_scores(
         for label in range(size):
             confusion[:, actual, label] = _total(weights, (y_true == actual) & (predicted == label))
     number = weights.sum(axis=1)
-    return confusion_scores(confusion) | {
+    scores = confusion_scores(confusion) | {
         "log_loss": _total(weights, log_losses(probabilities, y_true)) / number,
         "brier": _total(weights, brier_scores(probabilities, y_true)) / number,
         "roc_auc": weighted_roc_auc(probabilities, y_true, weights),
-        "ece": weighted_ece(probabilities.max(axis=2), predicted == y_true, weights, bins),
     }
+    return {name: scores[name] for name in BOOTSTRAPPED}
 
 
 def weighted_roc_auc(probabilities: np.ndarray, y_true: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """`metrics.roc_auc` for every row of `weights`, (rows,); nan where a label is absent. Shapes: `weighted_scores`."""
+    """`metrics.roc_auc` for every row of `weights`, (rows,); nan if a label is absent. Shapes: `weighted_scores`."""
     areas = []
     for label in range(probabilities.shape[2]) if probabilities.shape[2] > 2 else [0]:
         scores = probabilities[:, :, label]
@@ -116,20 +114,13 @@ def weighted_roc_auc(probabilities: np.ndarray, y_true: np.ndarray, weights: np.
     return np.mean(areas, axis=0)
 
 
-def weighted_ece(confidence: np.ndarray, correct: np.ndarray, weights: np.ndarray, bins: int) -> np.ndarray:
-    """`metrics.expected_calibration_error` for every row of `weights`, (rows,); the others (rows or 1, n)."""
-    member = np.digitize(confidence, np.linspace(0, 1, bins + 1)[1:-1], right=True)
-    gaps = [np.abs(_total(weights, (correct - confidence) * (member == index))) for index in range(bins)]
-    return np.sum(gaps, axis=0) / weights.sum(axis=1)
-
-
 def percentile_interval(values: np.ndarray, alpha: float) -> tuple[float, float] | None:
     """The central 1 - alpha of bootstrap `values` (Efron and Tibshirani 1993, chapter 13), undefined ones left out.
 
-    None where all are undefined.
+    None if all are undefined, or all the same: a bootstrap without spread cannot say how exact the figure is.
     """
     defined = values[~np.isnan(values)]
-    if not len(defined):
+    if not len(defined) or np.ptp(defined) < 1e-12:
         return None
     low, high = np.quantile(defined, [alpha / 2, 1 - alpha / 2])
     return float(low), float(high)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 from scipy.optimize import brentq
-from scipy.stats import binom, nct, t
+from scipy.stats import binom, chi2, norm, t
 
 
 def mcnemar_power(difference: float, discordance: float, n: int, alpha: float) -> float:
@@ -18,7 +18,7 @@ def mcnemar_power(difference: float, discordance: float, n: int, alpha: float) -
     """
     share = (1 + difference / discordance) / 2  # of discordant questions that favour the better classifier
     sizes = np.arange(n + 1)
-    # The largest k with two-sided p = 2 P(X <= k) <= alpha under a fair coin; -1 where there is none.
+    # The largest k with two-sided p = 2 P(X <= k) <= alpha under a fair coin; -1 if there is none.
     limit = binom.ppf(alpha / 2, sizes, 0.5)
     limit -= binom.cdf(limit, sizes, 0.5) > alpha / 2 * (1 + 1e-12)
     reject = binom.cdf(limit, sizes, share) + binom.sf(sizes - limit - 1, sizes, share)
@@ -34,42 +34,47 @@ def runs_power(
     run_sd: float,
     seeds: int,
     folds: int = 1,
+    shared: bool = False,
     trained: int = 2,
     method_share: float = 0.5,
 ) -> float:
-    """Chance that `seeds_t`, or with one seed `folds_t`, rejects a true difference in accuracy at `alpha`.
+    """Chance that the primary test rejects a true difference in accuracy at `alpha`, both of its t tests that is.
 
     discordance: share of questions that just one of two single runs gets right; method_share: part of that which all
     runs of a method have in common, so that more seeds do not average it out; run_sd: standard deviation of a run's
     expected accuracy, beyond the luck on single questions, independent between folds and seeds; trained: how many of
-    the two variants are. n counts the questions of all folds.
+    the two variants are. n counts the questions of all folds; shared: all folds ask the same ones.
 
-    By the noncentral t distribution, with the degrees of freedom of the expected variances: an approximation, up to ten
-    points of power too high where these are few (two seeds, or three on one fold).
+    An approximation: standard errors are taken as independent of the difference and of each other, with Satterthwaite's
+    distribution at their expected values. With two seeds, or three on one fold, it is up to ten points too high.
     Raises ValueError for a single run, which shows no run noise.
     """
     if seeds * folds == 1:
         raise ValueError("a single run each: use mcnemar_power")
     per_question = discordance - difference**2
     luck = (1 - method_share) * per_question / 2  # variance of one run's answer to one question
-    questions = (per_question - trained * luck * (1 - 1 / seeds)) / n
-    runs = run_sd**2 / (seeds * folds)
-    variance = estimated = questions + trained * runs
-    df = folds - 1
-    if seeds > 1:
-        # What `seeds_t` estimates from accuracies holds the luck on single questions once more.
-        runs += luck / (n * seeds)
-        estimated = questions + trained * runs
-        df = estimated**2 / (questions**2 / (n - 1) + trained * runs**2 / (seeds - 1))
-    limit, shift = t.isf(alpha / 2, df) * np.sqrt(estimated / variance), difference / np.sqrt(variance)
-    # The second tail is mirrored: for a large shift scipy's cdf at -limit is nan.
-    return float(nct.sf(limit, df, shift) + nct.sf(limit, df, -shift))
+    asked = folds if shared else 1  # by how many runs of a seed is a question answered
+    questions = (per_question - trained * luck * (1 - 1 / (seeds * asked))) / n
+    noise = run_sd**2 / (seeds * folds)
+    runs = noise + luck / (n * seeds * asked)  # of a mean accuracy over all runs; has the luck on questions once more
+    parts = [[(questions, n - 1), *([(runs, seeds - 1)] * trained if seeds > 1 else [])]]
+    if folds > 1:
+        own = [(questions + trained * noise, folds - 1)]
+        parts.append([(questions, n - 1), (trained * runs, folds - 1)] if shared else own)
+    # The difference that is seen, at the midpoints of 2,000 slices of equal probability.
+    seen = difference + np.sqrt(questions + trained * noise) * norm.ppf((np.arange(2000) + 0.5) / 2000)
+    rejects = np.ones_like(seen)
+    for test in parts:
+        variance = sum(part for part, _ in test)
+        df = variance**2 / sum(part**2 / df for part, df in test)
+        rejects *= chi2.cdf(df * (seen / t.isf(alpha / 2, df)) ** 2 / variance, df)
+    return float(rejects.mean())
 
 
 def smallest_detectable(power_at: Callable[[float], float], discordance: float, power: float) -> float | None:
     """The smallest true difference in accuracy, at most the discordance, for which `power_at` reaches `power`.
 
-    None where not even a difference as large as the discordance is shown often enough, as when the two never differ.
+    None if not even a difference as large as the discordance is shown often enough, as when the two never differ.
     """
     if discordance == 0 or power_at(discordance) < power:
         return None

@@ -1,15 +1,14 @@
-"""Is a difference between two variants more than chance? Tests and intervals of accuracy, over arrays.
+"""Is a difference in accuracy between two variants more than chance? Tests and intervals, over arrays.
 
-What is estimated is always the expected score of a single training of a method under the protocol. A run is one
-training, scored on the test questions of its fold; estimates, intervals and tests are of means over runs.
+What is estimated is the expected accuracy of a single training of a method under the protocol. A run is one training,
+scored on the test questions of its fold. One rule serves every design, `primary_test`: two t tests of the same mean
+difference D, one over seeds and one over folds. The larger p counts, and the wider interval.
 
-    probabilities   float64 (R, n, L): R replicates, n test questions, L labels. A replicate is one seed's runs over all
-                    folds put together; where every fold tests the same questions (`official`) it is one run.
-                    A variant that is not trained has R = 1,
-                    or under `official` one replicate a fold.
-    correct         bool (R, n): is the most probable label the true one
-    y_true          int (n,), positions of the true labels
-    fold            int (n,), the fold that each question was tested in; all 0 where there is one set of test questions
+    V_Q   variance over questions of each question's mean difference / n
+    V_S   for each variant of several seeds: variance of its whole-seed accuracies / seeds
+    V_F   variance over folds of the fold's difference of seed means / folds
+    over seeds:   SE^2 = V_Q + V_S
+    over folds:   SE^2 = V_F, or V_Q + V_F if all folds ask the same questions
 
 docs/protocol.md gives the reasons and benchmarks/simulation.py the error rates.
 """
@@ -23,8 +22,35 @@ import numpy as np
 from scipy.optimize import brentq
 from scipy.stats import binomtest, norm, t
 from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.proportion import proportion_confint
 
 NO_SPREAD = 1e-12  # a standard error below this is rounding
+
+
+class Answers(NamedTuple):
+    """Which answers of a variant are right, as far as the tests ask.
+
+    Axes before those named here are kept: a simulation has one for its repetitions.
+    """
+
+    questions: np.ndarray  # float64 (n,): share of the runs that are right on a question; every fold counts alike
+    accuracies: np.ndarray  # float64 (seeds, folds): accuracy of each run; one seed if nothing is trained
+    first: np.ndarray  # bool (n,): is the first seed right; if all folds ask the same questions, its first run
+    shared: bool  # do all folds ask the same questions
+
+
+def answers_by_fold(correct: np.ndarray, fold: np.ndarray) -> Answers:
+    """Of runs whose folds have their own questions. correct: bool (seeds, n); fold: int (n,), that of each question."""
+    labels, position, sizes = np.unique(fold, return_inverse=True, return_counts=True)
+    accuracies = np.stack([correct[:, position == k].mean(axis=1) for k in range(len(labels))], axis=1)
+    # With folds of one size every weight is 1.
+    weights = len(fold) / (len(labels) * sizes[position])
+    return Answers(weights * correct.mean(axis=0), accuracies, correct[0], shared=False)
+
+
+def answers_to_the_same(correct: np.ndarray) -> Answers:
+    """Of runs whose folds all ask the same questions. correct: bool (folds, seeds, n)."""
+    return Answers(correct.mean(axis=(0, 1)), correct.mean(axis=2).T, correct[0, 0], shared=True)
 
 
 class McNemar(NamedTuple):
@@ -34,18 +60,18 @@ class McNemar(NamedTuple):
     only_second: int
     n: int
     p: float
+    name: str = "mcnemar"
 
     @property
     def difference(self) -> float:
-        """Accuracy of the first less accuracy of the second."""
         return (self.only_first - self.only_second) / self.n
 
     def interval(self, alpha: float) -> tuple[float, float]:
         """Interval of the difference at confidence 1 - alpha, which excludes 0 just when p <= alpha.
 
-        Tango's score interval, save where it and the exact test disagree about 0; there the test, which errs on the
-        cautious side, decides. Where only the interval excludes 0 it is widened to 0. Where only the test rejects,
-        which takes an alpha below .0005, it is cut off just short of 0.
+        Tango's score interval, except if it and the exact test disagree about 0: then the test decides, which errs on
+        the cautious side. If only the interval excludes 0, it is widened to 0. If only the test rejects, which takes an
+        alpha below .0005, the interval ends just short of 0.
         """
         low, high = tango_interval(self.only_first, self.only_second, self.n, alpha)
         if self.p > alpha:
@@ -55,97 +81,115 @@ class McNemar(NamedTuple):
 
 
 class TTest(NamedTuple):
-    """Two-sided t test of a mean difference; its interval comes from the same standard error."""
+    """Two-sided t test of a mean difference. The numbers are arrays if the answers have axes for repetitions."""
 
-    name: str  # seeds_t, folds_t or corrected_t
+    name: str  # over_seeds, over_folds or corrected_t
     difference: float
     standard_error: float
     df: float
-    p: float
+    p: float  # 0 if nothing varies, so that the other test decides
 
     def interval(self, alpha: float) -> tuple[float, float]:
-        """Interval of the difference at confidence 1 - alpha."""
-        reach = float(t.isf(alpha / 2, self.df)) * self.standard_error
-        return self.difference - reach, self.difference + reach
+        """Interval of the difference at confidence 1 - alpha, within what is possible."""
+        reach = t.isf(alpha / 2, self.df) * self.standard_error if self.standard_error >= NO_SPREAD else 0.0
+        return max(float(self.difference - reach), -1.0), min(float(self.difference + reach), 1.0)
 
 
-def correct_answers(probabilities: np.ndarray, y_true: np.ndarray) -> np.ndarray:
-    """`correct` of the module's docstring; of equally probable labels the first counts."""
-    return probabilities.argmax(axis=2) == y_true
+class WiderTest(NamedTuple):
+    """Of the t tests of one difference, the larger p and the wider interval: the two agree at every level."""
+
+    tests: list[TTest]
+
+    @property
+    def name(self) -> str:
+        return max(self.tests, key=lambda test: test.p).name
+
+    @property
+    def difference(self) -> float:
+        return float(self.tests[0].difference)
+
+    @property
+    def p(self) -> float:
+        return float(max(test.p for test in self.tests))
+
+    def interval(self, alpha: float) -> tuple[float, float]:
+        """The wider interval of the difference at confidence 1 - alpha."""
+        lows, highs = zip(*(test.interval(alpha) for test in self.tests), strict=True)
+        return min(lows), max(highs)
 
 
-def primary_test(
-    first: np.ndarray, second: np.ndarray, fold: np.ndarray, trained: tuple[bool, bool]
-) -> TTest | McNemar:
-    """The test of the difference in accuracy, first - second, that the runs allow. Both arguments are `correct`.
+def primary_test(first: Answers, second: Answers) -> WiderTest | McNemar:
+    """The test of the difference in accuracy, first - second, by the one rule for every design.
 
-    Several replicates: `seeds_t`. One replicate, several folds: `folds_t`. One training each, or none: `mcnemar`, whose
-    answer is about these two sets of predictions. It also stands in where a t test finds no spread at all, which says
-    that there are too few differing answers to estimate one and not that the difference is known exactly.
-    Raises ValueError where two trained variants have different numbers of replicates.
+    With one run each, nothing is repeated, and exact McNemar is the test. It is also the test if nothing varies at all:
+    then there are too few differing answers to estimate a variance, and the difference is not known exactly either.
     """
-    counts = {len(correct) for correct, is_trained in zip((first, second), trained, strict=True) if is_trained}
-    if len(counts) > 1:
-        raise ValueError(f"trained variants with different numbers of replicates: {sorted(counts)}")
-    result = None
-    if max(counts, default=1) > 1:
-        result = seeds_t(first, second, fold)
-    elif counts and len(np.unique(fold)) > 1:
-        result = folds_t(first, second, fold)
-    return result or mcnemar(first[0], second[0])
+    if max(first.accuracies.size, second.accuracies.size) > 1:
+        tests = t_tests(first, second)
+        if max(test.standard_error for test in tests) >= NO_SPREAD:
+            return WiderTest(tests)
+    return mcnemar(first.first, second.first)
 
 
-def seeds_t(first: np.ndarray, second: np.ndarray, fold: np.ndarray) -> TTest | None:
-    """t test over questions and replicates; None where nothing varies.
+def t_tests(first: Answers, second: Answers) -> list[TTest]:
+    """The test over seeds and, if there are several folds, the one over folds."""
+    parts, difference = variances(first, second), (first.questions - second.questions).mean(axis=-1)
+    tests = [_t_test("over_seeds", difference, parts["questions"] + parts["seeds"])]
+    if parts["folds"]:
+        tests.append(_t_test("over_folds", difference, parts["questions"] * first.shared + parts["folds"]))
+    return tests
 
-    SE^2 = (variance over questions of the mean difference) / n + for each variant of several replicates (variance of
-    their accuracies) / R, with the degrees of freedom of Satterthwaite (1946) for such a sum.
+
+def variances(first: Answers, second: Answers) -> dict[str, list[tuple]]:
+    """V_Q, V_S and V_F of the module's docstring, by what they are over: (variance, degrees of freedom) of each.
+
+    An empty list for what is not repeated; two in "seeds" if both variants have several.
     """
-    n = len(fold)
-    # Each fold counts alike, as in a mean over runs; with folds of one size every weight is 1.
-    _, position, sizes = np.unique(fold, return_inverse=True, return_counts=True)
-    weights = n / (len(sizes) * sizes[position])
-    differences = weights * (first.mean(axis=0) - second.mean(axis=0))
-    parts = [(differences.var(ddof=1) / n, n - 1)]
-    for correct in (first, second):
-        if len(correct) > 1:
-            accuracies = run_accuracies(correct, fold).mean(axis=1)
-            parts.append((accuracies.var(ddof=1) / len(accuracies), len(accuracies) - 1))
-    return _t_test("seeds_t", float(differences.mean()), parts)
+
+    def of_mean(values: np.ndarray) -> list[tuple]:
+        count = values.shape[-1]
+        return [(values.var(axis=-1, ddof=1) / count, count - 1)] if count > 1 else []
+
+    return {
+        "questions": of_mean(first.questions - second.questions),
+        "seeds": of_mean(first.accuracies.mean(axis=-1)) + of_mean(second.accuracies.mean(axis=-1)),
+        "folds": of_mean(first.accuracies.mean(axis=-2) - second.accuracies.mean(axis=-2)),
+    }
 
 
-def folds_t(first: np.ndarray, second: np.ndarray, fold: np.ndarray) -> TTest | None:
-    """Paired t test over the folds' differences in accuracy; None where they are all the same."""
-    differences = (run_accuracies(first, fold) - run_accuracies(second, fold)).mean(axis=0)
-    folds = len(differences)
-    return _t_test("folds_t", float(differences.mean()), [(differences.var(ddof=1) / folds, folds - 1)])
+def accuracy_interval(answers: Answers, alpha: float) -> tuple[float, float]:
+    """Interval of a variant's accuracy: that of its difference from a variant with nothing right, by the same rule.
+
+    With one run, or if nothing varies, it is Wilson's score interval.
+    """
+    nothing = Answers(*(np.zeros_like(values) for values in answers[:3]), answers.shared)
+    result = primary_test(answers, nothing)
+    if isinstance(result, McNemar):
+        low, high = proportion_confint(result.only_first, result.n, alpha, "wilson")
+        return float(low), float(high)
+    low, high = result.interval(alpha)
+    return max(low, 0.0), high
 
 
-def corrected_t(first: np.ndarray, second: np.ndarray, fold: np.ndarray, test_train_ratio: float) -> TTest | None:
+def corrected_t(first: Answers, second: Answers, test_train_ratio: float) -> TTest | None:
     """Corrected resampled t test over runs (Nadeau and Bengio 2003), the sceptic's view of the same difference.
 
     test_train_ratio: test questions over training questions of one run. The runs' variance is multiplied by
     1 / runs + test_train_ratio in place of 1 / runs, since runs share training questions. None for a single run, or
-    where all runs differ by the same.
+    if all runs differ by the same.
     """
-    most = max(len(first), len(second))
-    # Under `official` an untrained variant has one replicate a fold; it is set beside each seed's run of that fold.
-    first, second = (np.repeat(correct, most // len(correct), axis=0) for correct in (first, second))
-    differences = (run_accuracies(first, fold) - run_accuracies(second, fold)).ravel()
-    runs = len(differences)
+    differences = first.accuracies - second.accuracies  # a variant without seeds is set beside each seed's run
+    differences = differences.reshape(*differences.shape[:-2], -1)
+    runs = differences.shape[-1]
     if runs < 2:
         return None
-    variance = differences.var(ddof=1) * (1 / runs + test_train_ratio)
-    return _t_test("corrected_t", float(differences.mean()), [(variance, runs - 1)])
-
-
-def run_accuracies(correct: np.ndarray, fold: np.ndarray) -> np.ndarray:
-    """Accuracy of every run, float64 (R, folds)."""
-    return np.stack([correct[:, fold == k].mean(axis=1) for k in np.unique(fold)], axis=1)
+    variance = differences.var(axis=-1, ddof=1) * (1 / runs + test_train_ratio)
+    result = _t_test("corrected_t", differences.mean(axis=-1), [(variance, runs - 1)])
+    return result if np.any(result.standard_error >= NO_SPREAD) else None
 
 
 def mcnemar(first: np.ndarray, second: np.ndarray) -> McNemar:
-    """`first`, `second`: bool (n,), is the answer right. Where they never differ, p is 1."""
+    """`first`, `second`: bool (n,), is the answer right. If they never differ, p is 1."""
     only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
     discordant = only_first + only_second
     p = float(binomtest(only_first, discordant).pvalue) if discordant else 1.0
@@ -188,10 +232,10 @@ def holm_levels(p_values: Sequence[float], alpha: float) -> list[float]:
     return [float(alpha / (m - min(rank, rejected))) for rank in ranks]
 
 
-def _t_test(name: str, difference: float, parts: Sequence[tuple[float, int]]) -> TTest | None:
-    """t test whose squared standard error is a sum of (variance, degrees of freedom); None where that sum is 0."""
-    error = float(np.sqrt(sum(variance for variance, _ in parts)))
-    if error < NO_SPREAD:
-        return None
-    df = float(error**4 / sum(variance**2 / df for variance, df in parts))
-    return TTest(name, difference, error, df, float(2 * t.sf(abs(difference) / error, df)))
+def _t_test(name: str, difference: float, parts: Sequence[tuple[float, int]]) -> TTest:
+    """t test whose squared standard error is a sum of (variance, degrees of freedom), by Satterthwaite (1946)."""
+    error = np.sqrt(sum(variance for variance, _ in parts))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        df = error**4 / sum(variance**2 / df for variance, df in parts)
+        p = np.where(error < NO_SPREAD, 0.0, 2 * t.sf(np.abs(difference) / error, df))
+    return TTest(name, *(value[()] for value in map(np.asarray, (difference, error, df, p))))

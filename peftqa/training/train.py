@@ -14,10 +14,9 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import PrinterCallback, TrainerCallback, TrainerState, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
 
-from peftqa.model.adapters import AdapterSettings, encoder_is_constant
+from peftqa.config.adapters import AdapterSettings
 from peftqa.model.scoring import label_probabilities_from_logits, pad_batch
 from peftqa.model.task import confidence_quantiles
-from peftqa.training.encoder_outputs import add_encoder_outputs
 from peftqa.training.trainer import (
     AdapterTrainer,
     EpochReport,
@@ -57,7 +56,7 @@ def train_adapter(
     settings: TrainSettings,
     seed: int,
     checkpoints: Path,
-    on_epoch: Callable[[dict], None] | None,
+    on_epoch: Callable[[], None] = lambda: None,
     title: str = "training",
     callbacks: Sequence[TrainerCallback] = (),
 ) -> list[dict]:
@@ -68,20 +67,12 @@ def train_adapter(
     label_token_ids: the first token id of each label.
     checkpoints: a folder for this run alone. Training resumes from the newest complete checkpoint in it, and ends with
     the weights of an uninterrupted run. The caller deletes the folder after saving the result.
-    on_epoch: called with each epoch's metrics, on a resume also for the epochs before it; None in all processes but the
-    first. callbacks: further ones for Trainer.
-    If `settings.encode_once` is on and training cannot change the encoder's outputs, they are computed once and kept in
-    files in `checkpoints`.
+    on_epoch: called after each epoch that is trained now. callbacks: further ones for Trainer.
 
-    Returns each epoch's metrics: epoch, step, loss, val_loss, val_log_loss, val_accuracy, val_macro_f1, and
-    val_confidence, quantiles of the answers' confidence (task.py).
-    Raises UserError where the loss becomes NaN or infinite.
+    Returns the metrics of each epoch, also of those before a resume: epoch, step, loss, val_loss, val_log_loss,
+    val_accuracy, val_macro_f1, and val_confidence, quantiles of the answers' confidence (task.py).
+    Raises UserError if the loss becomes NaN or infinite.
     """
-    if settings.encode_once and encoder_is_constant(model, adapter):
-        train, val = (
-            add_encoder_outputs(model, examples, settings.batch_size, checkpoints / f"encoded-{name}", title)
-            for name, examples in (("train", train), ("val", val))
-        )
     trainer = AdapterTrainer(
         model=model,
         args=training_arguments(settings, adapter, seed, checkpoints),
@@ -103,11 +94,7 @@ def train_adapter(
     )
     trainer.remove_callback(PrinterCallback)  # with disable_tqdm it prints every entry of the log
 
-    def report(line: str) -> None:
-        if trainer.is_world_process_zero():
-            print(f"{title}: {line}", flush=True)
-
-    checkpoint = last_complete_checkpoint(checkpoints, report, settings.processes)
+    checkpoint = last_complete_checkpoint(checkpoints, lambda line: print(f"{title}: {line}", flush=True))
     if checkpoint:
         epochs = epoch_metrics(TrainerState.load_from_json(str(Path(checkpoint, TRAINER_STATE_NAME))).log_history)
         if patience_is_over(epochs, settings.patience):  # killed after its last epoch: only its best is loaded
@@ -120,11 +107,11 @@ def training_arguments(
     settings: TrainSettings, adapter: AdapterSettings, seed: int, checkpoints: Path
 ) -> TrainingArguments:
     """Trainer's arguments for a run: the numbers are params.yaml's, the rest keeps Trainer quiet and repeatable."""
-    return TrainingArguments(
+    arguments = TrainingArguments(
         output_dir=str(checkpoints),
         num_train_epochs=settings.epochs,
-        per_device_train_batch_size=settings.batch_size // settings.processes,
-        per_device_eval_batch_size=settings.batch_size // settings.processes,
+        per_device_train_batch_size=settings.batch_size,
+        per_device_eval_batch_size=settings.batch_size,
         learning_rate=adapter.learning_rate,
         optim=OPTIMIZERS[settings.optimizer],
         lr_scheduler_type=SCHEDULES[adapter.schedule or settings.schedule],
@@ -140,31 +127,24 @@ def training_arguments(
         load_best_model_at_end=True,
         metric_for_best_model="log_loss",
         greater_is_better=False,
-        logging_nan_inf_filter=False,  # EpochReport is to see a NaN
+        logging_nan_inf_filter=False,  # EpochReport must see a NaN
         # Trainer cannot read these names off the signature of PEFT's forward.
         label_names=["labels"],
         remove_unused_columns=False,
         dataloader_pin_memory=torch.cuda.is_available(),
         disable_tqdm=True,  # EpochReport draws one bar instead of two
         report_to=[],
-        # T5 averages its own loss; Trainer would take it for a sum and multiply it by the number of processes.
-        average_tokens_across_devices=False,
-        ddp_find_unused_parameters=False,
-        use_cpu=not torch.cuda.is_available(),  # several processes on CPUs need it set
+        use_cpu=not torch.cuda.is_available(),
     )
+    # One GPU. Trainer would put a copy of the model on each GPU that it sees and give each of them a whole batch.
+    arguments._n_gpu = min(arguments.n_gpu, 1)
+    return arguments
 
 
-def collate(examples: Sequence[dict], pad_id: int) -> dict[str, torch.Tensor | tuple]:
-    """input_ids, attention_mask, labels: int64 (batch, longest), labels padded with IGNORE_INDEX.
-
-    Where the examples have load_encoder_output, also encoder_outputs: a tuple of one tensor (batch, longest, d_model),
-    padded with zeros.
-    """
+def collate(examples: Sequence[dict], pad_id: int) -> dict[str, torch.Tensor]:
+    """input_ids, attention_mask, labels: int64 (batch, longest), labels padded with IGNORE_INDEX."""
     batch = pad_batch([example["input_ids"] for example in examples], pad_id)
     answers = [torch.as_tensor(example["labels"]) for example in examples]
-    if "load_encoder_output" in examples[0]:
-        states = [example["load_encoder_output"]() for example in examples]
-        batch["encoder_outputs"] = (pad_sequence(states, batch_first=True),)
     return batch | {"labels": pad_sequence(answers, batch_first=True, padding_value=IGNORE_INDEX)}
 
 
@@ -173,7 +153,7 @@ def validation_metrics(
 ) -> dict[str, float | list[float]]:
     """log_loss, accuracy, macro_f1 and confidence of probabilities (n, labels) for answers' token ids (n, tokens).
 
-    log_loss is NaN where a probability is NaN: training has diverged, and EpochReport stops it.
+    log_loss is NaN if a probability is NaN: training has diverged, and EpochReport stops it.
     """
     probabilities = np.asarray(probabilities, dtype=np.float64)
     probabilities /= probabilities.sum(axis=1, keepdims=True)

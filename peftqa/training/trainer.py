@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from zipfile import BadZipFile, ZipFile
@@ -15,11 +14,10 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from tqdm import tqdm
-from transformers import Trainer, TrainerCallback
+from transformers import Trainer, TrainerCallback, TrainerState
 from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME, TRAINER_STATE_NAME
 
 from peftqa.errors import UserError, one_line
-from peftqa.model.checkpoint import tensor_shapes
 
 TRAINED_WEIGHTS = "trainable.safetensors"
 VALIDATION = ("loss", "log_loss", "accuracy", "macro_f1", "confidence")
@@ -33,10 +31,9 @@ class AdapterTrainer(Trainer):
     """
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
-        if self.args.should_save:
-            Path(output_dir).mkdir(parents=True, exist_ok=True)
-            tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self._trained().items()}
-            save_file(tensors, Path(output_dir, TRAINED_WEIGHTS))
+        Path(output_dir).mkdir(parents=True, exist_ok=True)
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self._trained().items()}
+        save_file(tensors, Path(output_dir, TRAINED_WEIGHTS))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
         saved = load_file(Path(resume_from_checkpoint, TRAINED_WEIGHTS))
@@ -52,34 +49,25 @@ class AdapterTrainer(Trainer):
 
 
 class EpochReport(TrainerCallback):
-    """On the first process, a progress bar (in a terminal) and a line per epoch.
+    """A progress bar (in a terminal) and a line per epoch.
 
-    Ends training at a NaN or infinity, and when patience is over (not by transformers' EarlyStoppingCallback, whose
-    count begins anew in a resumed training).
+    It ends training at a NaN or infinity, and when patience is over. transformers' EarlyStoppingCallback would begin
+    its count anew in a resumed training.
     """
 
-    def __init__(
-        self, on_epoch: Callable[[dict], None] | None, title: str, learning_rate: float, patience: int | None
-    ) -> None:
+    def __init__(self, on_epoch: Callable[[], None], title: str, learning_rate: float, patience: int | None) -> None:
         self.on_epoch = on_epoch
         self.title = title
         self.learning_rate = learning_rate
         self.patience = patience
-        self.bar: tqdm | None = None
 
     def on_train_begin(self, args, state, control, **kwargs) -> None:
-        if not state.is_world_process_zero:
-            return
-        earlier = epoch_metrics(state.log_history)
-        if earlier:
+        if earlier := epoch_metrics(state.log_history):
             print(f"{self.title}: resumed after epoch {earlier[-1]['epoch']}", flush=True)
-        for metrics in earlier:
-            self.on_epoch(metrics)
         self.bar = tqdm(total=state.max_steps, initial=state.global_step, desc=self.title, unit="step", disable=None)
 
     def on_step_end(self, args, state, control, **kwargs) -> None:
-        if self.bar is not None:
-            self.bar.update(state.global_step - self.bar.n)
+        self.bar.update(state.global_step - self.bar.n)
 
     def on_evaluate(self, args, state, control, **kwargs) -> None:
         epochs = epoch_metrics(state.log_history)
@@ -89,20 +77,18 @@ class EpochReport(TrainerCallback):
                 f"{self.title}: the loss is no longer a number in epoch {last['epoch']} with learning rate "
                 f"{self.learning_rate:g}; lower the adapter's learning_rate in params.yaml."
             )
-        if state.is_world_process_zero:
-            self.on_epoch(last)
-            with tqdm.external_write_mode():
-                print(
-                    f"{self.title} epoch {last['epoch']}/{args.num_train_epochs}: loss {last['loss']:.4f}, "
-                    f"validation loss {last['val_loss']:.4f}, label log loss {last['val_log_loss']:.4f}, "
-                    f"accuracy {last['val_accuracy']:.3f}, macro-F1 {last['val_macro_f1']:.3f}",
-                    flush=True,
-                )
+        self.on_epoch()
+        with tqdm.external_write_mode():
+            print(
+                f"{self.title} epoch {last['epoch']}/{args.num_train_epochs}: loss {last['loss']:.4f}, "
+                f"validation loss {last['val_loss']:.4f}, label log loss {last['val_log_loss']:.4f}, "
+                f"accuracy {last['val_accuracy']:.3f}, macro-F1 {last['val_macro_f1']:.3f}",
+                flush=True,
+            )
         control.should_training_stop |= patience_is_over(epochs, self.patience)
 
     def on_train_end(self, args, state, control, **kwargs) -> None:
-        if self.bar is not None:
-            self.bar.close()
+        self.bar.close()
 
 
 def epoch_metrics(log_history: Sequence[dict]) -> list[dict]:
@@ -130,41 +116,34 @@ def patience_is_over(epochs: Sequence[dict], patience: int | None) -> bool:
     return patience is not None and epochs[-1]["epoch"] - best_epoch(epochs)["epoch"] >= patience
 
 
-def last_complete_checkpoint(
-    folder: Path, report: Callable[[str], None] = lambda line: None, processes: int = 1
-) -> str | None:
-    """The newest checkpoint in `folder` that training can go on from, or None; newer ones are named to `report`.
-
-    processes: how many train together; each keeps the state of its random numbers.
-    """
+def last_complete_checkpoint(folder: Path, report: Callable[[str], None] = lambda line: None) -> str | None:
+    """The newest checkpoint in `folder` that training can go on from, or None; newer ones are named to `report`."""
     found = [path for path in folder.glob("checkpoint-*") if path.name.split("-")[1].isdigit()]
     damaged, usable = [], None
     for checkpoint in sorted(found, key=lambda path: int(path.name.split("-")[1]), reverse=True):
         try:
-            check_whole(checkpoint, processes)
+            check_whole(checkpoint)
             usable = checkpoint
             break
-        except (KeyError, OSError, TypeError, UserError, ValueError, BadZipFile) as error:
+        except Exception as error:  # of a file that was cut off, each library raises an error of its own
             damaged.append(f"{checkpoint.name} is incomplete or damaged ({one_line(error)})")
     if damaged:
         report(f"{', '.join(damaged)}; going on from {usable.name if usable else 'the beginning'}")
     return str(usable) if usable else None
 
 
-def check_whole(checkpoint: Path, processes: int) -> None:
-    """Raise an error where one of the files that Trainer goes on from is missing or cannot be read to its end.
+def check_whole(checkpoint: Path) -> None:
+    """Raise an error, of any kind, if a file that Trainer goes on from is missing or cannot be read to its end.
 
-    The error is a KeyError, OSError, TypeError, UserError, ValueError or BadZipFile.
-
-    Trainer writes its state last, so a checkpoint without one was being written when the process was killed; a full
-    disk, or a machine that lost power, leaves others. What is missing, Trainer would do without, in silence.
+    Trainer writes its state last, so a checkpoint without one was being written when the process was killed. A full
+    disk, or a machine that lost power, leaves others. Trainer says nothing of a missing file and trains without it.
     """
-    state = json.loads((checkpoint / TRAINER_STATE_NAME).read_text())
-    best = checkpoint.with_name(Path(state["best_model_checkpoint"]).name)  # its weights are those kept in the end
+    state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
+    epoch_metrics(state.log_history)[-1]  # an IndexError if it has no epoch
+    best = checkpoint.with_name(Path(state.best_model_checkpoint).name)  # its weights are those kept in the end
     for folder in (checkpoint, best):
-        tensor_shapes(folder / TRAINED_WEIGHTS)
-    random = [f"rng_state_{rank}.pth" for rank in range(processes)] if processes > 1 else ["rng_state.pth"]
-    for name in (OPTIMIZER_NAME, SCHEDULER_NAME, *random):
+        load_file(folder / TRAINED_WEIGHTS)
+    for name in (OPTIMIZER_NAME, SCHEDULER_NAME, "rng_state.pth"):
         with ZipFile(checkpoint / name) as archive:  # torch's format is a zip archive
             if archive.testzip():
                 raise BadZipFile(f"{name} is damaged")

@@ -221,7 +221,7 @@ OTHER = {"model_type": "bart", "d_model": 16}
         ),
         (MODEL | {"config.json": b"{}"}, "names no model type"),
         (MODEL | {"config.json": json.dumps(OTHER).encode()}, "names the model type 'bart'"),
-        (MODEL | {"tokenizer.json": b'{"version": "1.0"}'}, "tokenizer.json is no tokenizer"),
+        (MODEL | {"tokenizer.json": b'{"version": "1.0"}'}, "tokenizer.json is not a tokenizer"),
     ],
 )
 def test_a_model_that_could_not_be_computed_with_is_refused_when_it_is_fetched(

@@ -5,7 +5,9 @@ import shutil
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
+from transformers import AutoModelForSeq2SeqLM
 
 from tests.clone import SHORT, Clone, ran
 from tests.conftest import ROOT
@@ -55,19 +57,26 @@ def weights_as_pickle(folder):
 
 
 FAULTS = {
-    "truncated weights": (lambda f: cut(f / WEIGHTS), "model.safetensors is damaged or no safetensors file"),
-    "empty weights": (lambda f: (f / WEIGHTS).write_bytes(b""), "model.safetensors is damaged or no safetensors file"),
+    "no output layer": (
+        lambda f: (write_tensors(f, drop="lm_head.weight"), write_config(f, tie_word_embeddings=False)),
+        "missing: lm_head.weight",
+    ),
+    "whole numbers": (lambda f: write_tensors(f, **{Q: torch.zeros(24, 32, dtype=torch.int8)}), f"{Q} is of type I8"),
+    "truncated weights": (lambda f: cut(f / WEIGHTS), "model.safetensors is damaged or not a safetensors file"),
+    "empty weights": (
+        lambda f: (f / WEIGHTS).write_bytes(b""),
+        "model.safetensors is damaged or not a safetensors file",
+    ),
     "weights as a pickle": (weights_as_pickle, "has no model.safetensors or model.safetensors.index.json"),
-    "a missing tensor": (lambda f: write_tensors(f, drop=Q), f"missing: {Q}"),
-    "a tensor too many": (lambda f: write_tensors(f, x=torch.zeros(3)), "not of this model: x"),
-    "a tensor of wrong shape": (lambda f: write_tensors(f, **{Q: torch.zeros(3, 3)}), f"of wrong shape: {Q} [3, 3]"),
-    "a configuration of another depth": (lambda f: write_config(f, num_layers=1), "not of this model: encoder.block.1"),
     "an empty configuration": (lambda f: (f / "config.json").write_text("{}"), "config.json names no model type"),
     "BART": (lambda f: write_config(f, model_type="bart"), "names the model type 'bart', which cannot be used here"),
     "a decoder alone": (lambda f: write_config(f, model_type="gpt2"), "encoder-decoder of the types t5, mt5, umt5"),
     "an encoder alone": (lambda f: write_config(f, model_type="bert"), "encoder-decoder of the types t5, mt5, umt5"),
     "a broken tokenizer": (lambda f: cut(f / "tokenizer.json"), "broken JSON file"),
-    "a tokenizer that is none": (lambda f: (f / "tokenizer.json").write_text("{}"), "tokenizer.json is no tokenizer"),
+    "a tokenizer that is none": (
+        lambda f: (f / "tokenizer.json").write_text("{}"),
+        "tokenizer.json is not a tokenizer",
+    ),
 }
 
 
@@ -99,22 +108,54 @@ def test_a_model_that_cannot_be_used_is_refused_when_fetched_and_the_whole_one_c
     assert clone("git", "status", "--porcelain") == ""
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_weights_that_are_no_numbers_are_named_by_the_first_stage_that_computes_with_them(clone, whole, value):
-    before, lock = clone.bytes(), (clone.folder / "dvc.lock").read_bytes()
-    weight = load_file(whole / WEIGHTS)[Q]
+def spoiled(value):
+    weight = torch.zeros(24, 32)
     weight[0, 0] = value
-    write_tensors(clone.model, **{Q: weight})
+    return {Q: weight}
+
+
+# What is found when the weights are loaded.
+LOADED = {
+    "a missing tensor": (lambda f: write_tensors(f, drop=Q), f"(missing: {Q})"),
+    "a tensor too many": (lambda f: write_tensors(f, x=torch.zeros(3)), "(not of this model: x)"),
+    "a tensor of wrong shape": (lambda f: write_tensors(f, **{Q: torch.zeros(3, 3)}), f"of wrong shape: {Q} [3, 3]"),
+    "a configuration of another depth": (lambda f: write_config(f, num_layers=1), "not of this model: encoder.block.1"),
+    "NaN": (lambda f: write_tensors(f, **spoiled(float("nan"))), f"{Q} has NaN or infinite numbers, so the backbone's"),
+    "infinity": (lambda f: write_tensors(f, **spoiled(float("inf"))), f"{Q} has NaN or infinite numbers, so the back"),
+}
+
+
+@pytest.mark.parametrize("fault", LOADED)
+def test_a_model_that_does_not_fit_is_refused_by_the_first_stage_that_computes_with_it(clone, whole, fault):
+    before, lock = clone.bytes(), (clone.folder / "dvc.lock").read_bytes()
+    make, reason = LOADED[fault]
+    make(clone.model)
     clone(*FETCH)
     try:
         message = sentence(clone("dvc", "repro", "predict_untrained@base-0", ok=False))
-        assert f"models/base: {Q} holds NaN or infinite numbers, so the backbone's weights are damaged" in message
+        assert "models/base: " in message and reason in message
         assert "learning" not in message and not list(clone.folder.glob("predictions/base/*/*"))
     finally:
         shutil.rmtree(clone.model)
         shutil.copytree(whole, clone.model)
     clone(*FETCH)
     assert clone.bytes() == before and (clone.folder / "dvc.lock").read_bytes() == lock
+
+
+def test_files_put_beside_the_fetched_model_change_no_answer(clone):
+    """In its folder, and in one stage alone: a plain `dvc repro` would fetch the model anew."""
+    predict = ("python", "-m", "stages.predict", "base-0")
+    clone("dvc", "repro", "predict_untrained@base-0")
+    before, base = clone.bytes(), clone.folder / "models/base"
+    backbone = AutoModelForSeq2SeqLM.from_pretrained(base)
+    config = LoraConfig(task_type="SEQ_2_SEQ_LM", r=2, lora_alpha=99, target_modules=["q"], init_lora_weights=False)
+    get_peft_model(backbone, config).save_pretrained(base)
+    (base / ".DS_Store").write_bytes(b"\0")
+    clone(*predict)
+    added = clone.bytes()
+    assert {path: added[path] for path in before} == before and len(added) > len(before)
+    clone("dvc", "checkout", "--force", "models/base")
+    assert clone.bytes() == before
 
 
 def test_a_fetched_model_that_is_damaged_afterwards_is_fetched_anew(clone):

@@ -11,9 +11,10 @@ from ruamel.yaml import YAML
 from transformers import set_seed
 
 from embedded.generate import make_judge
-from experiments.__main__ import read_overrides
+from experiments.overrides import read_overrides
 from peftqa.config.params import check_params
-from peftqa.data.records import Record, clean, read_records, split_random, to_table
+from peftqa.data.records import Record, clean, read_records, to_table
+from peftqa.data.splits import split_random
 from peftqa.model.adapters import add_adapter, load_adapter, save_adapter
 from peftqa.model.backbone import load_backbone, load_tokenizer
 from peftqa.model.prompts import encode_examples, encode_prompts, first_token_ids

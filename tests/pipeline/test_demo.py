@@ -4,14 +4,12 @@ import json
 import re
 import shlex
 import shutil
-from pathlib import Path
 
 import pandas as pd
 import pytest
 from scipy.stats import binomtest
 
 from embedded.generate import make_judge
-from experiments.__main__ import read_overrides
 from peftqa.ask.answer import Answerer
 from peftqa.config.params import read_params
 from peftqa.data.records import Record, to_table
@@ -127,25 +125,6 @@ def test_an_experiment_that_does_not_exist_is_refused(demo):
     assert shown.startswith("error: there is no experiments/nothing.yaml; there are: demo") and "Traceback" not in shown
 
 
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ("train.epoch: 3", "train.epoch: unknown key; did you mean epochs?"),
-        ("trian.epochs: 3", "params.yaml has no group 'trian'"),
-        ("train.epochs: three", "train.epochs: 'three' is not allowed"),
-        ("- 3", "must hold lines like `train.epochs: 6`"),
-        ("a: [", "is no valid YAML"),
-        ("include: nothing", "there is no experiments/nothing.yaml"),
-    ],
-)
-def test_a_file_of_overrides_is_checked_before_anything_runs(demo, content, message):
-    (demo.folder / "experiments/mine.yaml").write_text(content)
-    shown = demo("python", "-m", "experiments", "mine", ok=False)
-    (demo.folder / "experiments/mine.yaml").unlink()
-    assert message in shown and "Traceback" not in shown and "Running stage" not in shown
-    shutil.rmtree(demo.folder / "experiments/mine", ignore_errors=True)
-
-
 def test_the_metrics_are_the_expected_ones(demo):
     """Expected is the mean of what two builds of torch gave, and the tolerance holds both: they round differently."""
     for variant, expected in EXPECTED.items():
@@ -187,14 +166,3 @@ def test_judged_on_2000_questions_neither_gain_is_chance(judged):
         won = int((judged[adapter] & ~judged["base"]).sum())
         lost = int((judged["base"] & ~judged[adapter]).sum())
         assert won > lost and binomtest(won, won + lost).pvalue < 0.001
-
-
-def test_the_files_of_overrides_name_the_embedded_data_and_model_as_they_are():
-    from pooch import file_hash
-
-    from peftqa.fetch.digest import folder_digest
-
-    overrides = read_overrides("embedded")
-    assert overrides["data.sha256"] == file_hash(ROOT / "embedded/ori_pqal.json")
-    assert overrides["data.test_ids_sha256"] == file_hash(ROOT / "embedded/test_ground_truth.json")
-    assert overrides["model.revision"] == folder_digest(Path(MODEL))

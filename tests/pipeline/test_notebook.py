@@ -7,7 +7,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from peftqa.data.records import read_table
+from peftqa.data.files import read_table
 from tests.clone import SHORT
 from tests.conftest import ROOT, Workspace
 from tests.notebook import NOTEBOOK, PRIVATE, code_cells, execute, source_digest, strip

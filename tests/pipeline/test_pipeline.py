@@ -134,10 +134,10 @@ def test_adapters_report_their_size_and_base_has_none(finished):
 
 def test_curves_have_a_row_an_epoch_and_nothing_that_varies(finished):
     for adapter in ADAPTERS:
-        folder = finished.folder / f"plots/training/{adapter}/fold-0/seed-42/plots/metrics"
-        for name in ("train/loss", "val/loss", "val/log_loss", "val/accuracy", "val/macro_f1"):
-            table = pd.read_csv(folder / f"{name}.tsv", sep="\t")
-            assert list(table.columns) == ["step", name.split("/")[1]] and list(table["step"]) == [12]
+        table = pd.read_csv(finished.folder / f"plots/training/{adapter}/fold-0/seed-42/epochs.csv")
+        values = ["loss", "val_loss", "val_log_loss", "val_accuracy", "val_macro_f1"]
+        assert list(table.columns) == ["epoch", "step", *values]
+        assert table[["epoch", "step"]].values.tolist() == [[1, 12]]
 
 
 def test_training_and_prediction_give_the_same_bytes_in_another_folder(finished, new_clone):

@@ -1,7 +1,10 @@
 """A search: what it reads, what it leaves alone, what comes out of it."""
 
 import json
+import os
 import re
+import signal
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +13,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from tests.clone import Clone
+from tests.pipeline.test_runs import descendants, wait_for
 
 # Every Python process, DVC's among them, tells what it opens; PYTHONPATH leads them here.
 WITNESS = """
@@ -56,6 +60,18 @@ def state(clone: Clone) -> dict[str, bytes]:
 
 def trials(clone: Clone, name: str = "tune-prefix") -> pd.DataFrame:
     return pd.read_csv(clone.folder / "experiments" / name / "trials.csv")
+
+
+def write(clone: Clone, name: str, text: str = '{"accuracy": 0.5}') -> None:
+    (clone.folder / name).parent.mkdir(exist_ok=True)
+    (clone.folder / name).write_text(text)
+
+
+def kill(process: subprocess.Popen) -> None:
+    """Kill the search that `make` has started; what it started ends with it."""
+    commands = {pid: Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0") for pid in descendants(process.pid)}
+    os.kill(next(pid for pid, words in commands.items() if words[1:3] == [b"-m", b"experiments.tune"]), signal.SIGKILL)
+    process.communicate()
 
 
 def recorded(clone: Clone) -> list[str]:
@@ -127,13 +143,12 @@ def test_the_table_of_experiments_has_the_trials_lowest_log_loss_first(search):
     assert [float(row[2]) for row in rows] == pytest.approx(sorted(trials(search)["val_log_loss"]), abs=1e-4)
 
 
-def test_the_pictures_tables_can_be_drawn_by_dvc(search):
+def test_the_table_and_the_picture_are_there_to_look_at(search):
     folder = Path("experiments/tune-prefix")
-    for table, x in (("trials.csv", "learning_rate"), ("best.csv", "trials")):
-        shown = search("dvc", "plots", "show", str(folder / table), "-x", x, "-y", "val_log_loss", "--json")
-        assert '"field": "val_log_loss"' in shown
+    options = ("-x", "learning_rate", "-y", "val_log_loss", "--json")
+    assert '"field": "val_log_loss"' in search("dvc", "plots", "show", str(folder / "trials.csv"), *options)
     picture = (search.folder / folder / "trials.svg").read_text()
-    assert "learning rate" in picture and "expected lowest" in picture
+    assert all(setting in picture for setting in SPACE["spaces"]["kv_prefix"])
 
 
 def test_what_it_prints_takes_the_best_over(search):
@@ -149,21 +164,56 @@ def test_what_it_prints_takes_the_best_over(search):
     assert prefix["num_virtual_tokens"] == best["num_virtual_tokens"]
 
 
-def test_more_trials_go_on_from_those_there_are(search):
-    before = trials(search)
+def test_a_finished_search_runs_no_trial_and_more_of_them_go_on_even_if_killed(search):
+    before, journal = trials(search), search.folder / "experiments/tune-prefix/study.journal"
+    with journal.open("ab") as file:
+        file.write(b'{"op_code":4,"worker_id":"')  # as a kill may leave it
+    assert "Every trial:" in search(*TUNE) and trials(search).equals(before)
+    told = journal.read_text().count('"schedule"')
+    process = search.start(*TUNE, "TRIALS=4")
+    wait_for(lambda: process.poll() is not None or journal.read_text().count('"schedule"') > told)
+    kill(process)
+    begun = [json.loads(line) for line in journal.read_text().splitlines() if '"learning_rate"' in line][-1]
     search(*TUNE, "TRIALS=4")
     after = trials(search)
-    assert len(after) == 4 and after.iloc[:3].equals(before)
+    assert list(after["trial"]) == [0, 1, 2, 4] and after.iloc[:3].equals(before)
+    assert after["learning_rate"].is_unique and len(recorded(search)) == 4
+    assert after["learning_rate"][3] == begun["param_value_internal"]
 
 
-def test_other_parameters_are_another_study(search):
+def test_other_parameters_or_spaces_are_another_study_and_no_setting_must_be_in_a_space(search):
     before = recorded(search)
+    write_space(search, trials=1, spaces={"kv_prefix": {"num_virtual_tokens": {"low": 1, "high": 9}}})
     search.set({"template.max_tokens": 48})
-    search(*TUNE, "TRIALS=1")
-    search("git", "checkout", "--quiet", "params.yaml")
-    assert len(trials(search)) == 1
+    assert "Every trial:" in search(*TUNE)
+    search("git", "checkout", "--quiet", "params.yaml", "tuning.yaml")
+    assert list(trials(search).columns) == ["trial", "val_log_loss", "epoch", "num_virtual_tokens"]
     (new,) = set(recorded(search)) - set(before)
     assert new.rpartition("-")[0] not in {name.rpartition("-")[0] for name in before}
+
+
+def test_results_in_any_state_and_private_files_are_no_part_of_a_trial(search):
+    """Untracked, staged, modified, deleted ones, as `dvc exp apply` and a commit leave them."""
+    for name in ("committed", "deleted"):
+        write(search, f"metrics/{name}.json")
+    search.commit("Results")
+    for name in ("staged", "changed", "withdrawn", "prefix"):
+        write(search, f"metrics/{name}.json")
+    search("git", "add", "metrics")
+    for name in ("untracked", "committed", "changed"):
+        write(search, f"metrics/{name}.json", '{"accuracy": 0.25}')
+    for name in ("deleted", "withdrawn"):
+        (search.folder / f"metrics/{name}.json").unlink()
+    write(search, "my-secrets.env")
+    write(search, "private/patients.csv")
+    before = state(search), search("git", "status", "--porcelain"), recorded(search)
+    search(*TUNE, "TRIALS=1")
+    assert (state(search), search("git", "status", "--porcelain")) == before[:2]
+    (new,) = set(recorded(search)) - set(before[2])
+    ref = search("git", "for-each-ref", "--format=%(refname)", f"refs/exps/*/*/{new}").strip()
+    files = search("git", "ls-tree", "-r", "--name-only", ref).split()
+    assert [name for name in files if name.startswith(("metrics", "my-", "private"))] == ["metrics/prefix.json"]
+    assert list(json.loads(search("git", "show", f"{ref}:metrics/prefix.json"))) == ["val_log_loss"]
 
 
 def test_a_training_that_diverges_is_a_result_and_any_other_fault_ends_the_search(new_clone):
@@ -179,27 +229,3 @@ def test_a_training_that_diverges_is_a_result_and_any_other_fault_ends_the_searc
     shown = clone(*TUNE, ok=False)
     assert "error: trial 0 failed" in shown and "template.max_tokens is 12" in shown and "Traceback" not in shown
     assert len(recorded(clone)) == 1
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"trials": 0}, "trials: "),
-        ({"spaces": {"lora_": {}}}, "no method 'lora_'; there are: prompt_tuning"),
-        ({"spaces": {"lora": {"rank": [1, 2]}}}, "lora has no setting 'rank'"),
-        ({"spaces": {"lora": {"r": {"low": 4, "high": 2}}}}, "low must be less than high"),
-        ({"spaces": {"lora": {"r": {"low": 1, "high": 2.0}}}}, "low and high must both be whole numbers"),
-        ({"spaces": {}}, "has no space for the method kv_prefix"),
-        ({"budget": 3}, "budget: "),
-    ],
-)
-def test_a_space_that_cannot_be_searched_is_refused(search, change, message):
-    write_space(search, **change)
-    shown = search("python", "-m", "experiments.tune", "prefix", ok=False)
-    search("git", "checkout", "--quiet", "tuning.yaml")
-    assert shown.startswith("error: tuning.yaml") and message in shown and "Traceback" not in shown
-
-
-def test_an_adapter_that_does_not_exist_is_refused(search):
-    shown = search("python", "-m", "experiments.tune", "ptompt", ok=False)
-    assert shown.startswith("error: no adapter 'ptompt' in params.yaml; there are: prompt, prefix.")

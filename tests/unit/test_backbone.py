@@ -1,20 +1,27 @@
 """The frozen backbone: its own weights, its own output layer, nothing that a file could smuggle in."""
 
+import json
 import math
+import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models
+from transformers import AutoModelForSeq2SeqLM, MT5Config, T5Config, UMT5Config
 
 from peftqa.config.params import ModelSettings
 from peftqa.errors import UserError
+from peftqa.fetch.digest import folder_digest
 from peftqa.model.backbone import choose_dtype, load_backbone, load_tokenizer, memory_explained
+from peftqa.model.scoring import probabilities_and_answers
 from tests.conftest import ROOT
-from tests.tiny import save_tiny_checkpoint
+from tests.tiny import SHAPE, save_tiny_checkpoint
 
 
 def settings(**changes) -> ModelSettings:
@@ -89,14 +96,143 @@ def damaged(folder, target, **changes):
     return target
 
 
-@pytest.mark.parametrize(
-    ("tensor", "reason"),
-    [(None, "missing: "), (torch.zeros(3, 3), "of wrong shape: "), (torch.tensor(1.0), "of wrong shape: ")],
-)
-def test_no_tensor_is_made_up(folder, tmp_path, tensor, reason):
-    name = "decoder.block.1.layer.1.EncDecAttention.v.weight"
-    with pytest.raises(UserError, match=f"{reason}{name}"):
-        load_backbone(damaged(folder, tmp_path / "model", **{name: tensor}), settings())
+V = "decoder.block.1.layer.1.EncDecAttention.v.weight"
+MISFITS = {
+    "missing": ({V: None}, {}, f"missing: {V}"),
+    "of wrong shape": ({V: torch.zeros(3, 3)}, {}, f"of wrong shape: {V} [3, 3] for [24, 32]"),
+    "a scalar": ({V: torch.tensor(1.0)}, {}, f"of wrong shape: {V} [] for"),
+    "too many": ({"encoder.x": torch.zeros(2)}, {}, "not of this model: encoder.x"),
+    "a shallower configuration": ({}, {"num_layers": 1}, "not of this model: encoder.block.1."),
+    "a deeper configuration": ({}, {"num_layers": 3}, "missing: encoder.block.2."),
+    "a configuration without heads": ({}, {"num_heads": 0}, "the model cannot be loaded ("),
+    "a size that is none": ({}, {"d_ff": "wide"}, "the model cannot be loaded ("),
+    "quantized": ({}, {"quantization_config": {"load_in_8bit": True}}, "the model cannot be loaded ("),
+}
+
+
+@pytest.mark.parametrize("misfit", MISFITS)
+def test_no_tensor_is_made_up(folder, tmp_path, misfit):
+    tensors, config, reason = MISFITS[misfit]
+    copy = damaged(folder, tmp_path / "model", **tensors)
+    file = copy / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | config))
+    with pytest.raises(UserError) as error:
+        load_backbone(copy, settings())
+    message = str(error.value)
+    assert message.startswith(f"{copy}: ") and reason in message and "\n" not in message and "/peftqa-" not in message
+
+
+@pytest.mark.parametrize("config", [T5Config, MT5Config, UMT5Config])
+@pytest.mark.parametrize("changes", [{}, {"feed_forward_proj": "relu", "num_decoder_layers": 3}])
+def test_every_model_type_that_is_offered_is_loaded(folder, tmp_path, config, changes):
+    copy = shutil.copytree(folder, tmp_path / "model")
+    model = AutoModelForSeq2SeqLM.from_config(config(**SHAPE | {"vocab_size": 192} | changes))
+    model.save_pretrained(copy)
+    assert torch.equal(load_backbone(copy, settings()).shared.weight, model.shared.weight)
+
+
+def lora(folder):
+    """An adapter that changes the model much, as PEFT saves it."""
+    config = LoraConfig(
+        task_type="SEQ_2_SEQ_LM", r=2, lora_alpha=99, target_modules=["q", "v"], init_lora_weights=False
+    )
+    get_peft_model(load_backbone(folder, settings(fast=False)), config).save_pretrained(folder)
+
+
+def in_the_hubs_cache(folder):
+    """Links to files that have other names, as in the Hub's cache."""
+    blobs = folder.with_name("blobs")
+    folder.rename(blobs)
+    folder.mkdir()
+    for file in blobs.iterdir():
+        (folder / file.name).symlink_to(Path("..", "blobs", file.name))
+    lora(folder)
+
+
+STRANGERS = {
+    "a LoRA adapter": lora,
+    "a README and .DS_Store": lambda f: [(f / name).write_bytes(b"\0{") for name in ("README.md", ".DS_Store")],
+    "pickled weights": lambda f: torch.save({"shared.weight": torch.zeros(192, 32)}, f / "pytorch_model.bin"),
+    "a vocabulary": lambda f: [(f / name).write_text('{"yes": 9}') for name in ("vocab.json", "chat_template.jinja")],
+    "a shared cache": in_the_hubs_cache,
+}
+
+
+@pytest.mark.parametrize("stranger", STRANGERS)
+def test_what_the_digest_does_not_cover_changes_nothing(folder, tmp_path, stranger):
+    copy = shutil.copytree(folder, tmp_path / "model")
+    STRANGERS[stranger](copy)
+    assert folder_digest(copy) == folder_digest(folder)
+    batch = {"input_ids": torch.tensor([[3, 4, 5, 1]]), "decoder_input_ids": torch.tensor([[0]])}
+    found, wanted = (load_backbone(path, settings(fast=False)) for path in (copy, folder))
+    assert torch.equal(found(**batch).logits, wanted(**batch).logits)
+    assert found.name_or_path == found.config._name_or_path == str(copy)
+    text = "does treatment reduce risk, yes or no"
+    assert load_tokenizer(copy)(text) == load_tokenizer(folder)(text)
+    assert load_tokenizer(copy).name_or_path == str(copy)
+
+
+def test_a_checkpoints_settings_of_generation_change_no_answer(folder, tmp_path):
+    copy = shutil.copytree(folder, tmp_path / "model")
+    settings_of_generation = {"repetition_penalty": 9.0, "min_length": 4, "suppress_tokens": list(range(2, 99))}
+    (copy / "generation_config.json").write_text(json.dumps(settings_of_generation))
+    answers = [
+        probabilities_and_answers(
+            load_backbone(path, settings()), load_tokenizer(path), [[5, 6, 1], [7, 1]], [3, 4], 2, 6
+        )
+        for path in (folder, copy)
+    ]
+    assert answers[0][1] == answers[1][1] and (answers[0][0] == answers[1][0]).all()
+
+
+class ReachedError(Exception):
+    """The weights are about to be loaded."""
+
+
+@pytest.fixture
+def fake_gpu(monkeypatch):
+    """As if there were a GPU, until the weights are loaded; the global settings are put back afterwards."""
+    shares = []
+    cudnn = torch.backends.cuda.cudnn_sdp_enabled()
+
+    def load(*args, **kwargs):
+        raise ReachedError
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", shares.append)
+    monkeypatch.setattr("peftqa.model.backbone.load_weights", load)
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", "")
+    monkeypatch.delenv("PEFTQA_GPU_SHARE", raising=False)
+    yield shares
+    torch.use_deterministic_algorithms(False)
+    torch.backends.cuda.enable_cudnn_sdp(cudnn)
+
+
+@pytest.mark.parametrize(("share", "wanted"), [(None, []), ("", []), ("1", [1.0]), ("0.125", [0.125])])
+def test_on_a_gpu_results_repeat_and_memory_is_shared_before_the_model_loads(
+    folder, fake_gpu, monkeypatch, share, wanted
+):
+    if share is not None:
+        monkeypatch.setenv("PEFTQA_GPU_SHARE", share)
+    with pytest.raises(ReachedError):
+        load_backbone(folder, settings())
+    assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+    assert torch.are_deterministic_algorithms_enabled() and not torch.is_deterministic_algorithms_warn_only_enabled()
+    assert not torch.backends.cuda.cudnn_sdp_enabled()
+    assert fake_gpu == wanted
+
+
+@pytest.mark.parametrize("share", ["0", "-0.5", "1.5", "nan", "inf", "half", "1/8"])
+def test_a_share_of_a_gpu_that_is_none_is_refused(folder, fake_gpu, monkeypatch, share):
+    monkeypatch.setenv("PEFTQA_GPU_SHARE", share)
+    with pytest.raises(UserError, match=f"PEFTQA_GPU_SHARE is '{share}'; it must be a number above 0 and at most 1"):
+        load_backbone(folder, settings())
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_without_a_gpu_nothing_of_a_gpu_is_set(folder):
+    load_backbone(folder, settings())
+    assert not torch.are_deterministic_algorithms_enabled()
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
@@ -105,7 +241,7 @@ def test_weights_that_are_no_numbers_are_said_to_be_the_backbones(folder, tmp_pa
     name = "decoder.block.1.layer.0.SelfAttention.v.weight"
     weight = load_file(folder / "model.safetensors")[name]
     weight[2, 3] = value
-    with pytest.raises(UserError, match=f"{name} holds NaN or infinite numbers, so the backbone's weights are damaged"):
+    with pytest.raises(UserError, match=f"{name} has NaN or infinite numbers, so the backbone's weights are damaged"):
         load_backbone(damaged(folder, tmp_path / "model", **{name: weight}), settings(dtype=dtype))
 
 
@@ -117,7 +253,7 @@ def test_a_broken_tokenizer_is_refused_in_one_sentence(folder, tmp_path, content
         (copy / "tokenizer.json").write_text(content)
         with pytest.raises(UserError, match="the tokenizer cannot be read"):
             load_tokenizer(copy)
-    with pytest.raises(UserError, match=r"tokenizer\.json is no tokenizer"):
+    with pytest.raises(UserError, match=r"tokenizer\.json is not a tokenizer"):
         load_backbone(copy, settings())
 
 

@@ -4,9 +4,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from peftqa.data.records import Record, clean, read_records, read_test_ids, split_official, to_table
+from peftqa.data.records import Record, clean, read_records, read_test_ids, to_table
+from peftqa.data.splits import split_official
 from peftqa.errors import UserError
-from peftqa.evaluation.baselines import human_answers, majority_probabilities, tfidf_probabilities
+from peftqa.evaluation.baselines import majority_probabilities, tfidf_probabilities
+from peftqa.evaluation.humans import human_answers
 from peftqa.evaluation.metrics import label_metrics
 from peftqa.evaluation.predictions import predict
 

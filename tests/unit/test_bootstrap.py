@@ -3,12 +3,10 @@
 import numpy as np
 import pytest
 from scipy import stats
-from sklearn.metrics import accuracy_score, f1_score, log_loss, matthews_corrcoef
+from sklearn.metrics import f1_score, log_loss, matthews_corrcoef
 
-from peftqa.evaluation.metrics import expected_calibration_error, roc_auc
+from peftqa.evaluation.metrics import roc_auc
 from peftqa.statistics import bootstrap as boot
-
-BINS = 10
 
 
 def example(labels: int, replicates: int = 1, n: int = 60, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -30,18 +28,15 @@ def by_scikit_learn(probabilities: np.ndarray, y_true: np.ndarray, weights: np.n
     rows = np.repeat(np.arange(len(y_true)), weights.astype(int))
     probabilities, y_true = probabilities[rows], y_true[rows]
     labels, y_pred = range(probabilities.shape[1]), probabilities.argmax(axis=1)
-    names = [str(label) for label in labels]
     area = roc_auc(probabilities, y_true)
     return {
-        "accuracy": accuracy_score(y_true, y_pred),
         "macro_f1": f1_score(y_true, y_pred, labels=labels, average="macro", zero_division=0),
-        "mcc": matthews_corrcoef(y_true, y_pred),
+        "mcc": matthews_corrcoef(y_true, y_pred) if len(set(y_true)) > 1 else np.nan,
         "log_loss": log_loss(y_true, probabilities, labels=labels),
         "brier": np.mean(
             [np.sum((p - np.eye(len(labels))[y]) ** 2) for p, y in zip(probabilities, y_true, strict=True)]
         ),
         "roc_auc": np.nan if area is None else area,
-        "ece": expected_calibration_error(probabilities, [names[y] for y in y_true], names, BINS),
     }
 
 
@@ -51,7 +46,7 @@ def test_scores_of_resamples_agree_with_scikit_learn(labels, n):
     # The small sets have resamples without one of the labels, or with one answer alone.
     probabilities, y_true = example(labels, replicates=20, n=n)
     weights = boot.bootstrap_weights(one_fold(n), 20, 1, draw_folds=False).questions
-    scores = boot.weighted_scores(probabilities, y_true, weights, BINS)
+    scores = boot.weighted_scores(probabilities, y_true, weights)
     assert set(scores) == set(boot.BOOTSTRAPPED)
     for resample in range(20):
         expected = by_scikit_learn(probabilities[resample], y_true, weights[resample])
@@ -63,9 +58,10 @@ def test_scores_of_a_variant_that_always_gives_one_answer(labels):
     _, y_true = example(labels)
     probabilities = np.tile([0.8] + [0.2 / (labels - 1)] * (labels - 1), (1, len(y_true), 1))
     weights = boot.bootstrap_weights(one_fold(len(y_true)), 50, 1, draw_folds=False).questions
-    scores = boot.weighted_scores(probabilities, y_true, weights, BINS)
+    scores = boot.weighted_scores(probabilities, y_true, weights)
     assert (scores["mcc"] == 0).all()
-    assert scores["macro_f1"] == pytest.approx(2 * scores["accuracy"] / (1 + scores["accuracy"]) / labels)
+    share = (weights * (y_true == 0)).sum(axis=1) / weights.sum(axis=1)
+    assert scores["macro_f1"] == pytest.approx(2 * share / (1 + share) / labels)
     assert scores["roc_auc"] == pytest.approx(np.full(50, 0.5))
 
 
@@ -76,7 +72,7 @@ def test_a_resample_puts_replicates_together_from_runs_drawn_within_folds():
     probabilities, y_true = example(3, replicates=2, n=60)
     fold = np.repeat([0, 1], 30)
     weights = boot.BootstrapWeights(np.ones((200, 60)), np.ones((200, 2)))
-    scores = boot.bootstrap_scores(probabilities, y_true, fold, weights, BINS, [1])
+    scores = boot.bootstrap_scores(probabilities, y_true, fold, weights, [1])
     ways = [
         by_scikit_learn(np.concatenate([probabilities[i, :30], probabilities[j, 30:]]), y_true, np.ones(60))
         for i in range(2)
@@ -86,37 +82,19 @@ def test_a_resample_puts_replicates_together_from_runs_drawn_within_folds():
         possible = [(one[name] + other[name]) / 2 for one in ways for other in ways]
         assert all(min(abs(value - np.array(possible))) < 1e-9 for value in values), name
         assert len(np.unique(values.round(9))) > 4
-    again = boot.bootstrap_scores(probabilities, y_true, fold, weights, BINS, [1])
-    other = boot.bootstrap_scores(probabilities, y_true, fold, weights, BINS, [2])
+    again = boot.bootstrap_scores(probabilities, y_true, fold, weights, [1])
+    other = boot.bootstrap_scores(probabilities, y_true, fold, weights, [2])
     assert (again["log_loss"] == scores["log_loss"]).all() and (other["log_loss"] != scores["log_loss"]).any()
 
 
-def test_a_test_set_of_one_label_has_no_area_and_every_other_figure():
+def test_a_test_set_of_one_label_has_no_area_and_no_correlation():
     probabilities, _ = example(2, replicates=2)
     y_true, fold = np.zeros(60, dtype=int), one_fold(60)
     weights = boot.bootstrap_weights(fold, 50, 1, draw_folds=False)
-    scores = boot.bootstrap_scores(probabilities, y_true, fold, weights, BINS, [1])
-    assert boot.percentile_interval(scores["roc_auc"], 0.05) is None
-    assert all(np.isfinite(values).all() for name, values in scores.items() if name != "roc_auc")
-
-
-def test_equal_accuracy_with_different_macro_f1():
-    y_true, fold = np.repeat([0, 1], [60, 29]), one_fold(89)
-    majority = np.tile([0.9, 0.1], (1, 89, 1))
-    y_pred = y_true.copy()
-    y_pred[[*range(20), *range(60, 69)]] ^= 1  # 29 errors, as many as the majority label makes
-    balanced = np.eye(2)[y_pred][None] * 0.8 + 0.1
-    weights = boot.bootstrap_weights(fold, 2000, 42, draw_folds=False)
-    one, other = (
-        boot.bootstrap_scores(variant, y_true, fold, weights, BINS, [i])
-        for i, variant in enumerate((balanced, majority))
-    )
-    scores = [by_scikit_learn(variant[0], y_true, np.ones(89)) for variant in (balanced, majority)]
-    assert scores[0]["accuracy"] == pytest.approx(scores[1]["accuracy"])
-    low, high = boot.percentile_interval(one["accuracy"] - other["accuracy"], 0.05)
-    assert low < 0 < high
-    low, high = boot.percentile_interval(one["macro_f1"] - other["macro_f1"], 0.05)
-    assert 0 < low < scores[0]["macro_f1"] - scores[1]["macro_f1"] < high
+    scores = boot.bootstrap_scores(probabilities, y_true, fold, weights, [1])
+    undefined = {name for name, values in scores.items() if boot.percentile_interval(values, 0.05) is None}
+    assert undefined == {"roc_auc", "mcc"}
+    assert all(np.isnan(scores[name]).all() for name in undefined)
 
 
 def test_question_weights_are_resamples_within_folds_and_repeat_with_their_seed():
@@ -139,8 +117,8 @@ def test_folds_are_drawn_where_asked():
 def test_a_single_replicate_adds_no_spread():
     probabilities, y_true = example(3)
     weights = boot.bootstrap_weights(one_fold(60), 100, 1, draw_folds=False)
-    scores = boot.bootstrap_scores(probabilities, y_true, one_fold(60), weights, BINS, [1])
-    for name, values in boot.weighted_scores(probabilities, y_true, weights.questions, BINS).items():
+    scores = boot.bootstrap_scores(probabilities, y_true, one_fold(60), weights, [1])
+    for name, values in boot.weighted_scores(probabilities, y_true, weights.questions).items():
         assert scores[name] == pytest.approx(values)
 
 
@@ -152,7 +130,8 @@ def test_the_spread_over_questions_and_runs_is_that_of_the_formula():
     right = rng.random((4, n)) < rng.choice([0.6, 0.8, 0.95], size=(4, 1))
     probabilities = np.where(right[:, :, None], [0.9, 0.1], [0.1, 0.9])
     weights = boot.bootstrap_weights(fold, 8000, 1, draw_folds=False)
-    scores = boot.bootstrap_scores(probabilities, y_true, fold, weights, BINS, [1])["accuracy"]
+    # Of these probabilities the Brier score is .02 if right and 1.62 if wrong.
+    scores = -boot.bootstrap_scores(probabilities, y_true, fold, weights, [1])["brier"] / 1.6
     expected = 0.0
     for k in range(2):
         runs = right[:, fold == k]
@@ -168,7 +147,7 @@ def test_intervals_of_a_difference_agree_with_scipys_bootstrap():
     second, fold = example(2, n=89, seed=5)[0], one_fold(89)
     weights = boot.bootstrap_weights(fold, 10_000, 42, draw_folds=False)
     one, other = (
-        boot.bootstrap_scores(variant, y_true, fold, weights, BINS, [i]) for i, variant in enumerate((first, second))
+        boot.bootstrap_scores(variant, y_true, fold, weights, [i]) for i, variant in enumerate((first, second))
     )
     ours = boot.percentile_interval(one["log_loss"] - other["log_loss"], 0.05)
     loss = -np.log(first[0, np.arange(89), y_true]), -np.log(second[0, np.arange(89), y_true])
@@ -186,3 +165,12 @@ def test_intervals_of_a_difference_agree_with_scipys_bootstrap():
 def test_intervals_hold_the_central_share_of_what_is_defined():
     assert boot.percentile_interval(np.r_[np.arange(1001.0), np.nan], 0.1) == pytest.approx((50, 950))
     assert boot.percentile_interval(np.full(3, np.nan), 0.1) is None
+
+
+def test_a_figure_that_no_resample_changes_has_no_interval():
+    # 1.000 (1.000 to 1.000) would say that a perfect score is known exactly.
+    y_true = np.arange(60) % 2
+    weights = boot.bootstrap_weights(one_fold(60), 50, 1, draw_folds=False)
+    scores = boot.bootstrap_scores(np.eye(2)[y_true][None], y_true, one_fold(60), weights, [1])
+    assert scores["macro_f1"] == pytest.approx(np.ones(50))
+    assert {boot.percentile_interval(values, 0.05) for values in scores.values()} == {None}

@@ -7,17 +7,27 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.stats import binomtest, ttest_1samp
+from scipy.stats import binomtest, ttest_1samp, ttest_rel
 
 import stages.compare
+from peftqa.config.params import check_params
 from peftqa.errors import UserError
+from peftqa.evaluation.humans import describe_humans
+from peftqa.evaluation.metrics import evaluate
 from peftqa.evaluation.palette import variant_color
 from peftqa.evaluation.predictions import Replicates
 from peftqa.statistics.bootstrap import BOOTSTRAPPED
-from peftqa.statistics.comparison import as_text, compare, describe_humans, detectable, family, p_text, pair_table
+from peftqa.statistics.comparison import as_text, compare, detectable, family, p_text, pair_table
 from peftqa.statistics.power import mcnemar_power, runs_power
 from tests.conftest import Workspace
-from tests.finished_run import crafted_comparison, crafted_params, right_where, run_stages, write_run
+from tests.finished_run import (
+    crafted_comparison,
+    crafted_params,
+    crafted_replicates,
+    right_where,
+    run_stages,
+    write_run,
+)
 
 N = 90
 TRUTH = ["yes", "no", "yes"] * 30
@@ -43,10 +53,8 @@ def test_a_difference_is_shown_where_the_corrected_p_is_small():
     assert 0 < low < 16 / N < high and pair["test"]["interval_holm"] == pair["test"]["interval"]
     assert (pair["only_variant_right"], pair["only_reference_right"]) == (16, 0)
     assert pair["difference_shown"] is True
-    assert pair["verdict"] == (
-        "prompt is more accurate than base (p < 0.001 after Holm's correction, about this one trained adapter, one "
-        "training)"
-    )
+    # A single pair has nothing to be corrected for.
+    assert pair["verdict"] == "prompt is more accurate than base (p < 0.001, about this one trained adapter)"
 
 
 def test_the_verdict_follows_the_corrected_p_and_nothing_else():
@@ -57,38 +65,113 @@ def test_the_verdict_follows_the_corrected_p_and_nothing_else():
     assert pair["test"]["p_holm"] == pytest.approx(3 * 2 / 2**6)
     assert pair["test"]["interval"][0] > 0 >= pair["test"]["interval_holm"][0]
     assert pair["difference_shown"] is False
-    assert pair["verdict"].startswith("no difference was shown between prompt and base (p = 0.094 after Holm's")
+    assert pair["verdict"] == (
+        "whether prompt or base is more accurate is undecided (p = 0.094 after Holm's correction, about this one "
+        "trained adapter)"
+    )
 
 
-def test_the_family_is_every_adapter_against_every_other_variant():
-    names = ["prompt", "majority", "base", "prefix"]
-    params = crafted_params(names, ["yes", "no"], 1, 1)
-    assert family(names, params) == [
+def test_the_family_is_every_adapter_against_every_other_variant_but_diagnostic_ones():
+    kinds = {"prompt": "adapter", "majority": "baseline", "base": "untrained", "prefix": "adapter"}
+    kinds["question_only"] = "diagnostic"
+    variants = {name: {"kind": kind} for name, kind in kinds.items()}
+    assert family(variants) == [
         *(("prompt", "majority"), ("prompt", "base"), ("prefix", "majority"), ("prefix", "base")),
         ("prefix", "prompt"),
     ]
-    assert family(["majority", "base"], params) == [("base", "majority")]
-    assert family(["base"], params) == []
+    assert family({name: variants[name] for name in ("majority", "base", "question_only")}) == [("base", "majority")]
+    assert family({"base": variants["base"]}) == []
 
 
-def test_a_pair_without_training_says_nothing_of_training():
-    (pair,) = crafted_comparison(TRUTH, {"majority": [["yes"] * N], "base": [with_errors(1)]})["pairs"]
-    assert pair["scope"] is None
-    assert pair["verdict"] == "base is more accurate than majority (p < 0.001 after Holm's correction)"
+@pytest.mark.parametrize(
+    ("seeds", "folds", "trained", "about"),
+    [
+        (3, 3, 2, "about the methods"),
+        (1, 3, 2, "about the methods with this seed"),
+        (3, 1, 2, "about the methods on this training set"),
+        (1, 1, 2, "about these two trained adapters"),
+        (1, 1, 1, "about this one trained adapter"),
+        (3, 1, 0, "about the methods on this training set"),
+        (1, 3, 0, "about the methods"),
+    ],
+)
+def test_what_is_not_repeated_is_not_in_the_statement(seeds, folds, trained, about):
+    rng = np.random.default_rng(0)
+    names = {2: ["prefix", "prompt"], 1: ["base", "prompt"], 0: ["majority", "base"]}[trained]
+    answers = {
+        name: [right_where(TRUTH, rng.random(N) < 0.7) for _ in range(seeds if name in ("prefix", "prompt") else 1)]
+        for name in names
+    }
+    # Runs without any spread are tested by McNemar, which changes nothing about the runs that there are.
+    for given in (answers, {name: [TRUTH] * len(runs) for name, runs in answers.items()}):
+        (pair,) = crafted_comparison(TRUTH, given, folds=np.arange(N) % folds)["pairs"]
+        assert pair["scope"] == about and pair["verdict"].endswith(f", {about})")
 
 
-def test_several_folds_are_compared_by_their_differences():
+@pytest.mark.parametrize(
+    ("errors", "verdict"),
+    [
+        ((20, 20), "prompt and base differ by less than 5 points"),
+        ((20, 24), "prompt and base differ by less than 5 points"),
+        ((150, 170), "whether prompt or base is more accurate is undecided"),
+        ((20, 60), "prompt is less accurate than base"),
+    ],
+)
+def test_the_verdict_is_a_difference_or_equivalence_or_neither(errors, verdict):
+    truth = ["yes", "no"] * 400
+    right = np.ones((2, 800), dtype=bool)
+    right[0, : errors[0]], right[1, 400 : 400 + errors[1]] = False, False
+    answers = {name: [right_where(truth, row)] for name, row in zip(("base", "prompt"), right, strict=True)}
+    (pair,) = crafted_comparison(truth, answers)["pairs"]
+    assert pair["verdict"].startswith(f"{verdict} (")
+    # Two one-sided tests at 5% are an interval of 90%; it narrows the declared one, of 95%.
+    (low, high), inner = pair["test"]["interval"], pair["test"]["interval_margin"]
+    assert low <= inner[0] < inner[1] <= high
+    assert pair["equivalent"] == (inner[0] > -0.05 and inner[1] < 0.05)
+
+
+def test_equivalence_is_corrected_for_the_number_of_pairs():
+    errors = {"base": range(20), "prompt": range(10, 30), "prefix": range(5, 25)}
+    pairs = compare_errors(**errors)["pairs"]
+    (one,) = compare_errors(base=errors["base"], prompt=errors["prompt"])["pairs"]
+    low, high = one["test"]["interval_margin"]
+    assert pairs[0]["test"]["interval_margin"][0] < low and high < pairs[0]["test"]["interval_margin"][1]
+
+
+def test_several_folds_are_compared_over_folds_too():
     folds = np.repeat(range(5), N // 5)
     prompt, base = with_errors(0, 20, 21, 40), with_errors(*range(0, N, 7))
     (pair,) = crafted_comparison(TRUTH, {"base": [base], "prompt": [prompt]}, folds=folds)["pairs"]
     right = [
         np.array([given == label for given, label in zip(answers, TRUTH, strict=True)]) for answers in (prompt, base)
     ]
-    expected = ttest_1samp([right[0][folds == k].mean() - right[1][folds == k].mean() for k in range(5)], 0)
-    assert pair["test"]["name"] == "folds_t" and pair["scope"] is None
-    assert pair["test"]["p"] == pytest.approx(expected.pvalue)
-    assert pair["corrected_t"]["p"] > pair["test"]["p"]
+    differences = [right[0][folds == k].mean() - right[1][folds == k].mean() for k in range(5)]
+    p = {"over_seeds": ttest_rel(*(row.astype(float) for row in right)), "over_folds": ttest_1samp(differences, 0)}
+    assert pair["test"]["name"] == max(p, key=lambda name: p[name].pvalue)
+    assert pair["test"]["p"] == pytest.approx(max(test.pvalue for test in p.values()))
+    errors = pair["test"]["standard_errors"]
+    assert errors["folds"] == pytest.approx(np.std(differences, ddof=1) / np.sqrt(5))
+    assert errors["questions"] == pytest.approx((right[0] * 1 - right[1] * 1).std(ddof=1) / np.sqrt(N))
+    assert errors["seeds"] == 0
     assert "only_variant_right" not in pair
+
+
+def test_official_folds_without_an_adapter_are_compared_on_all_folds():
+    # Few-shot prompting beats base by 18 points in the first of ten folds, and by two over all of them.
+    test = {
+        "base": crafted_replicates(TRUTH, [with_errors(*range(30))] * 10, ["yes", "no"], np.zeros(N, int)),
+        "fewshot": crafted_replicates(
+            TRUTH, [with_errors(*range(14)), *[with_errors(*range(30))] * 9], ["yes", "no"], np.zeros(N, int)
+        ),
+    }
+    params = crafted_params(["base"], ["yes", "no"], 10, 1).model_dump()
+    params["split"]["protocol"] = "official"
+    params["evaluate"]["untrained"]["fewshot"] = {"few_shot": 4, "seed": 1, "max_tokens": 900}
+    params["evaluate"]["variants"] = ["base", "fewshot"]
+    evaluation = {name: evaluate(one, one, ["yes", "no"], 10, 0.8) for name, one in test.items()}
+    (pair,) = compare(test, evaluation, {}, 700, 90, check_params(params))["pairs"]
+    assert pair["test"]["difference"] == pytest.approx(pair["differences"]["accuracy"]) == pytest.approx(16 / N / 10)
+    assert pair["verdict"] == "whether fewshot or base is more accurate is undecided (p = 0.353, about the methods)"
 
 
 def test_several_seeds_are_compared_by_means_over_seeds():
@@ -99,19 +182,9 @@ def test_several_seeds_are_compared_by_means_over_seeds():
     prompt, (pair,) = comparison["variants"]["prompt"], comparison["pairs"]
     assert [row["accuracy"] for row in prompt["replicates"].values()] == pytest.approx([1 - 3 / N, 1 - 1 / N])
     assert prompt["metrics"]["accuracy"] == pytest.approx(1 - 2 / N)
-    assert pair["test"]["name"] == "seeds_t"
+    assert pair["test"]["name"] == "over_seeds"
     assert pair["test"]["difference"] == pytest.approx(0)
     assert pair["test"]["p"] == 1
-
-
-def test_runs_without_any_spread_are_said_to_have_none():
-    answers = with_errors(1, 2)
-    (pair,) = crafted_comparison(TRUTH, {"base": [answers], "prompt": [answers] * 3})["pairs"]
-    assert pair["test"]["name"] == "mcnemar"
-    assert pair["verdict"] == (
-        "no difference was shown between prompt and base (p = 1.000 after Holm's correction, about one run each, since "
-        "the runs show no spread)"
-    )
 
 
 def test_intervals_of_a_pair_do_not_depend_on_other_variants():
@@ -119,29 +192,41 @@ def test_intervals_of_a_pair_do_not_depend_on_other_variants():
     answers = {"base": [with_errors(*range(8))], "prompt": seeds, "prefix": seeds}
     three = crafted_comparison(TRUTH, answers)
     # The same seeds, yet drawn for each by itself.
-    low, high = three["pairs"][2]["intervals"]["accuracy"]
+    low, high = three["pairs"][2]["intervals"]["log_loss"]
     assert low < 0 < high
     two = crafted_comparison(TRUTH, {name: answers[name] for name in ("base", "prefix")})
     assert three["variants"]["prefix"] == two["variants"]["prefix"]
     assert three["pairs"][1]["intervals"] == two["pairs"][0]["intervals"]
 
 
-def test_the_threshold_comes_from_validation_and_is_set_beside_a_half():
-    truth, folds = ["yes", "yes", "no", "no"], np.zeros(4, int)
-    p_val, p_test = np.array([0.9, 0.8, 0.7, 0.6]), np.array([0.9, 0.7, 0.7, 0.2])
-    val, test = (
-        {"base": Replicates(list("abcd"), truth, folds, ["0"], np.stack([p, 1 - p], axis=1)[None])}
-        for p in (p_val, p_test)
-    )
-    params = crafted_params(["base"], ["yes", "no"], 1, 1)
-    base = compare(test, val, {}, 700, params)["variants"]["base"]
-    assert base["threshold"]["label"] == "yes"
-    assert base["threshold"]["value"] == pytest.approx(0.75)
-    assert base["threshold"]["at_half"]["accuracy"] == pytest.approx(3 / 4)
-    assert base["threshold"]["at_value"]["accuracy"] == pytest.approx(3 / 4)
-    assert base["threshold"]["at_value"]["macro_f1"] == pytest.approx((2 / 3 + 4 / 5) / 2)
-    assert base["abstention"] == {"coverage": 0.8, "accuracy": pytest.approx(3 / 4)}
-    assert base["epochs"] is None
+def test_each_run_takes_its_threshold_from_its_own_folds_validation():
+    truth, folds = ["yes", "yes", "no", "no"], np.array([0, 0, 1, 1])
+    p_test, p_val = np.array([[0.9, 0.7, 0.7, 0.2]]), np.array([[0.9, 0.8, 0.7, 0.6, 0.4, 0.3, 0.2, 0.1]])
+
+    def made(p: np.ndarray, truth: list[str], folds: np.ndarray) -> Replicates:
+        return Replicates(list(map(str, range(len(truth)))), truth, folds, ["0"], np.stack([p, 1 - p], axis=2))
+
+    val = made(p_val, ["yes", "yes", "no", "no"] * 2, np.repeat([0, 1], 4))
+    found = evaluate(made(p_test, truth, folds), val, ["yes", "no"], 10, 0.8)
+    # 0.75 in the first fold, of which both questions are yes, and 0.25 in the second, of which both are no.
+    assert found["threshold"]["label"] == "yes"
+    assert found["threshold"]["values"] == pytest.approx([0.25, 0.75])
+    assert found["threshold"]["metrics"]["accuracy"] == pytest.approx(2 / 4)
+    assert found["mean"]["accuracy"] == pytest.approx(3 / 4)
+    assert found["abstention"] == {"coverage": 0.8, "accuracy": pytest.approx(3 / 4)}
+
+
+def test_official_runs_take_the_threshold_of_their_fold_and_seed():
+    p_val = np.repeat([[0.9, 0.8, 0.7, 0.6, 0.4, 0.3, 0.2, 0.1], [0.9, 0.8, 0.2, 0.1, 0.9, 0.8, 0.2, 0.1]], 1, axis=0)
+    p_test = np.array([[0.7, 0.3], [0.7, 0.3], [0.7, 0.3], [0.7, 0.3]])  # fold 0 of both seeds, then fold 1
+    val = Replicates(list("abcdefgh"), ["yes", "yes", "no", "no"] * 2, np.repeat([3, 7], 4), ["1", "2"],
+                     np.stack([p_val, 1 - p_val], axis=2))  # fmt: skip
+    names = ["fold 3, seed 1", "fold 3, seed 2", "fold 7, seed 1", "fold 7, seed 2"]
+    test = Replicates(list("xy"), ["yes", "no"], np.zeros(2, int), names, np.stack([p_test, 1 - p_test], axis=2))
+    found = evaluate(test, val, ["yes", "no"], 10, 0.8)
+    # 0.75, 0.5, 0.25 and 0.5: no to both, right, yes to both, right.
+    assert found["threshold"]["values"] == pytest.approx([0.25, 0.75])
+    assert found["threshold"]["metrics"]["accuracy"] == pytest.approx((0.5 + 1 + 0.5 + 1) / 4)
 
 
 @pytest.mark.parametrize(
@@ -150,7 +235,7 @@ def test_the_threshold_comes_from_validation_and_is_set_beside_a_half():
         (1, 3, "random", {"seeds": 3, "folds": 1}),
         (10, 1, "cross_validation", {"seeds": 1, "folds": 10}),
         (10, 3, "cross_validation", {"seeds": 3, "folds": 10}),
-        (10, 3, "official", {"seeds": 30, "folds": 1}),  # the same questions in all folds: a fold is one more run
+        (10, 3, "official", {"seeds": 3, "folds": 10, "shared": True}),
     ],
 )
 def test_what_can_be_shown_is_planned_for_the_runs_that_there_are(folds, seeds, protocol, design):
@@ -190,17 +275,23 @@ def test_the_text_has_verdicts_with_corrected_intervals_and_the_flags():
         low, high = (100 * end for end in pair["test"]["interval_holm"])
         assert f"{pair['verdict']}: {100 * pair['test']['difference']:+.1f} points of accuracy, " in text
         assert f"corrected 95% interval {low:+.1f} to {high:+.1f}" in text
+    assert ", 95% interval" in as_text(compare_errors(base=range(20), prompt=range(4)))  # one pair: nothing to correct
     assert [f"note: {flag['text']}" for flag in comparison["flags"]] == text.splitlines()[-len(comparison["flags"]) :]
     table = pair_table(comparison)
     assert list(table["pair"]) == ["prompt - base", "prefix - base", "prefix - prompt"]
-    assert list(table.columns) == ["pair", "difference", "low", "high", "p", "p_holm"]
+    for row, pair in zip(table.to_dict("records"), comparison["pairs"], strict=True):
+        test = pair["test"]
+        assert (row["low"], row["high"], row["p"]) == (*test["interval"], test["p"])
+        assert (row["low_holm"], row["high_holm"], row["p_holm"]) == (*test["interval_holm"], test["p_holm"])
+        assert (row["error_questions"], row["decided_by"]) == (test["standard_errors"]["questions"], "mcnemar")
 
 
 def test_p_values_in_words_stay_on_their_side_of_a_level():
-    values = (0.0004, 0.0123, 0.0496, 0.0504, 0.05, 0.3501, 1.0)
-    assert [p_text(p).removeprefix("p ") for p in values] == [
-        *("< 0.001", "= 0.012", "= 0.0496", "= 0.0504", "= 0.050", "= 0.350", "= 1.000")
+    values = (0.0004, 0.0123, 0.02999, 0.0496, 0.0504, 0.05004, 0.05, 0.3501, 1.0)
+    assert [p_text(p, 0.05).removeprefix("p ") for p in values] == [
+        *("< 0.001", "= 0.012", "= 0.030", "= 0.0496", "= 0.0504", "= 0.05004", "= 0.050", "= 0.350", "= 1.000")
     ]
+    assert [p_text(p, 1 - 0.9) for p in (0.0998, 0.1002, 0.0501)] == ["p = 0.0998", "p = 0.1002", "p = 0.050"]
 
 
 def test_a_person_who_says_maybe_is_wrong_and_counted():
@@ -316,7 +407,7 @@ def test_two_runs_write_the_same_bytes(finished, run_here):
     [
         "predictions/prompt/fold-1/seed-9.csv",
         "evaluation/prompt/roc.csv",
-        "plots/training/prompt/fold-0/seed-10/plots/metrics/val/log_loss.tsv",
+        "plots/training/prompt/fold-0/seed-10/epochs.csv",
     ],
 )
 def test_a_missing_file_is_named(finished, run_here, path):
@@ -347,8 +438,8 @@ def test_runs_on_other_questions_or_labels_are_refused(finished, run_here):
 
 def test_predictions_without_one_of_the_splits_are_refused(finished, run_here):
     for run in [f"prompt/fold-{fold}/seed-{seed}" for fold in (0, 1) for seed in (9, 10)]:
-        edit(finished, run, lambda table: table[table["split"] == "test"])
-    with pytest.raises(UserError, match=r"^predictions: no predictions on split 'val'; run `dvc repro`\.$"):
+        edit(finished, run, lambda table: table[table["split"] == "val"])
+    with pytest.raises(UserError, match=r"^predictions: no predictions on split 'test'; run `dvc repro`\.$"):
         run_here()
 
 

@@ -5,7 +5,6 @@ import pandas as pd
 import pytest
 from sklearn.metrics import average_precision_score
 
-from peftqa.errors import UserError
 from peftqa.evaluation import curves, metrics
 from peftqa.evaluation.palette import variant_color
 from tests.unit.made_up import BINS, THREE, TWO, binary, example
@@ -57,50 +56,43 @@ def test_the_order_of_questions_does_not_change_risk_and_coverage():
 def test_a_label_that_is_absent_from_truth_has_no_roc_curve_and_its_row_of_the_confusion_matrix(labels):
     probabilities, _ = example(labels)
     truth = ["yes"] * len(probabilities)
-    found = curves.curves(probabilities, truth, labels, BINS)
+    found = curves.curves(np.stack([probabilities, probabilities]), truth, labels, BINS)
     assert list(found["roc"].columns) == ["label", "fpr", "tpr"] and found["roc"].empty
     assert list(found["precision_recall"].columns) == ["label", "recall", "precision"]
     confusion = found["confusion"]
-    assert confusion["count"].sum() == len(truth) and len(confusion) == len(labels) ** 2
+    assert confusion["count"].sum() == 2 * len(truth) and len(confusion) == len(labels) ** 2
     assert (confusion.loc[confusion["actual"] == "no", "share"] == 0).all()
 
 
-def write_training(folder, rows):
-    """What DVCLive writes of a run, with numbers as text."""
-    for path, values in rows.items():
-        (folder / path).parent.mkdir(parents=True, exist_ok=True)
-        name = path.split("/")[-1]
-        lines = [f"step\t{name}", *(f"{5 * (i + 1)}\t{value}" for i, value in enumerate(values))]
-        (folder / f"{path}.tsv").write_text("\n".join(lines) + "\n")
+@pytest.mark.parametrize("labels", [TWO, THREE])
+def test_curves_of_several_runs_are_the_means_that_the_figures_are(labels):
+    runs = [
+        example(labels, n=890, seed=0)[0],
+        example(labels, n=890, seed=0)[0] ** 3,
+        example(labels, n=890, seed=5)[0],
+    ]
+    runs = np.stack([run / run.sum(axis=1, keepdims=True) for run in runs])
+    truth = example(labels, n=890, seed=0)[1]
+    found, y_true = curves.curves(runs, truth, labels, BINS), metrics.encode_labels(truth, labels)
+    areas = [np.trapezoid(curve["tpr"], curve["fpr"]) for _, curve in found["roc"].groupby("label")]
+    assert np.mean(areas) == pytest.approx(np.mean([metrics.roc_auc(run, y_true) for run in runs]), abs=2e-3)
+    risk = found["risk_coverage"].set_index("coverage")["risk"]
+    surest = [metrics.accuracy_at_coverage(run, truth, labels, 0.8) for run in runs]
+    assert 1 - risk[0.8] == pytest.approx(np.mean(surest), abs=1e-9)
+    share = found["confusion"].set_index(["actual", "predicted"])["share"]["yes", "yes"]
+    recalls = [metrics.classification_metrics(run, truth, labels, BINS)["recall_yes"] for run in runs]
+    assert share == pytest.approx(np.mean(recalls))
 
 
-def test_a_training_curve_has_each_split_by_epoch_with_its_digits(tmp_path):
-    write_training(
-        tmp_path,
-        {"epoch": ["1", "2"], "train/loss": ["1.50", "0.1234567890123456789"], "val/loss": ["1.2", "1.1"]},
-    )
-    table = curves.training_curve(tmp_path, "loss", {"training": "train/loss", "validation": "val/loss"})
+def test_a_training_curve_has_each_split_by_epoch_with_its_digits():
+    losses = {"loss": ["1.50", "0.1234567890123456789"], "val_loss": ["1.2", "1.1"]}
+    epochs = pd.DataFrame({"epoch": ["1", "2"], **losses})
+    table = curves.training_curve(epochs, "loss", {"training": "loss", "validation": "val_loss"})
     assert table.to_dict("list") == {
         "split": ["training", "training", "validation", "validation"],
         "epoch": ["1", "2", "1", "2"],
         "loss": ["1.50", "0.1234567890123456789", "1.2", "1.1"],
     }
-    with pytest.raises(UserError, match=r"log_loss\.tsv is missing; run `dvc repro`"):
-        curves.training_curve(tmp_path, "log_loss", {"validation": "val/log_loss"})
-
-
-@pytest.mark.parametrize(
-    "content", ["", "step\tloss\n", "step\tloss\n5\t1.0\n", "5\t6\n5\t6\n5\t6\n", "a\tb\nc\td\te\n"]
-)
-def test_a_training_curve_without_a_row_for_each_epoch_is_refused(tmp_path, content):
-    write_training(tmp_path / "seed-1/plots/metrics", {"epoch": ["1", "2"], "val/loss": ["1.2", "1.1"]})
-    (tmp_path / "seed-1/plots/metrics/val/loss.tsv").write_text(content)
-    with pytest.raises(UserError, match=r"loss\.tsv (is damaged|holds no row for each epoch)"):
-        curves.training_curve(tmp_path / "seed-1/plots/metrics", "loss", {"validation": "val/loss"})
-    for name in ("epoch", "val/loss"):
-        (tmp_path / f"seed-1/plots/metrics/{name}.tsv").write_text(f"step\t{name.split('/')[-1]}\n")
-    with pytest.raises(UserError, match="holds no row for each epoch"):
-        curves.training_curve(tmp_path / "seed-1/plots/metrics", "loss", {"validation": "val/loss"})
 
 
 def test_joined_curves_name_the_variant_and_its_colour():

@@ -11,12 +11,9 @@ from peftqa.config.params import TrainSettings
 from tests.conftest import ROOT
 
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
-# It only checks values that DVC tracks already, so what it imports is no dependency either.
-PARAMS = ROOT / "peftqa/config/params.py"
-# These only say how a program starts and ends.
-ENDS = (ROOT / "peftqa/program.py", ROOT / "stages/__init__.py")
-# But the adapters that it makes have methods: who calls one, as in `params.adapters[name].describe()`, runs these.
-ADAPTERS = ROOT / "peftqa/model/adapters.py"
+# What decides no result: the schema of params.yaml (tests/unit/test_config.py proves it), and how a
+# program starts and ends.
+EXEMPT = (ROOT / "peftqa/config", ROOT / "peftqa/program.py", ROOT / "stages/__init__.py")
 
 
 def imported_names(file: Path) -> Iterator[str]:
@@ -34,23 +31,20 @@ def imported_names(file: Path) -> Iterator[str]:
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-def calls_an_adapter(file: Path) -> bool:
-    """Whether the file calls a method of one of `params.adapters`."""
-    return any(
-        isinstance(node, ast.Call)
-        and isinstance(node.func, ast.Attribute)
-        and isinstance(node.func.value, ast.Subscript)
-        and ast.unparse(node.func.value.value).endswith(".adapters")
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
-    )
-
-
 def files_of(name: str) -> Iterator[Path]:
-    """Files of this repository that importing `name` runs: the module, and the packages it lies in."""
+    """Files of this repository that importing `name` runs: the module, and the packages that it is in."""
     parts = name.split(".")
     for length in range(1, len(parts) + 1):
         path = ROOT.joinpath(*parts[:length])
         yield from (file for file in (path.with_suffix(".py"), path / "__init__.py") if file.is_file())
+
+
+def named_files(file: Path) -> Iterator[Path]:
+    """Files that are not Python, below the folder of a module or template, whose name is in its text."""
+    text = file.read_text(encoding="utf-8")
+    for path in file.parent.rglob("*"):
+        if path.is_file() and path.suffix not in (".py", ".pyc") and path.name in text:
+            yield path
 
 
 def is_docstring_alone(file: Path) -> bool:
@@ -58,15 +52,18 @@ def is_docstring_alone(file: Path) -> bool:
 
 
 def needed_code(file: Path) -> set[str]:
-    """Paths of the code that a file's results depend on: itself and what it imports, straight or by way of others."""
+    """Paths of the code that a file's results depend on: itself, and what it imports or names, directly or not."""
     found, waiting = set(), [file]
     while waiting:
         file = waiting.pop()
-        if file in found or file in (PARAMS, *ENDS) or is_docstring_alone(file):
+        if file in found or any(file.is_relative_to(path) for path in EXEMPT):
             continue
+        if file.suffix == ".py":
+            if is_docstring_alone(file):
+                continue
+            waiting += [other for name in imported_names(file) for other in files_of(name)]
         found.add(file)
-        waiting += [other for name in imported_names(file) for other in files_of(name)]
-        waiting += [ADAPTERS] if calls_an_adapter(file) else []
+        waiting += named_files(file)
     return {str(path.relative_to(ROOT)) for path in found}
 
 
@@ -86,25 +83,19 @@ def stage_module(name: str) -> Path:
     return ROOT / (definition(name)["cmd"].split()[-1].replace(".", "/") + ".py")
 
 
+def code_below(dep: str) -> set[str]:
+    """The files of code that a dep is or has below it."""
+    path = ROOT / dep
+    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file() and file.suffix != ".pyc"]
+    code = [file for file in files if file.suffix != ".py" or not is_docstring_alone(file)]
+    return {str(file.relative_to(ROOT)) for file in code}
+
+
 @pytest.mark.parametrize("name", STAGES)
 def test_a_stage_depends_on_all_code_that_it_needs_and_on_no_other(name):
-    needed, deps = needed_code(stage_module(name)), code_deps(name)
-    assert {path for path in needed if not any(covers(dep, path) for dep in deps)} == set()
-    assert {dep for dep in deps if not any(covers(dep, path) for path in needed)} == set()
-    assert all((ROOT / dep).exists() for dep in deps)
-
-
-@pytest.mark.parametrize("name", STAGES)
-def test_a_stage_depends_on_what_lies_beside_code_and_is_no_module(name):
-    """Kernels and templates, which are read and not imported, can only be found by their folder."""
-    folders = {Path(path).parent for path in needed_code(stage_module(name)) if Path(path).parent != Path("peftqa")}
-    beside = {
-        str(path.relative_to(ROOT))
-        for folder in folders
-        for path in (ROOT / folder).rglob("*")
-        if path.is_file() and path.suffix not in (".py", ".pyc")
-    }
-    assert {path for path in beside if not any(covers(dep, path) for dep in code_deps(name))} == set()
+    declared = set().union(*map(code_below, code_deps(name)))
+    needed = needed_code(stage_module(name))
+    assert (needed - declared, declared - needed) == (set(), set())
 
 
 @pytest.mark.parametrize("name", STAGES)
@@ -114,34 +105,24 @@ def test_deps_are_in_order_and_name_nothing_twice(name):
     assert not [(dep, other) for dep in deps for other in deps if dep != other and covers(dep, other)]
 
 
-@pytest.mark.parametrize("name", STAGES)
-def test_params_a_docstring_and_the_way_out_make_nothing_stale(name):
-    exempt = ("peftqa/config/params.py", "peftqa/__init__.py", "peftqa/program.py", "stages/__init__.py")
-    assert not {*exempt, "peftqa", "stages"} & code_deps(name)
-
-
-def test_the_import_search_finds_indirect_imports_and_those_inside_functions():
+def test_the_search_finds_indirect_imports_those_inside_functions_and_named_files():
     found = needed_code(ROOT / "stages/train.py")
     assert {
-        "stages/train.py",
-        "stages/workspace.py",
         "peftqa/errors.py",
-        "peftqa/training/train.py",
         "peftqa/training/trainer.py",
         "peftqa/kv_prefix.py",  # in a function of adapters.py
-        "peftqa/model/fast/__init__.py",  # in a function of backbone.py
-        "peftqa/model/fast/kernels.py",
+        "peftqa/model/fast/kernels.py",  # in a function of backbone.py
+        "peftqa/model/fast/kernels.cpp",
     } <= found
-    assert not found & {
-        "peftqa/config/params.py",
-        "peftqa/__init__.py",
-        "peftqa/evaluation/predictions.py",
-        "peftqa/fetch/files.py",
-    }
+    assert "peftqa/evaluation/predictions.py" not in found
+    assert "peftqa/report/templates/report.css" in needed_code(ROOT / "stages/report.py")
 
 
-def test_imports_are_not_followed_through_params():
-    assert "peftqa/model/adapters.py" not in needed_code(ROOT / "stages/clean.py")
+@pytest.mark.parametrize("stage", ["train", "predict"])
+def test_what_runs_a_model_depends_on_nothing_that_it_does_not_use(stage):
+    """On no code for cleaning, splitting, paths of other stages, signals, statistics or the report."""
+    foreign = ("peftqa/data/records", "peftqa/data/splits", "stages/workspace", "peftqa/statistics", "peftqa/report")
+    assert not [path for path in needed_code(stage_module(stage)) if path.startswith((*foreign, "peftqa/config"))]
 
 
 @pytest.mark.parametrize("name", STAGES)

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from peftqa.statistics.flags import design_flags
 from tests.finished_run import EPOCHS, crafted_comparison, right_where
 
 TRUTH = ["yes"] * 60 + ["no"] * 40
@@ -128,5 +129,34 @@ def test_one_label_in_truth():
 
 
 def test_nothing_is_flagged_where_nothing_misleads():
-    comparison = crafted_comparison(TRUTH, {"majority": [YES], "base": [GOOD], "prompt": [GOOD] * 3})
-    assert comparison["flags"] == []
+    answers = {"majority": [YES], "base": [GOOD], "prompt": [GOOD] * 3}
+    assert crafted_comparison(TRUTH, answers, folds=np.arange(100) % 5)["flags"] == []
+
+
+ONE_SEED = (
+    "Each adapter was trained with one seed, so the tests are about the methods with this seed. As tests of the "
+    "methods they make false findings in 8 to 13% of cases instead of 5% if runs of one seed share a tenth of their "
+    "variance; against the majority label in about 7% even if they share nothing."
+)
+
+
+@pytest.mark.parametrize(
+    ("seeds", "folds", "protocol", "said"),
+    [
+        (3, 10, "cross_validation", []),
+        (3, 5, "official", []),
+        (1, 1, "random", []),  # one_training says it
+        (1, 10, "cross_validation", [ONE_SEED]),
+        (1, 10, "official", [ONE_SEED]),
+        (2, 10, "cross_validation", ["with 2 seeds:"]),
+        (3, 4, "official", ["with 4 folds:"]),
+        (1, 2, "official", [ONE_SEED, "with 2 folds:"]),
+        (2, 4, "official", ["with 2 seeds and 4 folds:"]),
+        (3, 1, "random", ["All runs share one training set"]),
+        (2, 1, "random", ["All runs share one training set", "with 2 seeds:"]),
+        (3, 1, "official", ["All runs share one training set", "with 1 fold:"]),
+    ],
+)
+def test_designs_that_do_not_keep_the_level_are_named(seeds, folds, protocol, said):
+    found = [flag["text"] for flag in design_flags(seeds, folds, protocol)]
+    assert len(found) == len(said) and all(part in text for part, text in zip(said, found, strict=True)), found

@@ -2,7 +2,6 @@ import copy
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import sysconfig
@@ -32,7 +31,7 @@ from peftqa.errors import UserError
 from peftqa.kv_prefix import TARGETS, KVPrefixAttention, KVPrefixConfig
 from peftqa.model.fast.t5 import patch_t5
 from tests.tiny import SHAPE, save_tiny_checkpoint, tiny_t5, untie
-from tests.unit import reference_t5, two_process_training
+from tests.unit import reference_t5
 
 IMPLEMENTATIONS = ["eager", "sdpa"]
 # Attention, and whether the fast path computes: it has a cross-attention of its own, with either kind of mask.
@@ -450,6 +449,32 @@ def test_plain_keys_and_values_are_not_loaded_into_an_mlp_without_a_word(tmp_pat
         model.load_adapter(tmp_path, "default", is_trainable=True)
 
 
+def test_transformers_loads_a_saved_prefix_by_itself_and_saves_the_same_file(tmp_path):
+    base, adapter, again = (tmp_path / name for name in ("base", "adapter", "again"))
+    save_tiny_checkpoint(base)
+    model = with_prefix(AutoModelForSeq2SeqLM.from_pretrained(base))
+    model.save_pretrained(adapter)
+    batch = padded_batch()
+    expected = model.eval()(**batch).logits
+    loaded = AutoModelForSeq2SeqLM.from_pretrained(base)
+    plain = loaded.eval()(**batch).logits
+    loaded.load_adapter(str(adapter))
+    for other in (loaded, AutoModelForSeq2SeqLM.from_pretrained(adapter)):
+        assert torch.equal(other.eval()(**batch).logits, expected) and not torch.equal(plain, expected)
+    loaded.save_pretrained(again)
+    file = "adapter_model.safetensors"
+    assert (again / file).read_bytes() == (adapter / file).read_bytes()
+    assert json.loads((again / "adapter_config.json").read_text())["peft_type"] == "KV_PREFIX"
+
+
+@pytest.mark.parametrize("call", ["forward", "generate"])
+def test_an_adapter_for_each_row_is_refused_and_not_ignored(call):
+    model, ids = with_prefix(tiny_t5()), padded_batch()["input_ids"]
+    model.add_adapter("other", KVPrefixConfig())
+    with pytest.raises(UserError, match=r"adapter_names is not possible with KV_PREFIX: choose one adapter"):
+        getattr(model, call)(input_ids=ids, adapter_names=["default", "other", "__base__"])
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # Several adapters, and the model underneath
 
@@ -566,19 +591,6 @@ def test_gradient_checkpointing_gives_the_same_gradients(reparametrization, use_
     padded_batch()
     found = prefix_gradients(with_prefix(base, reparametrization=reparametrization), batch)
     assert_gradients_agree(found, expected)
-
-
-@pytest.mark.slow
-def test_two_data_parallel_processes_give_the_gradients_of_one(tmp_path):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    assert_succeeds(*[run(["-m", "tests.unit.two_process_training", rank, 2, port, tmp_path]) for rank in range(2)])
-    for reparametrization in two_process_training.REPARAMETRIZATIONS:
-        model = two_process_training.training_model(reparametrization)
-        model(**two_process_training.batch()).loss.backward()
-        found = load_file(tmp_path / str(reparametrization))
-        assert_gradients_agree(found, two_process_training.gradients(model))
 
 
 @pytest.mark.slow

@@ -84,7 +84,7 @@ def test_a_label_that_is_absent_from_truth_leaves_auc_undefined_and_the_rest_wri
     probabilities, _ = example(labels)
     truth = ["yes"] * len(probabilities)
     figures = metrics.classification_metrics(probabilities, truth, labels, BINS)
-    assert figures["roc_auc"] is None
+    assert figures["roc_auc"] is None and figures["mcc"] is None
     assert figures["macro_f1"] == pytest.approx(figures["f1_yes"] / len(labels))
     json.dumps(figures, allow_nan=False)
 

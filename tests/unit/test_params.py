@@ -11,10 +11,11 @@ from ruamel.yaml import YAML
 
 from peftqa.config.params import check_params, read_params
 from peftqa.errors import UserError
+from stages.runs import runs_of
 
 FILE = Path(__file__).parents[2] / "params.yaml"
 MISSING = object()
-IA3 = {"method": "ia3", "learning_rate": 0.1}
+IA3 = {"method": "peft", "config": {"peft_type": "IA3"}, "learning_rate": 0.1}
 
 
 @pytest.fixture
@@ -147,7 +148,6 @@ def test_numbers_in_the_notations_of_yaml_1_2_are_read(tmp_path):
         ("train.seeds", [], "train.seeds: [] is not allowed"),
         ("train.seeds", [1, 1], "train.seeds: [1, 1] is not allowed: nothing may be listed twice"),
         ("train.seeds", [2**32], "train.seeds.0: 4294967296 is not allowed"),
-        ("train.processes", 3, "batch_size: 8 cannot be divided among 3 processes"),
         ("train.max_grad_norm", float("nan"), "train.max_grad_norm: nan is not allowed"),
         ("train.weight_decay", float("inf"), "train.weight_decay: inf is not allowed"),
         ("data.labels", [True, False], "data.labels.0: True is not allowed: Input should be 'yes', 'no' or 'maybe'"),
@@ -249,21 +249,15 @@ def test_all_faults_are_named_at_once(values):
         ("split.protocol", "cross_validation"),
         ("evaluate.untrained.fewshot", {"few_shot": 4, "seed": 42, "max_tokens": 2048}),
         ("evaluate.variants", ["prefix"]),
-        ("adapters.lora", {"method": "lora", "learning_rate": 1e-3, "r": 8, "alpha": 16}),
-        ("adapters.peft_prefix", {"method": "prefix_tuning", "learning_rate": 1, "num_virtual_tokens": 5}),
+        (
+            "adapters.lora",
+            {"method": "peft", "learning_rate": 1, "config": {"peft_type": "LORA", "target_modules": ["q"]}},
+        ),
         ("adapters.ia3", IA3),
     ],
 )
 def test_documented_choices_are_accepted(values, path, value):
     check_params(change(values, path, value))
-
-
-def test_an_init_text_names_the_labels_in_use(values):
-    assert check_params(values).adapters["prefix"].init_text == "Answer the question with yes or no."
-    values = change(values, "data.labels", ["yes", "no", "maybe"])
-    assert check_params(values).adapters["prefix"].init_text == "Answer the question with yes, no or maybe."
-    other = change(values, "adapters.prefix.init_text", "Text without braces, or with {others}")
-    assert check_params(other).adapters["prefix"].init_text == "Text without braces, or with {others}"
 
 
 @pytest.mark.parametrize("protocol", ["official", "cross_validation"])
@@ -278,9 +272,9 @@ def test_a_protocol_with_ten_folds_has_the_folds_0_to_9(values, protocol):
 def test_an_adapter_runs_once_a_fold_and_seed_and_everything_else_once_a_fold(values):
     values = change(change(values, "split.protocol", "official"), "split.folds", [2, 5])
     params = check_params(change(values, "train.seeds", [7, 1]))
-    assert params.runs("prompt") == [(2, 7), (2, 1), (5, 7), (5, 1)]
+    assert runs_of("prompt", params) == [(2, 7), (2, 1), (5, 7), (5, 1)]
     for name in ("base", "majority", "tfidf"):
-        assert params.runs(name) == [(2, 0), (5, 0)]
+        assert runs_of(name, params) == [(2, 0), (5, 0)]
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,14 @@ from transformers import AutoTokenizer
 from peftqa.config.params import Template, read_params
 from peftqa.data.records import clean, read_records, to_table
 from peftqa.errors import UserError
-from peftqa.model.prompts import encode_answers, encode_prompts, few_shot_examples, first_token_ids, join_labels
+from peftqa.model.prompts import (
+    encode_answers,
+    encode_prompts,
+    few_shot_examples,
+    fill_instruction,
+    first_token_ids,
+    join_labels,
+)
 from tests.conftest import ROOT
 from tests.tiny import tiny_tokenizer
 
@@ -110,7 +117,7 @@ def test_on_the_real_records_joined_parts_are_the_tokens_of_the_whole_text(flan_
     table, _ = clean(to_table(read_records(real_file)), LABELS)
     table = table.iloc[::5]
     prompts = encode_prompts(flan_tokenizer, table, settings.model_copy(update={"max_tokens": 10_000}), LABELS)
-    instruction = settings.instruction.format(labels="yes or no")
+    instruction = fill_instruction(settings, LABELS)
     for row, ids in zip(table.itertuples(), prompts, strict=True):
         text = settings.text.format(question=row.question, context=row.context, instruction=instruction)
         assert ids.tolist() == flan_tokenizer(text)["input_ids"]
@@ -120,7 +127,7 @@ def test_on_the_real_records_every_prompt_fits_and_ends_with_the_instruction(fla
     settings = read_params(ROOT / "params.yaml").template
     table, _ = clean(to_table(read_records(real_file)), LABELS)
     prompts = encode_prompts(flan_tokenizer, table, settings, LABELS)
-    tail = flan_tokenizer(settings.instruction.format(labels="yes or no"))["input_ids"]
+    tail = flan_tokenizer(fill_instruction(settings, LABELS))["input_ids"]
     assert max(map(len, prompts)) == settings.max_tokens
     assert all(ids[-len(tail) :].tolist() == tail for ids in prompts)
 

@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
 from peftqa.config.params import Params, check_params, read_params
-from peftqa.data.records import COLUMNS, Record, clean, read_records, read_table, to_table
+from peftqa.data.files import COLUMNS, read_table, write_csv
+from peftqa.data.records import Record, clean, read_records, to_table
 from peftqa.errors import UserError, one_line
 from peftqa.evaluation.predictions import prediction_table, read_predictions
-from stages.workspace import write_csv
 from tests.conftest import ROOT
 
 PARAMS = YAML(typ="safe", pure=True).load(ROOT / "params.yaml")
@@ -128,9 +128,6 @@ def test_predictions_are_read_to_the_last_bit(tmp_path, rows):
 
 
 HEADER = "split,fold,seed,id,label,prediction,p_yes,p_no\n"
-CELL = (
-    st.sampled_from(["", "test", "yes", "no", "0", "42", "0.5", "1", "nan", "inf", "-1", '"', "x\ny", "1e999"]) | TEXT
-)
 
 
 @in_a_folder
@@ -140,17 +137,6 @@ def test_any_bytes_are_predictions_or_refused(tmp_path, content):
     path.write_bytes(content)
     with refused_in_one_line():
         read_predictions([path], LABELS)
-
-
-@in_a_folder
-@given(rows=st.lists(st.lists(CELL, min_size=7, max_size=9), min_size=1, max_size=3))
-def test_what_is_read_as_predictions_has_labels_and_probabilities_of_sum_1(tmp_path, rows):
-    path = tmp_path / "run.csv"
-    path.write_text(HEADER + "".join(",".join(row) + "\n" for row in rows), encoding="utf-8", errors="replace")
-    with refused_in_one_line():
-        table = read_predictions([path], LABELS)
-        assert set(table["label"]) | set(table["prediction"]) <= set(LABELS)
-        assert np.allclose(table[["p_yes", "p_no"]].sum(axis=1), 1) and (table[["p_yes", "p_no"]] >= 0).all().all()
 
 
 @given(path=st.sampled_from(sorted(leaves(PARAMS))), value=JSON)

@@ -8,20 +8,10 @@ import pandas as pd
 import pytest
 from sklearn.model_selection import train_test_split
 
-from peftqa.data.records import (
-    COLUMNS,
-    N_FOLDS,
-    clean,
-    read_records,
-    read_table,
-    read_test_ids,
-    split_cross_validation,
-    split_official,
-    split_random,
-    to_table,
-)
+from peftqa.data.files import COLUMNS, read_table, write_csv
+from peftqa.data.records import clean, read_records, read_test_ids, to_table
+from peftqa.data.splits import N_FOLDS, split_cross_validation, split_official, split_random
 from peftqa.errors import UserError
-from stages.workspace import write_csv
 
 YES_NO = ["yes", "no"]
 ALL = ["yes", "no", "maybe"]

@@ -10,7 +10,6 @@ from peftqa.statistics import significance as sig
 
 ONE_FOLD = np.zeros(89, dtype=int)
 TEN_FOLDS = np.repeat(np.arange(10), 20)
-BOTH = (True, True)
 
 
 def answers(both: int, first: int, second: int, neither: int) -> tuple[np.ndarray, np.ndarray]:
@@ -24,9 +23,13 @@ def replicates(accuracy: float, n: int, count: int, seed: int) -> np.ndarray:
     return np.random.default_rng(seed).random((count, n)) < accuracy
 
 
-def test_correct_answers():
-    probabilities = np.array([[[0.6, 0.3, 0.1], [0.5, 0.5, 0.0], [0.1, 0.2, 0.7]]])
-    assert sig.correct_answers(probabilities, np.array([0, 1, 2])).tolist() == [[True, False, True]]
+def primary(first: np.ndarray, second: np.ndarray, fold: np.ndarray) -> sig.WiderTest | sig.McNemar:
+    return sig.primary_test(sig.answers_by_fold(first, fold), sig.answers_by_fold(second, fold))
+
+
+def official(accuracy: float, n: int, seeds: int, folds: int, seed: int) -> np.ndarray:
+    """`correct`, bool (folds, seeds, n), of runs that all answer the same questions."""
+    return replicates(accuracy, n, seeds * folds, seed).reshape(folds, seeds, n)
 
 
 @pytest.mark.parametrize("table", [(50, 9, 2, 28), (10, 0, 6, 73), (0, 30, 31, 28), (80, 1, 0, 8), (40, 7, 7, 35)])
@@ -111,62 +114,102 @@ def test_only_below_alpha_of_five_in_ten_thousand_does_the_exact_test_reject_alo
     assert worst == pytest.approx(2 / 2**12)
 
 
-def test_identical_predictions_give_an_interval_with_a_width():
-    right = replicates(0.7, 89, 1, 0)
-    for fold, first in ((ONE_FOLD, right), (ONE_FOLD, np.tile(right, (3, 1))), (np.arange(89) % 10, right)):
-        result = sig.primary_test(first, first, fold, BOTH)
-        assert (result.difference, result.p) == (0, 1)
-        low, high = result.interval(0.05)
-        assert low == pytest.approx(-high) and high > 0.04
+@pytest.mark.parametrize("fold", [ONE_FOLD, np.arange(89) % 10])
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_identical_predictions_give_an_interval_with_a_width(fold, seeds):
+    right = np.tile(replicates(0.7, 89, 1, 0), (seeds, 1))
+    result = primary(right, right, fold)
+    assert (result.name, result.difference, result.p) == ("mcnemar", 0, 1)
+    low, high = result.interval(0.05)
+    assert low == pytest.approx(-high) and high > 0.04
 
 
-def by_formula(first: np.ndarray, second: np.ndarray, trained: tuple[bool, bool]) -> tuple[float, float, float]:
-    """Difference, standard error and degrees of freedom of the several-seeds test, folds of one size."""
-    per_question = first.mean(axis=0) - second.mean(axis=0)
-    n = len(per_question)
-    parts, dfs = [np.var(per_question, ddof=1) / n], [n - 1]
-    for correct, is_trained in zip((first, second), trained, strict=True):
-        if is_trained:
-            parts.append(np.var([np.mean(seed) for seed in correct], ddof=1) / len(correct))
-            dfs.append(len(correct) - 1)
-    df = sum(parts) ** 2 / sum(part**2 / df for part, df in zip(parts, dfs, strict=True))
-    return per_question.mean(), np.sqrt(sum(parts)), df
+def variance_of_mean(values: list[float]) -> float:
+    return np.var(values, ddof=1) / len(values)
 
 
-@pytest.mark.parametrize("fold", [np.zeros(200, dtype=int), TEN_FOLDS], ids=["one fold", "ten folds"])
-@pytest.mark.parametrize(("count", "trained"), [(2, BOTH), (5, BOTH), (3, (True, False)), (3, (False, True))])
-def test_several_seeds_agree_with_the_formula(count, trained, fold):
-    first, second = (
-        replicates(accuracy, 200, count if is_trained else 1, seed)
-        for seed, (accuracy, is_trained) in enumerate(zip((0.8, 0.6), trained, strict=True))
-    )
-    result = sig.primary_test(first, second, fold, trained)
-    difference, error, df = by_formula(first, second, trained)
-    assert result[:4] == ("seeds_t", pytest.approx(difference), pytest.approx(error), pytest.approx(df))
-    assert result.p == pytest.approx(2 * stats.t.sf(abs(difference) / error, df))
-    assert result.interval(0.05) == pytest.approx(stats.t.interval(0.95, df, difference, error))
+def by_formula(first: np.ndarray, second: np.ndarray, shared: bool) -> tuple[float, dict[str, tuple[float, float]]]:
+    """The difference, and by test its standard error and degrees of freedom, written out as in the issue.
+
+    Both bool (folds, seeds, questions of a fold).
+    """
+    runs, folds = [correct.mean(axis=2) for correct in (first, second)], len(first)
+    if shared:
+        per_question = first.mean(axis=(0, 1)) - second.mean(axis=(0, 1))
+    else:
+        per_question = np.concatenate([a.mean(axis=0) - b.mean(axis=0) for a, b in zip(first, second, strict=True)])
+    questions = variance_of_mean(per_question), len(per_question) - 1
+    over_seeds = [questions]
+    for accuracies in runs:
+        if accuracies.shape[1] > 1:
+            whole = [np.mean(accuracies[:, seed]) for seed in range(accuracies.shape[1])]
+            over_seeds.append((variance_of_mean(whole), len(whole) - 1))
+    parts = {"over_seeds": over_seeds}
+    if folds > 1:
+        by_fold = [np.mean(runs[0][k]) - np.mean(runs[1][k]) for k in range(folds)]
+        parts["over_folds"] = [(variance_of_mean(by_fold), folds - 1), *([questions] if shared else [])]
+    tests = {}
+    for name, terms in parts.items():
+        square = sum(variance for variance, _ in terms)
+        tests[name] = np.sqrt(square), square**2 / sum(variance**2 / df for variance, df in terms)
+    return per_question.mean(), tests
 
 
-def test_without_question_variance_the_formula_is_welchs_t_test():
-    # Every question is answered alike by both but one block, whose size alone differs between seeds.
+@pytest.mark.parametrize("shared", [False, True], ids=["own questions", "official"])
+@pytest.mark.parametrize("folds", [1, 2, 10])
+@pytest.mark.parametrize("seeds", [(1, 1), (2, 2), (5, 5), (3, 1), (1, 3)])
+def test_every_design_follows_the_one_rule(seeds, folds, shared):
+    if seeds == (1, 1) and folds == 1:
+        pytest.skip("one run each is McNemar's test")
+    first, second = (official(0.8 - 0.2 * k, 40, count, folds, k) for k, count in enumerate(seeds))
+    difference, expected = by_formula(first, second, shared)
+    if shared:
+        result = sig.primary_test(sig.answers_to_the_same(first), sig.answers_to_the_same(second))
+    else:
+        fold = np.repeat(np.arange(folds), 40)
+        result = primary(*(correct.swapaxes(0, 1).reshape(-1, folds * 40) for correct in (first, second)), fold)
+    assert {test.name: (test.standard_error, test.df) for test in result.tests} == {
+        name: (pytest.approx(error), pytest.approx(df)) for name, (error, df) in expected.items()
+    }
+    assert result.difference == pytest.approx(difference)
+    p = {name: 2 * stats.t.sf(abs(difference) / error, df) for name, (error, df) in expected.items()}
+    assert result.p == pytest.approx(max(p.values())) and result.name == max(p, key=p.get)
+    for alpha in (0.2, 0.05, 0.05 / 9):
+        ends = [stats.t.interval(1 - alpha, df, difference, error) for error, df in expected.values()]
+        low, high = max(-1, min(ends)[0]), min(1, max(high for _, high in ends))
+        assert result.interval(alpha) == pytest.approx((low, high))
+        assert (low > 0 or high < 0) == (result.p <= alpha)
+
+
+def test_without_question_variance_the_test_over_seeds_is_welchs():
     rng = np.random.default_rng(3)
     first, second = rng.random((4, 40_000)) < [[0.70], [0.75], [0.72], [0.78]], rng.random((4, 40_000)) < 0.6
-    result = sig.primary_test(first, second, np.zeros(40_000, dtype=int), BOTH)
+    result = primary(first, second, np.zeros(40_000, dtype=int))
     welch = stats.ttest_ind(first.mean(axis=1), second.mean(axis=1), equal_var=False)
     assert result.p == pytest.approx(welch.pvalue, rel=0.1)
-    assert result.df == pytest.approx(welch.df, rel=0.05)
+    assert result.tests[0].df == pytest.approx(welch.df, rel=0.05)
 
 
-def test_one_seed_and_ten_folds_are_a_paired_t_test():
+def test_with_one_seed_the_test_over_folds_is_a_paired_t_test():
     first, second = replicates(0.8, 200, 1, 0), replicates(0.7, 200, 1, 1)
-    result = sig.primary_test(first, second, TEN_FOLDS, BOTH)
-    by_fold = [correct[0].reshape(10, 20).mean(axis=1) for correct in (first, second)]
-    expected = stats.ttest_rel(*by_fold)
-    assert (result.name, result.df) == ("folds_t", pytest.approx(9))
+    result = primary(first, second, TEN_FOLDS).tests[1]
+    expected = stats.ttest_rel(*(correct[0].reshape(10, 20).mean(axis=1) for correct in (first, second)))
+    assert (result.name, result.df) == ("over_folds", pytest.approx(9))
     assert result.p == pytest.approx(expected.pvalue)
     assert result.interval(0.1) == pytest.approx(tuple(expected.confidence_interval(0.9)))
-    # One of the two trained is enough.
-    assert sig.primary_test(first, second, TEN_FOLDS, (False, True)) == result
+
+
+def test_official_folds_without_an_adapter_are_all_in_the_test():
+    # Few-shot is 18 points better in fold 0 and 1.8 on average over ten folds: the mean counts, not the first fold.
+    base = np.tile(np.arange(500) < 308, (10, 1, 1))
+    few_shot = np.stack([[np.arange(500) < right] for right in (400, *[308] * 9)])
+    result = sig.primary_test(sig.answers_to_the_same(few_shot), sig.answers_to_the_same(base))
+    assert result.difference == pytest.approx((400 - 308) / 500 / 10)
+    assert result.name == "over_folds" and result.p > 0.3
+    # Draws that vary by nothing leave the luck of the questions.
+    few_shot = np.tile(np.arange(500) % 10 < 7, (10, 1, 1))
+    result = sig.primary_test(sig.answers_to_the_same(few_shot), sig.answers_to_the_same(base))
+    assert result.p == pytest.approx(stats.ttest_rel(few_shot[0, 0].astype(float), base[0, 0].astype(float)).pvalue)
 
 
 def test_folds_of_different_sizes_count_alike():
@@ -174,81 +217,76 @@ def test_folds_of_different_sizes_count_alike():
     first, second = replicates(0.9, 60, 3, 0), replicates(0.4, 60, 3, 1)
     runs = [[correct[seed, fold == k].mean() for seed in range(3) for k in range(3)] for correct in (first, second)]
     difference = np.mean(runs[0]) - np.mean(runs[1])
-    assert sig.primary_test(first, second, fold, BOTH).difference == pytest.approx(difference)
-    assert sig.corrected_t(first, second, fold, 0.125).difference == pytest.approx(difference)
-    by_fold = [[correct[0, fold == k].mean() for k in range(3)] for correct in (first, second)]
-    result = sig.primary_test(first[:1], second[:1], fold, BOTH)
-    assert result.p == pytest.approx(stats.ttest_rel(*by_fold).pvalue)
+    assert primary(first, second, fold).difference == pytest.approx(difference)
+    assert corrected(first, second, fold).difference == pytest.approx(difference)
 
 
-@pytest.mark.parametrize("fold", [ONE_FOLD, np.arange(89) % 10])
-def test_untrained_variants_are_a_plain_paired_comparison(fold):
+def test_one_run_each_is_mcnemars_test():
     first, second = answers(50, 19, 4, 16)
-    assert sig.primary_test(first[None], second[None], fold, (False, False)) == sig.mcnemar(first, second)
+    assert primary(first[None], second[None], ONE_FOLD) == sig.mcnemar(first, second)
 
 
-def test_one_training_each_on_one_fold_is_mcnemars_test():
-    first, second = answers(50, 19, 4, 16)
-    assert sig.primary_test(first[None], second[None], ONE_FOLD, BOTH) == sig.mcnemar(first, second)
-    assert sig.primary_test(first[None], second[None], ONE_FOLD, (True, False)) == sig.mcnemar(first, second)
-
-
-def test_where_every_fold_differs_by_the_same_the_test_is_about_questions():
-    # Two folds, one question each: a paired t test would find no spread and call that certain.
+def test_folds_that_differ_by_the_same_leave_the_test_over_questions():
+    # Two folds, one question each: a paired t test over folds would find no spread and call that certain.
     first, second = np.ones((1, 40), dtype=bool), np.ones((1, 40), dtype=bool)
     second[0, [0, 20]] = False
-    result = sig.primary_test(first, second, np.repeat([0, 1], 20), BOTH)
-    assert result == sig.mcnemar(first[0], second[0])
-    assert result.p == pytest.approx(0.5)
+    result = primary(first, second, np.repeat([0, 1], 20))
+    assert result.name == "over_seeds"
+    assert result.p == pytest.approx(stats.ttest_rel(first[0].astype(float), second[0].astype(float)).pvalue)
 
 
 def test_a_method_that_is_always_right_against_one_that_is_always_wrong():
     first, second = np.ones((3, 89), dtype=bool), np.zeros((3, 89), dtype=bool)
-    result = sig.primary_test(first, second, ONE_FOLD, BOTH)
+    result = primary(first, second, ONE_FOLD)
     assert result.p < 1e-20
     low, high = result.interval(0.05)
     assert 0.9 < low < high == 1
 
 
-def test_seeds_that_agree_leave_the_variance_of_the_questions():
-    first, second = answers(50, 19, 4, 16)
-    result = sig.primary_test(np.tile(first, (3, 1)), np.tile(second, (3, 1)), ONE_FOLD, BOTH)
-    expected = stats.ttest_rel(first.astype(float), second.astype(float))
-    assert result.p == pytest.approx(expected.pvalue)
-    assert result.df == pytest.approx(88)
+def test_intervals_of_differences_stay_within_what_is_possible():
+    # Two seeds that could not differ more: the t interval alone would reach beyond +-100 points.
+    first, second = np.stack([np.ones(89, bool), np.zeros(89, bool)]), replicates(0.5, 89, 2, 0)
+    assert primary(first, second, ONE_FOLD).interval(0.05) == (-1, 1)
+    assert corrected(first, second, ONE_FOLD).interval(0.001) == (-1, 1)
 
 
 def test_the_sign_says_which_is_better():
     worse, better = replicates(0.5, 200, 3, 0), replicates(0.9, 200, 3, 1)
-    result = sig.primary_test(worse, better, TEN_FOLDS, BOTH)
+    result, mirrored = primary(worse, better, TEN_FOLDS), primary(better, worse, TEN_FOLDS)
     assert result.difference < 0 and result.p < 0.001 and result.interval(0.05)[1] < 0
-    mirrored = sig.primary_test(better, worse, TEN_FOLDS, BOTH)
     assert mirrored.p == pytest.approx(result.p) and mirrored.difference == pytest.approx(-result.difference)
 
 
-@pytest.mark.parametrize("count", [1, 3])
-def test_interval_and_test_agree_at_any_level(count):
-    for seed in range(40):
-        first, second = replicates(0.78, 200, count, seed), replicates(0.7, 200, count, 1000 + seed)
-        for fold in (np.zeros(200, dtype=int), TEN_FOLDS):
-            result = sig.primary_test(first, second, fold, BOTH)
-            for alpha in (0.2, 0.05, 0.05 / 6):
-                low, high = result.interval(alpha)
-                assert (low > 0 or high < 0) == (result.p <= alpha)
+def test_repetitions_as_a_first_axis_give_the_p_values_of_each():
+    data = [official(accuracy, 30, 3, 4, seed) for seed, accuracy in enumerate((0.8, 0.7))]
+    many = [np.stack([correct, correct[::-1], ~correct]) for correct in data]
+    stacked = [
+        sig.Answers(correct.mean(axis=(1, 2)), correct.mean(axis=3).swapaxes(1, 2), correct[:, 0, 0], True)
+        for correct in many
+    ]
+    p = np.max([test.p for test in sig.t_tests(*stacked)], axis=0)
+    for row, pair in zip(p, zip(*many, strict=True), strict=True):
+        assert row == pytest.approx(sig.primary_test(*map(sig.answers_to_the_same, pair)).p)
 
 
-def test_different_numbers_of_trained_replicates_are_refused():
-    with pytest.raises(ValueError, match=r"different numbers of replicates: \[1, 3\]"):
-        sig.primary_test(replicates(0.7, 89, 3, 0), replicates(0.7, 89, 1, 1), ONE_FOLD, BOTH)
+def test_the_interval_of_an_accuracy_is_wilsons_for_one_run_and_if_nothing_varies():
+    right = answers(0, 55, 0, 34)[0]
+    low, high = stats.binomtest(55, 89).proportion_ci(method="wilson")
+    assert sig.accuracy_interval(sig.answers_by_fold(right[None], ONE_FOLD), 0.05) == pytest.approx((low, high))
+    always = sig.answers_by_fold(np.ones((3, 89), dtype=bool), ONE_FOLD)
+    assert sig.accuracy_interval(always, 0.05) == pytest.approx((0.959, 1), abs=5e-4)
+    nothing = sig.answers_by_fold(np.zeros((1, 89), dtype=bool), ONE_FOLD)
+    assert sig.accuracy_interval(nothing, 0.05) == pytest.approx((0, 1 - 0.959), abs=5e-4)
 
 
-def test_under_official_an_untrained_variant_that_differs_by_fold_adds_variance():
-    trained, by_fold = replicates(0.8, 89, 6, 0), replicates(0.7, 89, 2, 1)
-    error = sig.seeds_t(trained, by_fold, ONE_FOLD).standard_error
-    expected = (trained.mean(axis=0) - by_fold.mean(axis=0)).var(ddof=1) / 89
-    expected += trained.mean(axis=1).var(ddof=1) / 6 + by_fold.mean(axis=1).var(ddof=1) / 2
-    assert error == pytest.approx(np.sqrt(expected))
-    assert sig.primary_test(trained, by_fold, ONE_FOLD, (True, False)).name == "seeds_t"
+def test_the_interval_of_an_accuracy_over_runs_follows_the_rule():
+    correct = replicates(0.7, 200, 3, 0)
+    result = primary(correct, np.zeros((1, 200), dtype=bool), TEN_FOLDS)
+    assert sig.accuracy_interval(sig.answers_by_fold(correct, TEN_FOLDS), 0.05) == result.interval(0.05)
+
+
+def corrected(first: np.ndarray, second: np.ndarray, fold: np.ndarray, ratio: float = 0.125) -> sig.TTest | None:
+    return sig.corrected_t(sig.answers_by_fold(first, fold), sig.answers_by_fold(second, fold), ratio)
 
 
 def test_corrected_t_agrees_with_the_formula():
@@ -259,26 +297,24 @@ def test_corrected_t_agrees_with_the_formula():
     ]
     differences = runs[0] - runs[1]
     error = np.sqrt((1 / 30 + 0.125) * differences.var(ddof=1))
-    result = sig.corrected_t(first, second, TEN_FOLDS, 0.125)
+    result = corrected(first, second, TEN_FOLDS)
     assert result[:4] == ("corrected_t", pytest.approx(differences.mean()), pytest.approx(error), pytest.approx(29))
     assert result.p == pytest.approx(2 * stats.t.sf(abs(differences.mean()) / error, 29))
     assert result.interval(0.05) == pytest.approx(stats.t.interval(0.95, 29, differences.mean(), error))
-    assert sig.corrected_t(first, second, TEN_FOLDS, 0.0).p == pytest.approx(stats.ttest_rel(*runs).pvalue)
+    assert corrected(first, second, TEN_FOLDS, 0.0).p == pytest.approx(stats.ttest_rel(*runs).pvalue)
 
 
-def test_corrected_t_against_an_untrained_variant_and_of_runs_that_say_nothing():
+def test_corrected_t_against_a_variant_without_seeds_and_of_runs_that_say_nothing():
     first, base = replicates(0.8, 200, 3, 0), replicates(0.7, 200, 1, 1)
-    assert sig.corrected_t(first, base, TEN_FOLDS, 0.125) == sig.corrected_t(
-        first, np.tile(base, (3, 1)), TEN_FOLDS, 0.125
+    assert corrected(first, base, TEN_FOLDS) == corrected(first, np.tile(base, (3, 1)), TEN_FOLDS)
+    trained, by_fold = official(0.8, 89, 3, 2, 3), official(0.7, 89, 1, 2, 2)
+    one, other = (
+        sig.corrected_t(sig.answers_to_the_same(trained), sig.answers_to_the_same(reference), 0.125)
+        for reference in (by_fold, np.repeat(by_fold, 3, axis=1))
     )
-    # official: an adapter of three seeds on two folds, one replicate each, and the base's answers fold by fold
-    by_fold = replicates(0.7, 89, 2, 2)
-    trained = replicates(0.8, 89, 6, 3)
-    assert sig.corrected_t(trained, by_fold, ONE_FOLD, 0.125) == sig.corrected_t(
-        trained, by_fold[[0, 0, 0, 1, 1, 1]], ONE_FOLD, 0.125
-    )
-    assert sig.corrected_t(first[:1], base, np.zeros(200, dtype=int), 0.125) is None
-    assert sig.corrected_t(first, first, TEN_FOLDS, 0.125) is None
+    assert one == other
+    assert corrected(first[:1], base, np.zeros(200, dtype=int)) is None
+    assert corrected(first, first, TEN_FOLDS) is None
 
 
 def test_holm_worked_by_hand_in_any_order():

@@ -3,32 +3,69 @@
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from peftqa.config.params import read_params
 from peftqa.errors import UserError
-from peftqa.model.task import FILE, SHARES, BaseModelReference, Task, confidence_quantiles, read_task, write_task
+from peftqa.model.task import (
+    FILE,
+    SHARES,
+    WEIGHTS,
+    BaseModelReference,
+    Task,
+    confidence_quantiles,
+    describe_training,
+    read_task,
+    weights_digest,
+    write_task,
+)
 from tests.conftest import ROOT
+from tests.tiny import WORDS, tiny_tokenizer
+
+HALVES = [" ".join(WORDS[start:38:2]) for start in (0, 1)]
+# Each token is in two questions or more, so that none is rare.
+QUESTIONS = pd.DataFrame(
+    {
+        "question": ["is risk higher", "are results lower in patients", "+ +", "+ +", HALVES[0]],
+        "context": [*HALVES, *[" ".join("+" * 10)] * 2, HALVES[1]],
+    }
+)
 
 
 def task(**changes) -> Task:
     params = read_params(ROOT / "params.yaml")
     base = BaseModelReference(name="org/model", revision="0" * 40, digest=f"sha256:{'1' * 64}", dtype="auto")
     values = {
+        "weights": "2" * 64,
         "base_model": base,
         "labels": params.data.labels,
         "template": params.template,
         "confidence": np.linspace(0.5, 1, len(SHARES)).tolist(),
+        "training": describe_training(tiny_tokenizer(), QUESTIONS, "made-up questions"),
     }
     return Task(**values | changes)
 
 
-def test_what_is_written_is_read_again_and_equal_tasks_make_equal_bytes(tmp_path):
-    write_task(tmp_path, task())
-    first = (tmp_path / FILE).read_bytes()
-    assert read_task(tmp_path) == task()
-    write_task(tmp_path, read_task(tmp_path))
-    assert (tmp_path / FILE).read_bytes() == first and first.endswith(b"}\n")
+@pytest.fixture
+def folder(tmp_path):
+    """An adapter's folder as training leaves it."""
+    (tmp_path / WEIGHTS).write_bytes(bytes(range(256)))
+    write_task(tmp_path, task(weights=weights_digest(tmp_path)))
+    return tmp_path
+
+
+def test_what_is_written_is_read_again_and_equal_tasks_make_equal_bytes(folder):
+    first = (folder / FILE).read_bytes()
+    write_task(folder, read_task(folder))
+    assert (folder / FILE).read_bytes() == first and first.endswith(b"}\n")
+
+
+@pytest.mark.parametrize("content", [bytes(range(255)) + b"\0", bytes(range(255)), b""])
+def test_weights_that_training_did_not_write_are_noticed(folder, content):
+    (folder / WEIGHTS).write_bytes(content)
+    with pytest.raises(UserError, match=f"{WEIGHTS} is damaged: its sha256 is not the one in {FILE}"):
+        read_task(folder)
 
 
 def test_the_threshold_lets_the_share_asked_for_through():
@@ -48,26 +85,85 @@ def test_full_coverage_leaves_no_answer_to_a_person_however_unsure():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda values: values.pop("labels"), "labels: Field required"),
+        (lambda values: values.pop("labels"), "(labels: Field required); train it anew"),
+        (lambda values: values.pop("weights"), "(weights: Field required); train it anew"),
+        (lambda values: values.pop("training"), "(training: Field required); train it anew"),
+        (lambda values: values.update(format=1), "(format: Input should be 2); train it anew"),
         (lambda values: values.update(labels=["yes", "<script>"]), "labels.1"),
-        (lambda values: values.update(format=2), "format"),
+        (lambda values: values.update(labels=["yes", "yes"]), "nothing may be listed twice"),
+        (lambda values: values["base_model"].update(revision="main"), "base_model.revision"),
         (lambda values: values["template"].update(text="{question} {instruction}"), "must contain {context}"),
+        (lambda values: values["template"].update(max_tokens=10**9), "template.max_tokens"),
+        (lambda values: values["template"].update(instruction="{labels} {labels:>3000000000}"), "template.instruction"),
+        (lambda values: values["template"].update(instruction="{labels[a]}"), "template.instruction"),
+        (lambda values: values["template"].update(instruction="{labels} {question}"), "template.instruction"),
         (lambda values: values["confidence"].pop(), "confidence"),
+        (lambda values: values["training"].update(tokens="f"), "training.tokens"),
+        (lambda values: values["training"]["question"].update(rare=2), "training.question.rare"),
         (lambda values: values.update(run="os.system"), "run: Extra inputs are not permitted"),
+        (lambda values: values["training"].update(data="a" * 2**23), "Invalid JSON"),
     ],
 )
-def test_a_file_that_is_no_task_is_refused_with_what_is_wrong(tmp_path, change, message):
-    values = json.loads(task().model_dump_json())
+def test_a_file_that_is_not_a_task_is_refused_with_what_is_wrong(folder, change, message):
+    values = json.loads((folder / FILE).read_text())
     change(values)
-    (tmp_path / FILE).write_text(json.dumps(values))
-    with pytest.raises(UserError, match=f"{FILE} is damaged or of another version") as error:
-        read_task(tmp_path)
+    (folder / FILE).write_text(json.dumps(values))
+    with pytest.raises(UserError, match=f"{FILE} is damaged or of an earlier version") as error:
+        read_task(folder)
     assert message in str(error.value)
 
 
-def test_bytes_that_are_no_json_and_a_missing_file_are_refused(tmp_path):
-    with pytest.raises(UserError, match=f"has no {FILE}"):
-        read_task(tmp_path)
-    (tmp_path / FILE).write_bytes(b"\xff{")
+@pytest.mark.parametrize("name", [FILE, WEIGHTS])
+def test_a_missing_file_is_named_and_one_that_cannot_be_read_is_not_called_missing(folder, name):
+    (folder / name).unlink()
+    with pytest.raises(UserError, match=f"has no {name}; name the folder of an adapter"):
+        read_task(folder)
+    (folder / name).mkdir()
+    with pytest.raises(IsADirectoryError):
+        read_task(folder)
+
+
+@pytest.mark.parametrize("content", [b"\xff{", b"", b"[" * 10**6])
+def test_bytes_that_are_not_json_are_refused(folder, content):
+    (folder / FILE).write_bytes(content)
     with pytest.raises(UserError, match="is damaged"):
-        read_task(tmp_path)
+        read_task(folder)
+
+
+LIKE = {"question": "is risk lower in patients", "context": HALVES[0]}
+
+
+@pytest.mark.parametrize(
+    ("part", "text", "words"),
+    [
+        ("context", HALVES[0], ""),
+        ("question", HALVES[1], ""),
+        ("question", "is", "the question has 1 tokens, and in training it had 3 to"),
+        ("context", HALVES[0] * 3, "the abstract has"),
+        ("context", "methods", "the abstract has 1 tokens"),
+        ("context", " ".join(["xqzv"] * 4), "5.00 tokens per word, and in training it had 2.00 at most"),
+        ("context", " ".join("%" * 10), "50% of the abstract's tokens are in no training question"),
+        ("question", " ".join("\u75bc\u75db\u8f83\u8f7b"), "50% of the question's tokens are in no training question"),
+    ],
+)
+def test_a_question_unlike_all_training_questions_is_told_from_them(part, text, words):
+    training = describe_training(tiny_tokenizer(), QUESTIONS, "made-up questions")
+    found = training.unlike(tiny_tokenizer(), LIKE | {part: text})
+    assert words in found and bool(words) == bool(found)
+
+
+def test_no_training_question_is_unlike_the_training_questions():
+    training = describe_training(tiny_tokenizer(), QUESTIONS, "made-up questions")
+    assert {training.unlike(tiny_tokenizer(), row) for row in QUESTIONS.to_dict("records")} == {""}
+
+
+@pytest.mark.parametrize(
+    ("data", "name"),
+    [
+        ("PubMedQA (PQA-L)", "PubMedQA (PQA-L)"),
+        ("Synthetic abstracts", "synthetic data (Synthetic abstracts)"),
+        ("\x1b[2Ja\n b", "[2Ja b"),
+    ],
+)
+def test_the_data_are_named_so_that_a_terminal_can_show_it(data, name):
+    assert describe_training(tiny_tokenizer(), QUESTIONS, data).name == name

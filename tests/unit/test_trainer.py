@@ -7,7 +7,13 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from peftqa.training.trainer import TRAINED_WEIGHTS, epoch_metrics, last_complete_checkpoint, patience_is_over
+from peftqa.training.trainer import (
+    TRAINED_WEIGHTS,
+    VALIDATION,
+    epoch_metrics,
+    last_complete_checkpoint,
+    patience_is_over,
+)
 
 
 def test_epoch_metrics_join_training_and_validation():
@@ -40,7 +46,9 @@ def save_checkpoint(folder, step, best):
     save_file({"prompt": torch.ones(2, 3)}, checkpoint / TRAINED_WEIGHTS)
     for name in ("optimizer.pt", "scheduler.pt", "rng_state.pth"):
         torch.save({"step": torch.arange(100)}, checkpoint / name)
-    state = {"epoch": step / 6, "best_model_checkpoint": str(folder / f"checkpoint-{best}")}
+    evaluated = {f"eval_{name}": 0.5 for name in VALIDATION}
+    log = [{"loss": 1.0, "epoch": step / 6, "step": step}, {**evaluated, "epoch": step / 6, "step": step}]
+    state = {"epoch": step / 6, "log_history": log, "best_model_checkpoint": str(folder / f"checkpoint-{best}")}
     (checkpoint / "trainer_state.json").write_text(json.dumps(state))
     return checkpoint
 
@@ -58,7 +66,7 @@ def cut(path, keep=0.5):
 
 
 def test_the_last_of_whole_checkpoints_is_taken_and_nothing_is_said(checkpoints):
-    (checkpoints / "encoded-train").write_bytes(b"")
+    (checkpoints / "seconds.json").write_bytes(b"")
     said = []
     assert last_complete_checkpoint(checkpoints, said.append) == str(checkpoints / "checkpoint-12")
     assert last_complete_checkpoint(checkpoints / "none", said.append) is None
@@ -81,15 +89,6 @@ def test_a_checkpoint_that_does_not_open_is_passed_over_for_the_one_before_in_on
     (line,) = said
     assert line.startswith("checkpoint-12 is incomplete or damaged (")
     assert line.endswith("); going on from checkpoint-6") and "\n" not in line
-
-
-def test_of_several_processes_every_one_needs_its_random_numbers(checkpoints):
-    for checkpoint in checkpoints.iterdir():
-        for rank in range(2):
-            shutil.copy(checkpoint / "rng_state.pth", checkpoint / f"rng_state_{rank}.pth")
-    assert last_complete_checkpoint(checkpoints, processes=2) == str(checkpoints / "checkpoint-12")
-    (checkpoints / "checkpoint-12/rng_state_1.pth").unlink()  # the process was killed before it wrote it
-    assert last_complete_checkpoint(checkpoints, processes=2) == str(checkpoints / "checkpoint-6")
 
 
 @pytest.mark.parametrize(
@@ -116,6 +115,14 @@ def test_without_the_weights_of_the_best_epoch_training_begins_again(checkpoints
     assert "checkpoint-12 is" in line and "checkpoint-6 is" in line and line.endswith("going on from the beginning")
     shutil.rmtree(checkpoints / "checkpoint-6")
     assert last_complete_checkpoint(checkpoints) is None
+
+
+@pytest.mark.parametrize(
+    "state", ["[]", "{}", '{"log_history": []}', '{"log_history": [], "best_model_checkpoint": null}']
+)
+def test_a_state_without_an_epoch_is_damaged(checkpoints, state):
+    (checkpoints / "checkpoint-12/trainer_state.json").write_text(state)
+    assert last_complete_checkpoint(checkpoints) == str(checkpoints / "checkpoint-6")
 
 
 def test_what_was_being_written_when_the_process_died_is_no_checkpoint(checkpoints):

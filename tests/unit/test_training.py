@@ -1,9 +1,7 @@
 """The training loop: what it optimises, which epoch it keeps, and that it can be interrupted."""
 
-import json
 import math
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -16,7 +14,7 @@ from transformers import set_seed
 
 from peftqa.config.params import TrainSettings
 from peftqa.errors import UserError
-from peftqa.model.adapters import KVPrefix, PEFTPrefixTuning, add_adapter, encoder_is_constant
+from peftqa.model.adapters import KVPrefix, add_adapter
 from peftqa.training.train import collate, run_seed, train_adapter, validation_metrics
 from peftqa.training.trainer import last_complete_checkpoint
 from tests.conftest import ROOT
@@ -29,9 +27,7 @@ def settings(**changes) -> TrainSettings:
     values = {
         "epochs": 4,
         "batch_size": 4,
-        "processes": 1,
         "batches": "similar_length",
-        "encode_once": True,
         "optimizer": "adamw",
         "schedule": "constant",
         "warmup_steps": 0,
@@ -56,7 +52,7 @@ def examples(count: int, seed: int) -> list[dict]:
 def train(
     checkpoints,
     learning_rate: float = 0.05,
-    on_epoch=lambda record: None,
+    on_epoch=lambda: None,
     reparametrization=8,
     own_schedule=None,
     callbacks=(),
@@ -90,9 +86,9 @@ def train(
 
 @pytest.mark.slow
 def test_training_lowers_both_losses_and_reports_every_epoch(tmp_path):
-    seen = []
-    records, _ = train(tmp_path, on_epoch=seen.append)
-    assert seen == records
+    calls = []
+    records, _ = train(tmp_path, on_epoch=lambda: calls.append(1))
+    assert len(calls) == 4
     assert [record["epoch"] for record in records] == [1, 2, 3, 4]
     assert [record["step"] for record in records] == [6, 12, 18, 24]
     assert records[-1]["loss"] < records[0]["loss"]
@@ -129,7 +125,7 @@ def test_patience_outlives_a_kill(tmp_path, killed_after):
     stop = len(whole) - 2 + killed_after
     assert 3 <= len(whole) < 8, "this test needs a run that patience ends"
     code = DIE + CHILD.replace("epochs=10", ", ".join(f"{key}={value}" for key, value in settings.items()))
-    code = code.replace("on_epoch=", f"callbacks=[Die({stop})], on_epoch=")
+    code = code.replace("learning_rate=", f"callbacks=[Die({stop})], learning_rate=")
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     result = subprocess.run([sys.executable, "-c", code, str(tmp_path / "killed")], env=environment)
     assert result.returncode == -signal.SIGKILL
@@ -162,7 +158,7 @@ def test_two_runs_give_the_same_bits(tmp_path):
 CHILD = """
 import pathlib, sys
 from tests.unit.test_training import train
-train(pathlib.Path(sys.argv[1]), on_epoch=lambda record: print(record["epoch"], flush=True), epochs=10)
+train(pathlib.Path(sys.argv[1]), epochs=10)
 """
 
 
@@ -182,11 +178,10 @@ def test_a_run_killed_in_the_middle_ends_with_the_weights_of_one_that_was_not(tm
     # A checkpoint that was being written when the process died must not be taken for a whole one.
     (tmp_path / "killed" / "checkpoint-99999").mkdir()
     (tmp_path / "killed" / "checkpoint-99999" / "trainer_state.json").write_text('{"epoch": ')
-    seen = []
     kept = {"reparametrization": reparametrization, "epochs": 10}
-    resumed, weights = train(tmp_path / "killed", on_epoch=seen.append, **kept)
+    resumed, weights = train(tmp_path / "killed", **kept)
     whole, expected = train(tmp_path / "whole", **kept)
-    assert resumed == whole == seen
+    assert resumed == whole
     assert all(torch.equal(weights[name], expected[name]) for name in expected)
 
 
@@ -210,53 +205,6 @@ def test_a_constant_schedule_warms_up_too(tmp_path):
     start, _ = train(tmp_path / "c", epochs=1, learning_rate=1e-12)
     assert unmoved[0]["val_loss"] == pytest.approx(start[0]["val_loss"], abs=1e-6)
     assert moved[0]["val_loss"] != pytest.approx(start[0]["val_loss"], abs=1e-3)
-
-
-PEFT_PREFIX = PEFTPrefixTuning(method="prefix_tuning", learning_rate=0.05, num_virtual_tokens=3)
-DECODER_ONLY = KVPrefix(
-    method="kv_prefix", learning_rate=0.05, num_virtual_tokens=3, init="random", target=["decoder", "cross"]
-)
-
-
-def train_in_decoder(adapter, checkpoints, encode_once: bool = True) -> tuple[list[dict], int]:
-    """Train an adapter that leaves the encoder as it is; returns its records and how often the encoder ran."""
-    set_seed(1)
-    model = add_adapter(tiny_t5(vocab_size=192, dropout_rate=0.0).requires_grad_(False), adapter, tiny_tokenizer())
-    assert encoder_is_constant(model, adapter)
-    batches = []
-    model.get_base_model().get_encoder().register_forward_hook(lambda *_: batches.append(1))
-    records = train_adapter(
-        model,
-        adapter,
-        examples(24, 0),
-        examples(12, 1),
-        label_token_ids=LABEL_TOKEN_IDS,
-        settings=settings(encode_once=encode_once),
-        seed=1,
-        checkpoints=checkpoints,
-        on_epoch=lambda record: None,
-    )
-    return records, len(batches)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("adapter", [PEFT_PREFIX, DECODER_ONLY])
-def test_an_adapter_in_the_decoder_encodes_each_prompt_once_and_learns_the_same(tmp_path, adapter):
-    once, calls = train_in_decoder(adapter, tmp_path / "once")
-    each_epoch, more_calls = train_in_decoder(adapter, tmp_path / "each", encode_once=False)
-    values = [np.hstack([value for record in records for value in record.values()]) for records in (once, each_epoch)]
-    assert np.allclose(*values, atol=1e-4)
-    # batches of 4, of 24 and 12 prompts; once, and in each of 4 epochs
-    assert (calls, more_calls) == (6 + 3, 4 * (6 + 3))
-
-
-@pytest.mark.slow
-def test_a_run_that_starts_again_reads_the_encoder_outputs_that_are_there(tmp_path):
-    first, _ = train_in_decoder(PEFT_PREFIX, tmp_path)
-    for checkpoint in tmp_path.glob("checkpoint-*"):
-        shutil.rmtree(checkpoint)
-    again, calls = train_in_decoder(PEFT_PREFIX, tmp_path)
-    assert calls == 0 and again == first
 
 
 def test_padding_of_answers_is_not_counted():
@@ -288,31 +236,3 @@ def test_no_two_runs_of_an_experiment_share_their_random_numbers():
 
 def test_a_run_has_the_same_random_numbers_wherever_it_runs():
     assert run_seed("prompt", 0, 42) == run_seed("prompt", 0, 42) == 3689507427
-
-
-@pytest.mark.slow
-def test_two_processes_measure_the_same_loss_as_one_and_only_one_of_them_reports(tmp_path):
-    # At this rate nothing changes but by what is measured.
-    still = {"learning_rate": 1e-12, "epochs": 1}
-    (record,), _ = train(tmp_path / "one", **still)
-    script = tmp_path / "child.py"
-    script.write_text(
-        "import json, os, pathlib, sys\n"
-        "from tests.unit.test_training import train\n"
-        "train(pathlib.Path(sys.argv[1]), on_epoch=lambda record: print(json.dumps(record)), "
-        f"learning_rate={still['learning_rate']}, epochs=1, processes=2)\n"
-        "from torch import distributed\n"
-        "distributed.barrier()\n"
-        "sys.stdout.flush()\n"
-        "os._exit(0)\n"  # as the stage does: gloo's way of shutting down now and then waits for ever
-    )
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    result = subprocess.run(
-        [*launch, script, tmp_path / "two"], env=environment, capture_output=True, text=True, timeout=300
-    )
-    assert result.returncode == 0, result.stderr
-    (other,) = [json.loads(line) for line in result.stdout.splitlines() if line.startswith("{")]
-    assert other["step"] == record["step"], "a batch is divided among the processes"
-    for name in ("loss", "val_loss", "val_log_loss"):
-        assert math.isclose(other[name], record[name], rel_tol=1e-4), name

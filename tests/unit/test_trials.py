@@ -1,53 +1,46 @@
-"""What a search's scores come to: best so far, its expectation, edges, and what is to be taken over."""
+"""What a search's spaces and scores come to, and journals that a kill or something else has damaged."""
 
-import itertools
+import os
+import shutil
 
-import numpy as np
 import pytest
+from filelock import FileLock
+from optuna.trial import TrialState
 from ruamel.yaml import YAML
 
-from experiments.trials import best_so_far, edges, take_over
-from experiments.tune import Range, Search, read_search
-from peftqa.config.params import check_params
+from experiments.trials import current_settings, edges, take_over
+from experiments.tune import SEARCH, Range, Search, hold, main, open_study, put_back, suggest
+from peftqa.config.params import check_params, read_yaml
+from peftqa.errors import UserError
 from tests.conftest import ROOT
 
+SPACE = {"learning_rate": Range(low=0.001, high=1.0, log=True), "r": Range(low=1, high=100), "init": ["text", "random"]}
 
+
+@pytest.fixture
 def base():
     return check_params(YAML(typ="safe").load(ROOT / "params.yaml"))
 
 
-def test_the_expected_best_of_k_is_the_mean_over_all_draws_of_k():
-    scores = [0.7, 0.4, 0.9, 0.5]
-    curves = best_so_far(scores).groupby("variant")["val_log_loss"].apply(list)
-    assert curves["found"] == [0.7, 0.4, 0.4, 0.4]
-    drawn = [np.mean([min(draw) for draw in itertools.product(scores, repeat=k)]) for k in (1, 2, 3, 4)]
-    assert curves["expected"] == pytest.approx(drawn)
-
-
-def test_a_training_that_diverged_counts_as_the_worst_that_did_not():
-    with_inf, with_worst = best_so_far([np.inf, 0.4, 0.9]), best_so_far([0.9, 0.4, 0.9])
-    assert with_inf.equals(with_worst)
+@pytest.fixture
+def new_study(tmp_path):
+    return lambda: open_study(tmp_path / "study.journal", "mine", FileLock(tmp_path / "study.lock"))
 
 
 def test_an_edge_is_of_the_scale_that_was_searched():
-    space = {
-        "learning_rate": Range(low=0.001, high=1.0, log=True),
-        "r": Range(low=1, high=100),
-        "init": ["text", "random"],
-    }
-    assert edges({"learning_rate": 0.03, "r": 50, "init": "text"}, space) == []
-    assert edges({"learning_rate": 0.9, "r": 2, "init": "random"}, space) == ["learning_rate", "r"]
-    assert edges({"learning_rate": 0.01, "r": 100, "init": "random"}, space) == ["r"]
+    assert edges({"learning_rate": 0.03, "r": 50, "init": "text"}, SPACE) == []
+    assert edges({"learning_rate": 0.9, "r": 2, "init": "random"}, SPACE) == ["learning_rate", "r"]
+    assert edges({"learning_rate": 0.01, "r": 100, "init": "random"}, SPACE) == ["r"]
 
 
-def test_only_what_differs_is_to_be_taken_over():
+def test_only_what_differs_is_to_be_taken_over(base):
     settings = {"learning_rate": 0.02, "num_virtual_tokens": 5, "init": "text", "schedule": "constant"}
-    text = take_over(settings, base(), "prefix", 12, None)
+    text = take_over(settings, base, "prefix", 12, None)
     assert text.splitlines()[1:] == [
         "dvc exp run -S '++adapters.prefix.learning_rate=0.02' \\",
         "  -S '++tuning.prefix={trials: 12, protocol: random}'",
     ]
-    lines = take_over(settings | {"schedule": "linear"}, base(), "prefix", 12, "mine").splitlines()[1:]
+    lines = take_over(settings | {"schedule": "linear"}, base, "prefix", 12, "mine").splitlines()[1:]
     assert YAML(typ="safe").load("\n".join(lines)) == {
         "adapters.prefix.learning_rate": 0.02,
         "adapters.prefix.schedule": "linear",
@@ -55,12 +48,91 @@ def test_only_what_differs_is_to_be_taken_over():
     }
 
 
-def test_the_committed_spaces_hold_the_committed_settings_away_from_their_edges(monkeypatch):
-    monkeypatch.chdir(ROOT)
-    search, params = read_search(), base()
-    assert isinstance(search, Search)
-    for adapter in params.adapters.values():
+def test_the_committed_spaces_hold_the_committed_settings_away_from_their_edges(base):
+    search = Search.model_validate(read_yaml(ROOT / SEARCH))
+    for name, adapter in base.adapters.items():
         space = search.spaces[adapter.method]
-        settings = adapter.model_dump() | {"schedule": params.train.schedule}
+        settings = current_settings(base, name, space)
         assert all(settings[key] in choices for key, choices in space.items())
         assert edges(settings, space) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "changes", "message"),
+    [
+        ("../../evil", {}, "there is no adapter '../../evil' in params.yaml; there are: prompt, prefix."),
+        ("ptompt", {}, "there is no adapter 'ptompt'"),
+        ("prefix --experiment ../tuning", {}, "there is no experiment '../tuning' in experiments/"),
+        ("prefix --experiment /etc/hosts", {}, "there is no experiment"),
+        ("prefix --trials 0", {}, "--trials is 0"),
+        ("prefix", {"trials": 0}, "tuning.yaml: trials: "),
+        ("prefix", {"budget": 3}, "tuning.yaml: budget: "),
+        ("prefix", {"folds": [3]}, "there is no fold 3"),
+        ("prefix", {"spaces": {}}, "tuning.yaml has no space for kv_prefix"),
+        ("prefix", {"spaces": {"kv_prefix": {}}}, "tuning.yaml: spaces.kv_prefix: "),
+        ("prefix", {"spaces": {"kv_prefix": {"rank": [1, 2]}}}, "spaces.kv_prefix.rank: 1: "),
+        ("prefix", {"spaces": {"kv_prefix": {"config.r": [1, 2]}}}, "spaces.kv_prefix.config.r: 1: "),
+        ("prefix", {"spaces": {"kv_prefix": {"init": ["text", "vocabulary"]}}}, "kv_prefix.init: 'vocabulary': "),
+        ("prefix", {"spaces": {"kv_prefix": {"num_virtual_tokens": {"low": 0, "high": 9}}}}, "tokens: 0: "),
+        ("prefix", {"spaces": {"kv_prefix": {"r": {"low": 4, "high": 2}}}}, "low must be less than high"),
+        ("prefix", {"spaces": {"kv_prefix": {"r": {"low": 1, "high": 2.0}}}}, "must both be whole numbers"),
+    ],
+)
+def test_a_search_that_cannot_run_is_refused_before_anything_is_written(
+    tmp_path, monkeypatch, arguments, changes, message
+):
+    for name in ("params.yaml", "tuning.yaml", "experiments/study.yaml"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
+    YAML().dump(read_yaml(ROOT / SEARCH) | changes, tmp_path / SEARCH)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["tune", *arguments.split()])
+    before = sorted(tmp_path.parent.rglob("*"))
+    with pytest.raises(UserError) as refusal:
+        main()
+    assert message in str(refusal.value)
+    assert sorted(tmp_path.parent.rglob("*")) == before
+
+
+def test_half_a_line_at_the_end_of_a_journal_is_cut_off(new_study, tmp_path):
+    new_study().ask()
+    for half in (b'{"op_code":4,"wor', b"\0" * 4096, os.urandom(999).replace(b"\n", b"")):
+        with (tmp_path / "study.journal").open("ab") as journal:
+            journal.write(half)
+        new_study().ask()
+    assert len(new_study().trials) == 4
+
+
+@pytest.mark.parametrize(
+    "rubbish", [b"\xff\xfe\x00", b"{", b"5", b"null", b"[]", b'{"op_code": 99}', b'{"op_code": 4}']
+)
+@pytest.mark.parametrize("where", ["first", "last"])
+def test_a_damaged_journal_is_refused_in_one_sentence_that_names_it(new_study, tmp_path, rubbish, where):
+    new_study().ask()
+    journal = tmp_path / "study.journal"
+    whole = journal.read_bytes()
+    journal.write_bytes(rubbish + b"\n" + whole if where == "first" else whole + rubbish + b"\n")
+    with pytest.raises(UserError, match=r"study\.journal is damaged"):
+        new_study()
+
+
+def test_what_was_cut_short_is_queued_again_once_and_what_runs_is_left_alone(new_study, tmp_path):
+    """Trials of this worker, of one at work, of one that has ended, without a worker, and one that failed."""
+    study = new_study()
+    study.enqueue_trial({"learning_rate": 0.25, "r": 7, "init": "random"})
+    running = [study.ask() for _ in range(5)]
+    for trial, worker in zip(running, (0, 1, 2, None, 0), strict=True):
+        if worker is not None:
+            trial.set_user_attr("worker", worker)
+            for key in SPACE if trial.number < 3 else ["r"]:
+                suggest(trial, key, SPACE[key])
+    study.tell(running[4], state=TrialState.FAIL)
+    with FileLock(tmp_path / "worker-1.lock"):
+        # As another process sees it.
+        for _ in range(2):
+            put_back(new_study(), SPACE, tmp_path, worker=0)
+    states = [trial.state.name for trial in study.trials]
+    assert states == ["FAIL", "RUNNING", "FAIL", "FAIL", "FAIL", "WAITING", "WAITING"]
+    again = [trial.system_attrs["fixed_params"] for trial in study.trials[5:]]
+    assert again == [study.trials[0].params, study.trials[2].params] and again[0]["learning_rate"] == 0.25
+    assert hold(tmp_path / "worker-1.lock")

@@ -36,7 +36,8 @@ def refuse(event, arguments):
         os._exit(3)
 from pathlib import Path
 import torch
-from peftqa.model.adapters import KVPrefix, add_adapter, load_adapter, save_adapter
+from peftqa.config.adapters import KVPrefix
+from peftqa.model.adapters import add_adapter, load_adapter, save_adapter
 from peftqa.model.backbone import load_backbone, load_tokenizer
 from peftqa.model.scoring import label_probabilities
 from peftqa.training.trainer import last_complete_checkpoint
@@ -50,8 +51,11 @@ assert last_complete_checkpoint(folder / "checkpoints")
 train(folder / "checkpoints", epochs=2)
 base = save_tiny_checkpoint(folder / "base")
 tokenizer = load_tokenizer(base)
-adapter = KVPrefix(method="kv_prefix", num_virtual_tokens=2, init="random", learning_rate=1.0)
-save_adapter(add_adapter(load_backbone(base, settings()), adapter, tokenizer), folder / "adapter", "x", None)
+adapter = KVPrefix(
+    method="kv_prefix", num_virtual_tokens=2, init="random", init_scale=0.02, target=["encoder"], learning_rate=1.0
+)
+model = add_adapter(load_backbone(base, settings()), adapter, tokenizer, ["yes", "no"])
+save_adapter(model, folder / "adapter", "x", None)
 model = load_adapter(load_backbone(base, settings()), folder / "adapter")
 label_probabilities(model, [[5, 6, 1]], [3, 4], 1)
 print("trained, resumed, saved, loaded, asked", flush=True)

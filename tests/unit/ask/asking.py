@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 from pydantic import TypeAdapter
 
@@ -13,12 +14,14 @@ from peftqa.config.params import AnyAdapter, Template
 from peftqa.fetch.digest import folder_digest
 from peftqa.model.adapters import add_adapter, save_adapter
 from peftqa.model.backbone import load_backbone, load_tokenizer
-from peftqa.model.task import SHARES, BaseModelReference, Task, write_task
+from peftqa.model.task import SHARES, BaseModelReference, Task, describe_training, weights_digest, write_task
 from tests.conftest import ROOT
-from tests.tiny import save_tiny_checkpoint
+from tests.tiny import WORDS, save_tiny_checkpoint
 from tests.unit.test_backbone import settings
 
 PREFIX = {"method": "kv_prefix", "num_virtual_tokens": 3, "init": "random", "init_scale": 2.0, "learning_rate": 0.1}
+# Every word is in two questions, so that none is rare.
+TRAINED_ON = pd.DataFrame({"question": ["is", " ".join(WORDS)], "context": ["a", " ".join(WORDS * 10)]})
 QUESTION, ABSTRACT = "does treatment reduce risk", "methods patients in group a results the risk was lower"
 
 
@@ -37,7 +40,9 @@ def make_adapter(root: Path, name: str = "org/tiny", revision: str | None = "0" 
     )
     files = BaseModelReference(name=name, revision=revision, digest=folder_digest(base), dtype="float32")
     confidence = np.linspace(0.5, 1, len(SHARES)).tolist()
-    write_task(folder, Task(base_model=files, labels=["yes", "no"], template=template, confidence=confidence))
+    training = describe_training(tokenizer, TRAINED_ON, "synthetic questions")
+    how = {"template": template, "confidence": confidence, "training": training}
+    write_task(folder, Task(weights=weights_digest(folder), base_model=files, labels=["yes", "no"], **how))
     return folder
 
 

@@ -1,6 +1,11 @@
 """One question to one adapter: the answer that `predict` gives, or one sentence."""
 
+import ast
+import os
+import re
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pandas as pd
@@ -13,6 +18,7 @@ from peftqa.model.backbone import load_backbone, load_tokenizer
 from peftqa.model.prompts import encode_prompts, first_token_ids
 from peftqa.model.scoring import label_probabilities
 from peftqa.model.task import FILE, read_task
+from tests.conftest import ROOT
 from tests.unit.ask.asking import ABSTRACT, QUESTION, make_adapter, peftqa
 from tests.unit.test_backbone import settings
 
@@ -74,13 +80,15 @@ def test_untrained_is_the_frozen_model_alone_which_says_nothing_of_being_sure(ad
 
 
 @pytest.mark.slow
-def test_an_answer_is_sure_where_its_confidence_reaches_that_of_the_share_asked_for(adapter):
+def test_an_answer_is_sure_if_its_confidence_reaches_that_of_the_share_and_it_is_like_training(adapter):
     for coverage in (0.2, 0.8, 1):
         model = Answerer(adapter, coverage=coverage)
         prompts = [model.encode(row.question, row.context) for row in ASKED.itertuples()]
-        for answer in model.answer(prompts):
-            assert answer.sure == (answer.confidence >= model.task.threshold(coverage))
-            assert answer.sure or coverage < 1
+        assert [bool(prompt.unlike) for prompt in prompts] == [False, False, True, False, True]
+        for prompt, answer in zip(prompts, model.answer(prompts), strict=True):
+            reached = max(answer.probabilities.values()) >= model.task.threshold(coverage)
+            assert answer.sure == (reached and not prompt.unlike)
+            assert reached or coverage < 1
 
 
 @pytest.mark.slow
@@ -89,7 +97,10 @@ def test_what_did_not_fit_is_told(tmp_path, side):
     model = Answerer(make_adapter(tmp_path, side=side))
     words = "methods study patients group results lower risk treatment effect of the " * 3
     prompt = model.encode(QUESTION, words)
-    read, cut = model.text(prompt.ids), model.text(prompt.cut)
+    read, cut = model.tokenizer.decode(prompt.ids), model.tokenizer.decode(prompt.cut)
+    assert model.what_was_cut(prompt).startswith(
+        f"the {'first' if side == 'left' else 'last'} {len(prompt.cut)} tokens"
+    )
     assert len(prompt.ids) == 40 and cut and QUESTION in read and "answer with yes or no" in read
     whole = " ".join(words.split())
     assert whole.startswith(cut) if side == "left" else whole.endswith(cut)
@@ -105,13 +116,27 @@ def test_what_did_not_fit_is_told(tmp_path, side):
         (QUESTION, "a " * 500_000, "the abstract has 1,000,000 characters; at most 100,000 are read"),
         ("a" * 1_000_000, ABSTRACT, "the question has 1,000,000 characters; at most 100,000 are read"),
         ("does " * 60, ABSTRACT, "the question is too long: it and the instruction must fit into 40 tokens"),
-        (QUESTION, "caf\udce9", "the abstract is no UTF-8 text"),
+        (QUESTION, "caf\udce9", "the abstract is not UTF-8 text"),
+        (
+            QUESTION,
+            "{'labels': ['A'], 'contexts': ['a study']}",
+            "is a dictionary; keep only its part 'contexts', as text",
+        ),
+        (QUESTION, '{"CONTEXTS": ["a study", "cut sho', "is a dictionary; keep only its part 'CONTEXTS', as text"),
+        (QUESTION, "{1: 'a study'}", "is a dictionary; keep only the part of it that is the abstract"),
+        (QUESTION, "{}", "is a dictionary"),
+        (QUESTION, "{'contexts': array(['a'], dtype=object)}", "is a dictionary; keep only its part 'contexts'"),
+        ("['is it']", ABSTRACT, "the question is a list; join its parts into one text"),
+        (QUESTION, "array(['a', 'b'], dtype=object)", "is a list"),
+        (QUESTION, '[["a"], []]', "is a list"),
+        (QUESTION, "[]", "is a list"),
+        (QUESTION, "[1.5, 2]", "is a list"),
     ],
 )
 def test_what_cannot_be_asked_is_refused_in_one_sentence(answerer, question, abstract, message):
     with pytest.raises(UserError) as error:
         answerer.encode(question, abstract)
-    assert str(error.value) == message
+    assert message in str(error.value)
 
 
 @pytest.mark.parametrize(
@@ -122,6 +147,8 @@ def test_what_cannot_be_asked_is_refused_in_one_sentence(answerer, question, abs
         "{context} {question} {0.__class__}",
         "\x1b[2J \x00 \x07",
         "</s>",
+        "[Article in Polish] {a} [1, 2] a study",
+        "(a) first, [b] second",
     ],
 )
 def test_hostile_abstracts_are_answered_like_any_text(answerer, abstract):
@@ -131,7 +158,7 @@ def test_hostile_abstracts_are_answered_like_any_text(answerer, abstract):
 
 def test_cut_text_is_safe_to_show_in_a_terminal(answerer):
     prompt = answerer.encode(QUESTION, "\x1b[2J\x07\u202e " + "methods " * 60)
-    assert answerer.text(prompt.cut).isprintable()
+    assert answerer.what_was_cut(prompt).isprintable()
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -155,17 +182,17 @@ def test_files_of_another_model_are_never_taken_for_the_base(adapter, tmp_path):
     other = shutil.copytree(adapter.parents[3] / "base", tmp_path / "models/base")
     (other / "config.json").write_text("{}")
     elsewhere = shutil.copytree(adapter, tmp_path / "models/adapters/prefix")
-    with pytest.raises(UserError, match="does not hold the files of org/tiny"):
+    with pytest.raises(UserError, match=r"the files of org/tiny, which it was trained on, are not in .*models/base"):
         find_base(task.base_model, elsewhere, str(other))
     local = task.base_model.model_copy(update={"name": "models/tiny", "revision": None})
-    with pytest.raises(UserError, match=r"trained on, models/tiny, is not beside it; name its folder with --base"):
+    with pytest.raises(UserError, match=r"the files of models/tiny, .* are not in models/base beside .*; name them by"):
         find_base(local, elsewhere, None)
 
 
 def test_an_adapter_is_a_folder_or_a_name_of_the_hub(adapter, tmp_path):
     assert find_adapter(str(adapter)) == adapter
     for name in ("nothing", "a/b/c", "../a", "lab/adapter@main", "lab/adapter@"):
-        with pytest.raises(UserError, match=r"is no folder, and no OWNER/NAME or OWNER/NAME@COMMIT"):
+        with pytest.raises(UserError, match=r"is not a folder, and not OWNER/NAME or OWNER/NAME@COMMIT"):
             find_adapter(name)
 
 
@@ -174,8 +201,8 @@ def test_a_folder_that_lacks_a_file_is_refused_so_pickled_weights_are_never_read
     copy = shutil.copytree(adapter, tmp_path / "copy")
     (copy / file).unlink()
     (copy / "adapter_model.bin").write_bytes(b"pickle")
-    with pytest.raises(UserError, match=f"has no {file}"):
-        find_adapter(str(copy))
+    with pytest.raises(UserError, match=file.partition(".")[0]):
+        Answerer(copy, base=str(adapter.parents[3] / "base"))
 
 
 @pytest.mark.slow
@@ -191,7 +218,9 @@ def test_adapter_and_base_come_from_the_hub_at_their_commits_and_then_from_the_c
     assert first.stdout == peftqa("ask", "--adapter", adapter, QUESTION, ABSTRACT, folder=tmp_path).stdout
     assert peftqa(*arguments, folder=tmp_path).stdout == first.stdout
     other = peftqa("ask", "--adapter", "lab/other", QUESTION, ABSTRACT, folder=tmp_path)
-    assert other.returncode == 1 and other.stderr.startswith("error: lab/other is no folder, and lab/other is neither")
+    assert other.returncode == 1 and other.stderr.startswith(
+        "error: lab/other is not a folder, and lab/other is neither"
+    )
     assert len(other.stderr.splitlines()) == 1
 
 
@@ -217,16 +246,20 @@ def test_the_command_prints_answer_probabilities_sureness_and_what_was_cut(adapt
         assert lines["probabilities"] == f"yes {yes}, no {no}"
         assert lines["sure"].startswith("yes: " if answer.sure else "no, ask a person: ")
         assert lines["cut"].startswith("nothing; all ")
+        assert lines["model"] == "org/tiny, trained on synthetic data (synthetic questions)"
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ((QUESTION, ""), "error: the abstract is empty"),
-        (("--file", "missing.txt"), "error: missing.txt cannot be read: No such file or directory."),
+        (("--file", "missing.txt"), "error: missing.txt: No such file or directory"),
+        (("--file", "."), "error: . is a folder"),
+        (("--file", "/dev/zero"), "error: /dev/zero is a device"),
+        (("--file", "x" * 300), "File name too long"),
         (("--csv", "a.csv"), "--csv and --out go together"),
         ((QUESTION, ABSTRACT, "--coverage", "1.5"), "--coverage is a share above 0"),
-        ((QUESTION, "--file", "a"), "one of them"),
+        ((QUESTION, "--file", "a"), "give only one of these"),
     ],
 )
 def test_a_command_that_cannot_be_answered_is_refused_before_a_model_is_loaded(adapter, tmp_path, arguments, message):
@@ -235,3 +268,53 @@ def test_a_command_that_cannot_be_answered_is_refused_before_a_model_is_loaded(a
     result = peftqa("ask", "--adapter", folder, *arguments, folder=tmp_path)
     assert result.returncode in (1, 2) and message in result.stderr and "Traceback" not in result.stderr
     assert result.stdout == ""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("redirection", "status", "words"),
+    [
+        ("> /dev/full", 1, "No space left on device"),
+        (">&-", 1, "standard output"),
+        ("| true; exit ${PIPESTATUS[0]}", 141, ""),
+    ],
+)
+def test_output_that_cannot_be_written_ends_in_a_sentence_and_a_closed_pipe_in_silence(
+    adapter, tmp_path, redirection, status, words
+):
+    command = f"{sys.executable} -m peftqa ask --adapter {adapter} '{QUESTION}' '{ABSTRACT}' {redirection}"
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    result = subprocess.run(["bash", "-c", command], env=environment, capture_output=True, text=True, cwd=tmp_path)
+    assert result.returncode == status and words in result.stderr and len(result.stderr.splitlines()) == bool(words)
+
+
+def test_what_others_wrote_into_an_adapter_reaches_no_terminal_as_it_is(adapter, tmp_path):
+    folder = shutil.copytree(adapter, tmp_path / "no-base")
+    text = (
+        (folder / FILE)
+        .read_text()
+        .replace("org/tiny", "\\u001b[2J\\u001b]0;title")
+        .replace("0" * 40, "sha256:" + "0" * 64)
+    )
+    (folder / FILE).write_text(text)
+    result = peftqa("ask", "--adapter", folder, QUESTION, ABSTRACT, folder=tmp_path)
+    assert result.returncode == 1 and result.stderr.startswith(
+        "error: the files of [2J ]0;title, which it was trained on"
+    )
+    assert result.stderr.strip().isprintable()
+
+
+README_CODE = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+
+
+@pytest.mark.slow
+def test_the_readmes_snippet_gives_the_answer_that_ask_gives(tmp_path, capsys):
+    base = tmp_path / "models/base"
+    adapter = make_adapter(tmp_path, name=str(base), revision=None)
+    (code,) = [code for code in README_CODE if "task.json" in code]
+    code = re.sub(r'Path\(".*?"\)', f"Path({str(adapter)!r})", code)
+    code = re.sub(r'"question": ".*?"', f'"question": "{QUESTION}"', code)
+    exec(re.sub(r'"context": ".*?"', f'"context": "{ABSTRACT}"', code), {})
+    model = Answerer(adapter)
+    (answer,) = model.answer([model.encode(QUESTION, ABSTRACT)])
+    assert ast.literal_eval(capsys.readouterr().out.strip()) == pytest.approx(answer.probabilities, abs=1e-5)

@@ -55,9 +55,10 @@ def test_each_model_has_its_answer_its_probabilities_and_whether_it_is_sure(url,
     assert len(cards) == 2
     for card, (name, answerer) in zip(cards, answerers.items(), strict=True):
         (answer,) = answerer.answer([answerer.encode(QUESTION, ABSTRACT)])
-        assert f"<h2>{name}</h2>" in card and f'<div class="answer">{answer.label}</div>' in card
-        assert f"<dd>{answer.probabilities['yes']:.3f}</dd>" in card and "The whole abstract was read" in card
-        assert ("Sure enough" in card or "ask a person" in card) == (name == "prefix")
+        assert f"<h2>{name}</h2>" in card and f"{answer.label}</div>" in card
+        assert f"<dd>{answer.probabilities['yes']:.3f}</dd>" in card and "Cut: nothing; all" in card
+        assert f'class="answer {answer.label}"' in card and answerer.name in card
+        assert ("Not known: an answer is judged by" in card) == (name == "base")
 
 
 @pytest.mark.parametrize(
@@ -87,11 +88,30 @@ def test_only_this_machine_by_its_own_name_and_its_own_form_is_answered(url):
     assert fetch(url, form, Origin="null")[0] == 403
     assert fetch(url, Host="elsewhere.example")[0] == fetch(url, form, Host="elsewhere.example")[0] == 400
     assert fetch(url + "etc/passwd")[0] == fetch(url + "../params.yaml")[0] == 404
-    for row in ("2", "-1", "x", "9" * 5000, "\u0661"):
-        assert fetch(f"{url}?{urlencode({'row': row})}")[0] == 200
 
 
-WIDE, NARROW = {"width": 1200, "height": 900}, {"width": 360, "height": 700}
+@pytest.mark.parametrize("row", ["2", "-1", "x", "9" * 5000, "\u0661", ""])
+def test_a_question_that_is_not_among_the_data_leaves_the_page_as_it_is(url, row):
+    status, page = fetch(url, {"question": "", "abstract": "", "row": row, "use": ""})
+    assert status == 200 and "<section" not in page and 'role="alert"' not in page
+
+
+def test_typed_text_stays_as_it_was_typed_whatever_is_pressed(url):
+    mine = {"question": "is  risk lower", "abstract": "mine\nin two lines"}
+    for form in (mine | {"row": "1", "use": ""}, mine, mine | {"question": " " + "long " * 20_001}):
+        page = fetch(url, form)[1]
+        assert (
+            f'value="{form["question"]}"' in page
+            and ">\n\nmine\nin two lines</textarea>".replace("\n\n", "\n", 1) in page
+        )
+    status, page = fetch(url, mine | {"row": "1", "use": ""})
+    assert status == 200 and "The text that you typed is still here" in page
+    untouched = {"question": TESTED.question[0], "abstract": TESTED.context[0]}
+    for form in (untouched, {"question": " ", "abstract": "\n"}):
+        assert f'value="{TESTED.question[1]}"' in fetch(url, form | {"row": "1", "use": ""})[1]
+
+
+WIDE, NARROW = {"width": 1280, "height": 900}, {"width": 390, "height": 700}
 
 
 @pytest.mark.parametrize("viewport", [WIDE, NARROW], ids=["wide", "narrow"])
@@ -102,13 +122,13 @@ def test_in_a_browser_a_test_question_is_taken_and_asked(chromium, url, viewport
     page.on("dialog", lambda dialog: said.append(dialog.message))
     page.on("request", lambda request: requested.append(request.url))
     page.goto(url)
-    page.get_by_label("A question of the data").select_option(label="are they higher")
-    page.get_by_role("button", name="Take it").click()
+    page.get_by_label("Or a question of the data").select_option(label="are they higher")
+    page.get_by_role("button", name="Use this").click()
     assert page.get_by_label("Question, which").input_value() == "are they higher"
-    page.get_by_role("button", name="Ask").click()
+    page.get_by_label("Question, which").press("Enter")  # asks, and takes no other question
     cards = page.locator("section")
     assert cards.count() == 2 and "answer to this question: yes" in page.locator("body").inner_text()
-    assert "Not read, at the beginning of the abstract" in cards.nth(1).inner_text()
+    assert "Cut: the first" in cards.nth(1).inner_text()
     left = {round(cards.nth(i).bounding_box()["x"]) for i in range(2)}
     assert len(left) == (2 if viewport == WIDE else 1), "side by side where there is room"
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")

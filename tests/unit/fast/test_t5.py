@@ -6,19 +6,22 @@ import pytest
 import torch
 from transformers import MT5Config, MT5ForConditionalGeneration, UMT5Config, UMT5ForConditionalGeneration
 
-from peftqa.model.adapters import IA3, KVPrefix, LoRA, PEFTPrefixTuning, PromptTuning, add_adapter
+from peftqa.config.adapters import KVPrefix, PEFTMethod, PromptTuning
+from peftqa.model.adapters import add_adapter
 from peftqa.model.fast.t5 import patch_t5
 from peftqa.model.scoring import probabilities_and_answers
 from tests.tiny import SHAPE, tiny_t5, tiny_tokenizer, untie
 
 RATE = {"learning_rate": 0.1}
+TARGETS = ["encoder", "decoder", "cross"]
+PREFIX = {"method": "kv_prefix", "num_virtual_tokens": 3, "init": "text", "init_text": "yes", "target": TARGETS} | RATE
 ADAPTERS = {
     "prompt": PromptTuning(method="prompt_tuning", num_virtual_tokens=4, init="random", **RATE),
-    "prefix": KVPrefix(method="kv_prefix", num_virtual_tokens=3, init="text", init_text="answer yes or no", **RATE),
-    "prefix_cross": KVPrefix(method="kv_prefix", num_virtual_tokens=3, target=["cross"], init="random", **RATE),
-    "peft_prefix": PEFTPrefixTuning(method="prefix_tuning", num_virtual_tokens=3, **RATE),
-    "lora": LoRA(method="lora", r=2, alpha=4, **RATE),
-    "ia3": IA3(method="ia3", **RATE),
+    "prefix": KVPrefix(**PREFIX),
+    "prefix_cross": KVPrefix(**PREFIX | {"target": ["cross"]}),
+    "peft_prefix": PEFTMethod(method="peft", config={"peft_type": "PREFIX_TUNING", "num_virtual_tokens": 3}, **RATE),
+    "lora": PEFTMethod(method="peft", config={"peft_type": "LORA", "r": 2}, **RATE),
+    "ia3": PEFTMethod(method="peft", config={"peft_type": "IA3"}, **RATE),
 }
 IMPLEMENTATIONS = ["fused", "sdpa", "eager"]
 
@@ -40,7 +43,7 @@ def frozen(model, fast: bool, attention: str):
 
 def with_adapter(name, model):
     torch.manual_seed(3)
-    model = add_adapter(model, ADAPTERS[name], tiny_tokenizer())
+    model = add_adapter(model, ADAPTERS[name], tiny_tokenizer(), ["yes", "no"])
     with torch.no_grad():  # LoRA and IA3 start without an effect
         for parameter in model.parameters():
             if parameter.requires_grad:

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from peftqa.data.records import read_table
+from peftqa.data.files import read_table
 from peftqa.evaluation.predictions import read_predictions
 
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from stages.train import curve_writer, run_digest, stopwatch
-from stages.workspace import write_csv
+from peftqa.data.files import write_csv
+from stages.train import run_digest, stopwatch
 from tests.unit.made_up import params_with
 from tests.unit.test_records import table_of
 
@@ -80,22 +80,6 @@ def test_what_training_does_not_read_makes_no_other_run(inputs, change):
 
 def test_adapters_have_runs_of_their_own(inputs):
     assert run_digest("prompt", 0, CROSSED) != run_digest("prefix", 0, CROSSED)
-
-
-def test_the_validation_figures_are_those_of_the_first_epoch_of_lowest_log_loss(tmp_path):
-    write = curve_writer(tmp_path / "curves")
-    for epoch, log_loss in enumerate([0.5, 0.3, 0.4, 0.3], 1):
-        numbers = {"val_loss": 1.0 / epoch, "val_accuracy": epoch / 10, "val_macro_f1": 0.5}
-        write({"epoch": epoch, "step": 10 * epoch, "loss": 1.0, "val_log_loss": log_loss} | numbers)
-    figures = json.loads((tmp_path / "curves/metrics.json").read_text())
-    assert figures["best"] == {
-        "epoch": 2,
-        "val_loss": 0.5,
-        "val_log_loss": 0.3,
-        "val_accuracy": 0.2,
-        "val_macro_f1": 0.5,
-    }
-    assert figures["epoch"] == 4
 
 
 @pytest.mark.parametrize("file", ["peftqa/module.py", "peftqa/room/module.py"])

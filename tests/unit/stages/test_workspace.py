@@ -8,19 +8,12 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from peftqa.data.files import atomic_write, read_json, write_csv, write_json
 from peftqa.errors import UserError
-from stages import workspace as stage_workspace
-from stages.workspace import (
-    atomic_write,
-    check_inside,
-    find_run,
-    read_json,
-    remove_stale,
-    run_path,
-    stage_key,
-    write_csv,
-    write_json,
-)
+from stages.runs import ADAPTERS, epochs_table, find_run, fold_table, run_path, stage_key
+from stages.stale import remove_stale
+from stages.summary import training_summary
+from stages.workspace import check_inside
 from tests.unit.made_up import params_with
 
 
@@ -115,9 +108,29 @@ def test_a_folder_that_is_not_there_has_nothing_stale(tmp_path):
 
 
 def test_a_runs_files_lie_by_fold_and_seed():
-    assert run_path(stage_workspace.ADAPTERS, "prompt", (3, 42)) == Path("models/adapters/prompt/fold-3/seed-42")
+    assert run_path(ADAPTERS, "prompt", (3, 42)) == Path("models/adapters/prompt/fold-3/seed-42")
     assert run_path(Path("a"), "base", (0, 0), ".csv") == Path("a/base/fold-0/seed-0.csv")
-    assert stage_workspace.fold_table(3, "val") == Path("data/split/fold-3/val.csv")
+    assert fold_table(3, "val") == Path("data/split/fold-3/val.csv")
+
+
+def test_the_epoch_kept_is_the_first_of_lowest_log_loss(tmp_path):
+    table = tmp_path / epochs_table("prompt", (0, 42))
+    log_losses = [0.5, 0.1 + 0.2, 0.4, 0.1 + 0.2]
+    write_csv(table, pd.DataFrame({"epoch": [1, 2, 3, 4], "step": [10, 20, 30, 40], "val_log_loss": log_losses}))
+    summary = training_summary("prompt", (0, 42), tmp_path)
+    assert summary == {"epoch": 4, "best": {"epoch": 2, "step": 20, "val_log_loss": 0.1 + 0.2}}
+    assert type(summary["best"]["epoch"]) is type(summary["epoch"]) is int
+
+
+@pytest.mark.parametrize("content", ["", "epoch,val_log_loss\n", "epoch,loss\n1,2\n", "epoch,val_log_loss\n1\n", "\0"])
+def test_a_damaged_table_of_epochs_is_refused_in_a_sentence(tmp_path, content):
+    table = tmp_path / epochs_table("prompt", (0, 42))
+    with pytest.raises(UserError, match=r"epochs\.csv is missing; run `dvc repro`"):
+        training_summary("prompt", (0, 42), tmp_path)
+    table.parent.mkdir(parents=True)
+    table.write_text(content)
+    with pytest.raises(UserError, match=r"epochs\.csv is damaged .*run `dvc repro`"):
+        training_summary("prompt", (0, 42), tmp_path)
 
 
 def test_paths_out_of_the_repository_are_refused(tmp_path, monkeypatch):

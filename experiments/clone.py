@@ -1,0 +1,162 @@
+"""The clone of this repository that an experiment runs in, and the DVC experiment that is recorded from it.
+
+The clone has what git tracks here, as it is in the workspace; the experiment's own files in experiments/; and results
+of the pipeline. Nothing else gets into it, so nothing else gets into a commit: an untracked file may be private.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from experiments.git import IDENTITY, git, head, names
+from experiments.overrides import write_params
+from experiments.runs import DVC, run_python
+from peftqa.config.params import Params, read_params
+from peftqa.data.files import atomic_write
+from peftqa.errors import UserError
+from stages import workspace
+
+CACHE = Path(".dvc/cache")
+
+
+def prepare(folder: Path, overrides: dict[str, object], files: Iterable[Path] = ()) -> None:
+    """Make `folder` a clone of this workspace with the overrides in params.yaml; results of an earlier run stay.
+
+    files: the experiment's own, which git need not track. Raises UserError if git cannot clone this folder, and if a
+    parameter names a file that the clone does not have.
+    """
+    commit = head()
+    if not (folder / ".git").exists():
+        if folder.exists() and any(folder.iterdir()):
+            raise UserError(f"{folder} is not the folder of an experiment, and is in its way; move it.")
+        with atomic_write(folder) as partial:
+            git("clone", "--quiet", "--origin", "origin", "--no-checkout", ".", str(partial))
+    before = names("ls-files", cwd=folder)
+    git("fetch", "--quiet", "--no-tags", os.path.relpath(".", folder), "HEAD", cwd=folder)
+    git("reset", "--quiet", commit, cwd=folder)
+    write_params(folder / workspace.PARAMS, overrides)
+
+    results = {"dvc.lock", *results_of(read_params(folder / workspace.PARAMS))}
+    ours = {name for name in names("ls-files") | set(map(str, files)) if is_file(Path(name))}
+    ours -= results | {str(workspace.PARAMS)}
+    for name in before - ours - results - {str(workspace.PARAMS)}:
+        remove_file(folder / name)
+    for name in sorted(ours):
+        copy(Path(name), folder / name, known=not before or name in before)
+    for name in results:
+        if is_file(Path(name)) and not os.path.lexists(folder / name):
+            copy(Path(name), folder / name)
+    tracked = names("ls-files", cwd=folder) - results
+    changed = {name for name in ours | tracked if not (folder / name).is_dir() or (folder / name).is_symlink()}
+    git("update-index", "--add", "--remove", "--replace", "-z", "--stdin", cwd=folder, paths=sorted(changed))
+    check_inputs(folder)
+    share_cache(folder)
+
+
+def results_of(params: Params) -> list[str]:
+    """The files that git tracks and the pipeline writes: metrics/."""
+    metrics = [workspace.METRICS / f"{name}.json" for name in {*params.adapters, *params.evaluate.variants, "selected"}]
+    return [*map(str, metrics), str(workspace.METRICS / "pairs.csv")]
+
+
+def is_file(path: Path) -> bool:
+    """Whether git would take it for a file: a link is one, and what is behind a link to a folder is not."""
+    return (path.is_symlink() or path.is_file()) and not any(parent.is_symlink() for parent in path.parents)
+
+
+def copy(source: Path, target: Path, known: bool = True) -> None:
+    """Copy a file, or a link as a link. A target that is equal keeps its time stamp, by which DVC knows it.
+
+    known: whether the target, if there is one, is a copy of ours. Raises UserError if it is somebody's own file.
+    """
+    there = os.path.lexists(target)
+    if there and not target.is_dir() and content(source) == content(target):
+        return
+    if there and (not known or (target.is_dir() and not target.is_symlink())):
+        raise UserError(f"{target} is in the way of a file that git tracks here; move it.")
+    with atomic_write(target) as partial:
+        shutil.copy(source, partial, follow_symlinks=False)
+
+
+def content(path: Path) -> tuple[object, ...]:
+    if path.is_symlink():
+        return ("link", path.readlink())
+    return ("file", path.stat().st_mode & 0o111, path.read_bytes())
+
+
+def remove_file(path: Path) -> None:
+    """Delete a file that git no longer tracks here, and the folders that held nothing else."""
+    if not path.is_symlink() and path.is_dir():
+        return
+    path.unlink(missing_ok=True)
+    for parent in path.parents:
+        if not parent.is_dir() or any(parent.iterdir()):
+            break
+        parent.rmdir()
+
+
+def check_inputs(folder: Path) -> None:
+    """Raise UserError if data.source or model.name is a path that is here and not in the clone."""
+    params = read_params(folder / workspace.PARAMS)
+    for key, path in (("data.source", params.data.source), ("model.name", params.model.name)):
+        if Path(path).exists() and not (folder / path).exists():
+            raise UserError(
+                f"{key}: git does not track {path!r}, so the experiment does not have it; `git add` it, or give an "
+                "absolute path."
+            )
+
+
+@contextmanager
+def explain_untracked() -> Iterator[None]:
+    """Say, if what runs in a clone fails, which modules of this workspace the clone does not have."""
+    try:
+        yield
+    except SystemExit:
+        missing = sorted(name for name in names("ls-files", "--others", "--exclude-standard") if name.endswith(".py"))
+        if missing:
+            shown = ", ".join(missing[:5])
+            raise UserError(
+                f"the experiment failed, see above; git does not track {shown}, so the experiment does not have it: "
+                "if it is needed, `git add` it and start again."
+            ) from None
+        raise
+
+
+def share_cache(folder: Path) -> None:
+    """Let the clone use this workspace's DVC cache, wherever that is.
+
+    By a link, because DVC cannot write a path with other letters than ASCII into its configuration.
+    """
+    path = Path(run_python(*DVC[1:], "cache", "dir", stdout=subprocess.PIPE).strip())
+    link = folder / CACHE
+    if link.is_dir() and not link.is_symlink():
+        raise UserError(f"{link} is in the way of a link to this workspace's DVC cache; move it.")
+    link.unlink(missing_ok=True)
+    path.mkdir(parents=True, exist_ok=True)
+    link.symlink_to(os.path.relpath(path.resolve(), link.parent.resolve()))
+    # In the clone's own configuration, which counts more than a tracked one.
+    dvc(folder, "cache", "dir", "--local", str(CACHE))
+
+
+def record(folder: Path, name: str, stages: Sequence[str] = ()) -> None:
+    """Save what the clone has as a DVC experiment of its HEAD in this repository; one of that name is replaced.
+
+    stages: those that have run, if not all.
+    """
+    results = results_of(read_params(folder / workspace.PARAMS))
+    untracked = names("ls-files", "--others", cwd=folder).intersection(results)
+    included = [f"-I{path}" for path in sorted(untracked)]
+    dvc(folder, "exp", "save", "--force", "--name", name, *included, *stages)
+    commit = git("rev-parse", "HEAD", cwd=folder)
+    ref = f"refs/exps/{commit[:2]}/{commit[2:]}/{name}"  # where DVC keeps an experiment of this commit
+    git("fetch", "--quiet", "--no-tags", str(folder), f"+{ref}:{ref}")
+
+
+def dvc(folder: Path, *arguments: str) -> None:
+    """Run DVC in a clone; of what it says only warnings and errors are shown."""
+    run_python(*DVC[1:], *arguments, folder=folder, stdout=subprocess.PIPE, **IDENTITY)

@@ -1,0 +1,93 @@
+"""What an experiment changes: experiments/NAME.yaml, and params.yaml with these changes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from ruamel.yaml import YAML
+
+from experiments.git import git_accepts
+from peftqa.config.params import check_params, read_params, read_yaml
+from peftqa.errors import UserError
+from stages import workspace
+
+FOLDER = Path("experiments")
+EXAMPLE = "`train.epochs: 6`"
+
+
+def known_names() -> list[str]:
+    return sorted(path.stem for path in FOLDER.glob("*.yaml"))
+
+
+def read_overrides(name: str) -> dict[str, object]:
+    """What experiments/NAME.yaml changes, as {"train.epochs": 6}; the files that it includes come first.
+
+    Raises UserError if one of them is missing or is not such a file.
+    """
+    return {key: value for _, values in _files(name) for key, value in values.items()}
+
+
+def files_of(name: str) -> list[Path]:
+    """experiments/NAME.yaml and the files that it includes. Raises UserError as `read_overrides` does."""
+    return [path for path, _ in _files(name)]
+
+
+def check_name(name: str) -> None:
+    """Raise UserError unless git and DVC accept this name of an experiment; DVC itself looks only at the end."""
+    if "/" in name or name.startswith("-") or not git_accepts(f"refs/exps/{name}"):
+        raise UserError(
+            f"{name!r} cannot be the name of an experiment, nor of a file in {FOLDER}/, because git does not accept it "
+            "in the name of a branch; use letters, digits, `_` and `-`, and begin with a letter."
+        )
+
+
+def _files(name: str, including: tuple[str, ...] = ()) -> Iterator[tuple[Path, dict[str, object]]]:
+    """Each file with what it changes, in the order in which they apply. including: the files that led here."""
+    check_name(name)
+    path = FOLDER / f"{name}.yaml"
+    if name in including:
+        raise UserError(f"{path} includes itself ({' -> '.join((*including, name))}); remove one of these includes.")
+    if not path.is_file():
+        raise UserError(f"there is no {path}; there are: {', '.join(known_names())}.")
+    values = read_yaml(path)
+    if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
+        raise UserError(f"{path} must hold lines like {EXAMPLE}.")
+    included = values.pop("include", [])
+    included = [included] if isinstance(included, str) else included
+    if not isinstance(included, list) or not all(isinstance(other, str) for other in included):
+        raise UserError(f"{path}: include must be the name of another experiment, or a list of names.")
+    for other in included:
+        yield from _files(other, (*including, name))
+    yield path, values
+
+
+def write_params(path: Path, overrides: dict[str, object], base: Path | str = workspace.PARAMS) -> None:
+    """Write params.yaml of this workspace, or a text like it, with the overrides; an equal file is left as it is.
+
+    Raises UserError for a key or a value that it may not have.
+    """
+    if isinstance(base, Path):
+        read_params(base)  # so that what is wrong there is not said of the experiment
+    yaml = YAML()
+    params = yaml.load(base)
+    for key, value in overrides.items():
+        *groups, last = key.split(".")
+        group = params
+        for name in groups:
+            group = group.get(name)
+            if not isinstance(group, dict):
+                raise UserError(
+                    f"{key}: params.yaml has no group {name!r}; a new key is a group, `adapters.mine: {{method: ...}}`."
+                )
+        group[last] = value
+    partial = path.with_name("params.yaml.partial")
+    try:
+        yaml.dump(params, partial)
+    except RecursionError:
+        raise UserError("the experiment's changes are nested too deeply; a parameter is a value or a list.") from None
+    check_params(read_yaml(partial), "params.yaml with the experiment's changes")
+    if path.exists() and path.read_bytes() == partial.read_bytes():
+        partial.unlink()
+    else:
+        partial.replace(path)

@@ -1,0 +1,35 @@
+"""The answers of the people who labelled the records. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from statsmodels.stats.proportion import proportion_confint
+
+from peftqa.data.records import Record
+
+
+def human_answers(records: Mapping[str, Record], ids: Sequence[str]) -> dict[str, list[str]]:
+    """The answers of the file's two annotators, n each; "" where one gave none.
+
+    One answered without the abstract's conclusion (human_unaided), one had read it (human_aided). The label was agreed
+    on from their answers, which flatters both (Jin et al. 2019, arXiv 1909.06146).
+    """
+    return {
+        "human_unaided": [records[pmid].reasoning_required_pred or "" for pmid in ids],
+        "human_aided": [records[pmid].reasoning_free_pred or "" for pmid in ids],
+    }
+
+
+def describe_humans(answers: Sequence[str], truth: Sequence[str], labels: Sequence[str], confidence: float) -> dict:
+    """A person's answers beside the variants'; the interval is Wilson's.
+
+    Accuracy alone: what an answer that is no label, such as "maybe", counts in other metrics is open to dispute.
+    """
+    right = sum(answer == label for answer, label in zip(answers, truth, strict=True))
+    return {
+        "n": len(truth),
+        "accuracy": right / len(truth),
+        "interval": [float(end) for end in proportion_confint(right, len(truth), 1 - confidence, "wilson")],
+        "other_answers": sum(answer not in labels for answer in answers) / len(truth),
+    }
