@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Annotated
 
 import pandas as pd
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
+from peftqa.config.errors import explain
 from peftqa.config.settings import Label
 from peftqa.data.files import COLUMNS
 from peftqa.errors import UserError, one_line
@@ -61,7 +63,7 @@ def read_records(path: Path) -> dict[str, Record]:
         try:
             records[_encodable(pmid)] = Record.model_validate(values)
         except ValidationError as error:
-            problems[pmid] = ", ".join(_explain(problem) for problem in error.errors())
+            problems[pmid] = ", ".join(explain(error))
         except ValueError as error:
             problems[pmid.encode(errors="backslashreplace").decode()] = str(error)
     if problems:
@@ -97,6 +99,23 @@ def to_table(records: dict[str, Record]) -> pd.DataFrame:
         for pmid, record in records.items()
     ]
     return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def with_conclusion(records: dict[str, Record], ids: Iterable[str]) -> list[str]:
+    """Those of the PMIDs whose CONTEXTS repeat LONG_ANSWER, which gives the answer away.
+
+    Case, punctuation and white space do not count. Conclusions of one or two words are not looked for.
+    """
+
+    def words(text: str) -> str:
+        return " ".join(["", *re.findall(r"\w+", text.casefold()), ""])
+
+    conclusions = {pmid: words(records[pmid].LONG_ANSWER or "") for pmid in ids}
+    return [
+        pmid
+        for pmid, text in conclusions.items()
+        if len(text.split()) > 2 and text in words(" ".join(records[pmid].CONTEXTS or []))
+    ]
 
 
 def clean(table: pd.DataFrame, labels: Sequence[str]) -> tuple[pd.DataFrame, dict]:
@@ -149,18 +168,6 @@ def _read_object(path: Path) -> dict:
     if not values:
         raise UserError(f"{path} holds no record")
     return values
-
-
-def _explain(problem: dict) -> str:
-    """One pydantic error as `FIELD: what is wrong`."""
-    field = ".".join(str(part) for part in problem["loc"])
-    if problem["type"] == "missing":
-        return f"{field}: missing field"
-    value = repr(problem["input"])
-    message = problem["msg"].removeprefix("Value error, ")
-    message = message[:1].lower() + message[1:]
-    shown = value if len(value) <= 40 else value[:37] + "..."
-    return f"{field}: {shown}: {message}" if field else f"{shown}: must be an object"
 
 
 def some(names: Sequence[str]) -> str:
