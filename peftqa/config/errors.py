@@ -43,8 +43,8 @@ def _explain(problem: Mapping, allowed: Callable, location: Callable, patterns: 
     if kind in ("model_type", "model_attributes_type", "dict_type"):
         return f"{where or 'the whole'}: must be a group of keys, not {shown(value)}"
     if kind == "list_type":
-        one = isinstance(value, str | int | float)
-        return (single if one else "{where}: must be a list, not {value}").format(where=where, value=shown(value), text=value)
+        line = single if isinstance(value, str | int | float) else "{where}: must be a list, not {value}"
+        return line.format(where=where, value=shown(value), text=value)
     message = patterns.get(details.get("pattern"), problem["msg"].removeprefix("Value error, "))
     if not where:
         return message

@@ -35,7 +35,11 @@ ROWS = 4096  # of a typical product, the tokens of a batch: oneDNN chooses the p
 @functools.cache
 def compile_library() -> tuple[ctypes.CDLL | None, str]:
     """The compiled kernels, or None, and one phrase that says with what, or why not."""
-    found = shlex.split(os.environ.get("CXX", "")) or [next(filter(shutil.which, ("c++", "g++", "clang++")), "")]
+    try:
+        named = shlex.split(os.environ.get("CXX", ""))
+    except ValueError as error:  # a quote that is never closed
+        return None, f"CXX is not a command ({error})"
+    found = named or [next(filter(shutil.which, ("c++", "g++", "clang++")), "")]
     compiler = found[0]
     if not shutil.which(compiler):
         return None, "no C++ compiler"
