@@ -21,7 +21,11 @@ def start(interrupted: str = GOES_ON) -> None:
 
     From now on Ctrl-C ends it with a sentence, and a stage ends with the DVC that started it.
     """
-    if hidden := hidden_modules():
+    try:
+        hidden = hidden_modules()
+    except OSError as error:
+        sys.exit(f"error: the working folder cannot be read ({error.strerror}); change to another one.")
+    if hidden:
         path, name = hidden[0]
         sys.exit(f"error: {path} hides the module {name} that Python or a library needs; rename it or move it away.")
     if sys.flags.optimize > 1:

@@ -47,7 +47,8 @@ def compile_library() -> tuple[ctypes.CDLL | None, str]:
         library = Path(folder, "kernels.so")
         command = [*found, *COMPILER_FLAGS, str(SOURCE), "-o", str(library)]
         try:
-            subprocess.run(command, check=True, capture_output=True, text=True, timeout=COMPILE_TIMEOUT)
+            how = {"capture_output": True, "text": True, "errors": "replace", "timeout": COMPILE_TIMEOUT}
+            subprocess.run(command, check=True, **how)
             return ctypes.CDLL(str(library)), f"compiled by {Path(compiler).name}"
         except subprocess.CalledProcessError as error:
             return None, f"{compiler} failed: {(error.stderr.strip().splitlines() or ['without a message'])[0]}"
