@@ -14,22 +14,14 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
 from peftqa.config.errors import explain
 from peftqa.config.settings import Label
+from peftqa.data.characters import encodable, single_spaced
 from peftqa.data.files import COLUMNS
 from peftqa.errors import UserError, one_line
 
 SHOWN_RECORDS = 10
 
 
-def _encodable(text: str) -> str:
-    if not text.isascii():
-        try:
-            text.encode("utf-8")
-        except UnicodeEncodeError:
-            raise ValueError("contains an unpaired surrogate, which is no valid character") from None
-    return text
-
-
-Text = Annotated[str, AfterValidator(_encodable)]
+Text = Annotated[str, AfterValidator(encodable)]
 
 
 class Record(BaseModel):
@@ -61,7 +53,7 @@ def read_records(path: Path) -> dict[str, Record]:
     records, problems = {}, {}
     for pmid, values in _read_object(path).items():
         try:
-            records[_encodable(pmid)] = Record.model_validate(values)
+            records[encodable(pmid)] = Record.model_validate(values)
         except ValidationError as error:
             problems[pmid] = ", ".join(explain(error))
         except ValueError as error:
@@ -124,7 +116,7 @@ def clean(table: pd.DataFrame, labels: Sequence[str]) -> tuple[pd.DataFrame, dic
     Returns the rows left, in their order, and what was dropped and why. Of equal pairs the first stays.
     Raises UserError where one of `labels` is left without a row.
     """
-    table = table[COLUMNS].fillna("").map(lambda text: " ".join(text.split()))
+    table = table[COLUMNS].fillna("").map(single_spaced)
     missing = (table == "").any(axis=1)
     other_label = ~missing & ~table["label"].isin(labels)
     kept = table[~missing & ~other_label]
