@@ -21,7 +21,11 @@ def start(interrupted: str = GOES_ON) -> None:
 
     From now on Ctrl-C ends it with a sentence, and a stage ends with the DVC that started it.
     """
-    if hidden := hidden_modules():
+    try:
+        hidden = hidden_modules()
+    except OSError as error:
+        sys.exit(f"error: the working folder cannot be read ({error.strerror}); change to another one.")
+    if hidden:
         path, name = hidden[0]
         sys.exit(f"error: {path} hides the module {name} that Python or a library needs; rename it or move it away.")
     if sys.flags.optimize > 1:
@@ -29,17 +33,20 @@ def start(interrupted: str = GOES_ON) -> None:
     import signal
 
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # it is ignored in the background of a shell
-
-        def end(*_: object) -> None:
-            say(interrupted)
-            signal.signal(signal.SIGINT, signal.SIG_DFL)
-            signal.raise_signal(signal.SIGINT)
-
-        signal.signal(signal.SIGINT, end)
+        signal.signal(signal.SIGINT, lambda *_: end_at_once(interrupted=interrupted))
     if "DVC_STAGE" in os.environ:
         end_with_parent()
         if parent_is_gone():
             sys.exit("error: the DVC that started this stage has ended.")
+
+
+def end_at_once(*_: object, interrupted: str = GOES_ON) -> None:
+    """A handler for Ctrl-C that waits for nothing: no thread, no `finally`."""
+    import signal
+
+    say(interrupted)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.raise_signal(signal.SIGINT)
 
 
 def hidden_modules() -> list[tuple[str, str]]:

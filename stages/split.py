@@ -1,15 +1,9 @@
 """Divide the clean table into train, validation and test, for every fold of the protocol: python -m stages.split"""
 
 from peftqa.config.params import read_params
-from peftqa.data.files import write_csv
-from peftqa.data.records import (
-    read_records,
-    read_table,
-    read_test_ids,
-    split_cross_validation,
-    split_official,
-    split_random,
-)
+from peftqa.data.files import read_table, write_csv
+from peftqa.data.records import read_records, read_test_ids
+from peftqa.data.splits import split_cross_validation, split_official, split_random
 from stages import run_stage, runs, workspace
 
 

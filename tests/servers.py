@@ -47,11 +47,6 @@ def to_itself(handler: Handler, _: bytes) -> None:
     handler.send(302, headers={"Location": handler.path})
 
 
-def announced(length: int) -> Fault:
-    """Announce a body of so many bytes and send the one there is."""
-    return lambda handler, body: handler.send(200, body, length=length)
-
-
 def truncated(handler: Handler, body: bytes) -> None:
     """Announce the whole body, send half of it, and close the connection."""
     handler.send(200, body[: len(body) // 2], length=len(body))
@@ -121,14 +116,13 @@ class Hub(Server):
     def __init__(self) -> None:
         super().__init__()
         self.models: dict[str, dict[str, dict[str, bytes]]] = {}
-        self.listed: dict[str, int] = {}  # sizes that are not the files'
         self.gated: set[str] = set()
         self.down = False
         self.faults: Iterator[Fault] = iter(())
 
     def answer(self, handler: Handler, path: str) -> None:
-        owner, model, what, commit, *file = path.removeprefix("/api/models").strip("/").split("/")
-        name = f"{owner}/{model}"
+        owner, model, what, commit, *file = f"{path.removeprefix('/api/models').strip('/')}///".split("/")
+        name, file = f"{owner}/{model}", [part for part in file if part]
         if self.down:
             handler.send(503)
         elif name not in self.models:
@@ -136,8 +130,7 @@ class Hub(Server):
         elif commit not in self.models[name]:
             handler.send(404, headers={"X-Error-Code": "RevisionNotFound"})
         elif what == "revision":
-            sizes = {file: len(body) for file, body in self.models[name][commit].items()} | self.listed
-            listed = [{"rfilename": file, "size": size} for file, size in sizes.items()]
+            listed = [{"rfilename": file, "size": len(body)} for file, body in self.models[name][commit].items()]
             handler.send(200, json.dumps({"id": name, "sha": commit, "siblings": listed}).encode())
         elif what == "tree":
             files = self.models[name][commit].items()

@@ -3,31 +3,25 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Annotated
 
 import pandas as pd
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
+from peftqa.config.errors import explain
 from peftqa.config.settings import Label
+from peftqa.data.characters import encodable, single_spaced
 from peftqa.data.files import COLUMNS
 from peftqa.errors import UserError, one_line
 
 SHOWN_RECORDS = 10
 
 
-def _encodable(text: str) -> str:
-    if not text.isascii():
-        try:
-            text.encode("utf-8")
-        except UnicodeEncodeError:
-            raise ValueError("contains an unpaired surrogate, which is no valid character") from None
-    return text
-
-
-Text = Annotated[str, AfterValidator(_encodable)]
+Text = Annotated[str, AfterValidator(encodable)]
 
 
 class Record(BaseModel):
@@ -59,9 +53,9 @@ def read_records(path: Path) -> dict[str, Record]:
     records, problems = {}, {}
     for pmid, values in _read_object(path).items():
         try:
-            records[_encodable(pmid)] = Record.model_validate(values)
+            records[encodable(pmid)] = Record.model_validate(values)
         except ValidationError as error:
-            problems[pmid] = ", ".join(_explain(problem) for problem in error.errors())
+            problems[pmid] = ", ".join(explain(error))
         except ValueError as error:
             problems[pmid.encode(errors="backslashreplace").decode()] = str(error)
     if problems:
@@ -99,13 +93,30 @@ def to_table(records: dict[str, Record]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
+def with_conclusion(records: dict[str, Record], ids: Iterable[str]) -> list[str]:
+    """Those of the PMIDs whose CONTEXTS repeat LONG_ANSWER, which gives the answer away.
+
+    Case, punctuation and white space do not count. Conclusions of one or two words are not looked for.
+    """
+
+    def words(text: str) -> str:
+        return " ".join(["", *re.findall(r"\w+", text.casefold()), ""])
+
+    conclusions = {pmid: words(records[pmid].LONG_ANSWER or "") for pmid in ids}
+    return [
+        pmid
+        for pmid, text in conclusions.items()
+        if len(text.split()) > 2 and text in words(" ".join(records[pmid].CONTEXTS or []))
+    ]
+
+
 def clean(table: pd.DataFrame, labels: Sequence[str]) -> tuple[pd.DataFrame, dict]:
     """Normalise white space, then drop missing values, other labels and repeated (question, context) pairs.
 
     Returns the rows left, in their order, and what was dropped and why. Of equal pairs the first stays.
     Raises UserError where one of `labels` is left without a row.
     """
-    table = table[COLUMNS].fillna("").map(lambda text: " ".join(text.split()))
+    table = table[COLUMNS].fillna("").map(single_spaced)
     missing = (table == "").any(axis=1)
     other_label = ~missing & ~table["label"].isin(labels)
     kept = table[~missing & ~other_label]
@@ -149,18 +160,6 @@ def _read_object(path: Path) -> dict:
     if not values:
         raise UserError(f"{path} holds no record")
     return values
-
-
-def _explain(problem: dict) -> str:
-    """One pydantic error as `FIELD: what is wrong`."""
-    field = ".".join(str(part) for part in problem["loc"])
-    if problem["type"] == "missing":
-        return f"{field}: missing field"
-    value = repr(problem["input"])
-    message = problem["msg"].removeprefix("Value error, ")
-    message = message[:1].lower() + message[1:]
-    shown = value if len(value) <= 40 else value[:37] + "..."
-    return f"{field}: {shown}: {message}" if field else f"{shown}: must be an object"
 
 
 def some(names: Sequence[str]) -> str:

@@ -9,6 +9,7 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
+from peftqa.data.characters import encodable, single_spaced
 from peftqa.errors import UserError
 
 MAX_CHARACTERS = 100_000  # of a question or an abstract; PubMedQA's longest abstract has about 4,000
@@ -80,10 +81,9 @@ def plain_text(name: str, text: str) -> str:
     if len(text) > MAX_CHARACTERS:
         raise UserError(f"the {name} has {len(text):,} characters; at most {MAX_CHARACTERS:,} are read")
     try:
-        text.encode()
-    except UnicodeEncodeError:
+        text = single_spaced(encodable(text))
+    except ValueError:
         raise UserError(f"the {name} is not UTF-8 text") from None
-    text = " ".join(text.split())
     if not text:
         raise UserError(f"the {name} is empty")
     if DICTIONARY.match(text):

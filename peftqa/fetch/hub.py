@@ -1,28 +1,24 @@
 """A model's configuration, tokenizer and safetensors, from the Hugging Face Hub or a local folder. Imports no torch."""
 
-import contextlib
-import errno
 import json
 import os
 import re
-import resource
 import shutil
 import signal
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import pooch
 
-from peftqa.errors import UserError
+from peftqa import program
+from peftqa.errors import UserError, one_line
 from peftqa.fetch.digest import MODEL_FILES, folder_digest, is_commit, matching_files
-from peftqa.fetch.files import check_address, line_endings_hint, reason, shown_address, why
+from peftqa.fetch.files import line_endings_hint, shown_address, without_secrets
 from peftqa.model.checkpoint import MODEL_INDEX, MODEL_WEIGHTS, check_checkpoint
 
 NEEDED = ((MODEL_WEIGHTS, MODEL_INDEX), ("config.json",), ("tokenizer.json",))  # one file of each
-TIMEOUT = 10  # seconds for the Hub's first answer
-MAX_GB = 100  # of all files; the largest FLAN-T5 has 45
-MAX_HOURS = 12
 
 
 def fetch_model(name: str, revision: str | None, target: Path) -> str | None:
@@ -35,6 +31,11 @@ def fetch_model(name: str, revision: str | None, target: Path) -> str | None:
     on_hub = is_commit(revision)
     if Path(name).resolve() == target.resolve():
         raise UserError(f"model.name: {name} is the folder that this stage writes; keep the model elsewhere")
+    if on_hub and (Path(name).is_dir() or not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name) or name[0] == "."):
+        raise UserError(
+            f"model.revision: {revision} is a commit of the Hub, but model.name {name} is a folder, whose "
+            "model.revision is empty or `sha256:` and a digest; leave it empty, and the stage prints the digest"
+        )
     partial = target.with_name(target.name + ".partial")
     for old in (target, partial):
         shutil.rmtree(old, ignore_errors=True)
@@ -54,7 +55,7 @@ def fetch_model(name: str, revision: str | None, target: Path) -> str | None:
             error.filename = str(where)
             raise
         raise UserError(
-            f"model.name: {name} could not be copied to {target} ({reason(error)}); for a model of the Hub set "
+            f"model.name: {name} could not be copied to {target} ({one_line(error)}); for a model of the Hub set "
             "model.revision to its commit (40 hexadecimal digits), for a local folder check the path"
         ) from None
     finally:
@@ -90,7 +91,7 @@ def _check_model(files: dict[str, Path], name: str) -> None:
         )
         missing = ", ".join(sorted(shards - set(files))[:3])
     except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
-        raise UserError(f"model.name: {name} has a broken JSON file ({reason(error)})") from None
+        raise UserError(f"model.name: {name} has a broken JSON file ({one_line(error)})") from None
     if missing:
         raise UserError(f"model.name: {name} lacks weight files that {MODEL_INDEX} names: {missing}")
     if code := [file for file, values in objects.items() if "auto_map" in values]:
@@ -110,75 +111,42 @@ def _commit(name: str, commit: str) -> Path:
 def snapshot(name: str, revision: str | None, patterns: Sequence[str], subject: str, remedy: str = "") -> Path:
     """The Hub's cache folder of a repository, with the files that match; of its newest commit without `revision`.
 
-    Raises UserError where they are not to be had, which begins with `subject` and ends with `remedy`.
+    Raises UserError if they are not to be had. Its sentence begins with `subject` and ends with `remedy`.
     """
-    if address := os.environ.get("HF_ENDPOINT"):
-        try:
-            check_address(address)  # the libraries below fail at their import
-        except ValueError as error:
-            raise UserError(
-                f"HF_ENDPOINT: {shown_address(address)} is no address of a Hub ({error}); unset it, or name a mirror"
-            ) from None
-    import httpx2
-    from huggingface_hub import HfApi, constants, snapshot_download, utils
-
-    utils.logging.set_verbosity_error()
-    if not sys.stderr.isatty():
-        utils.disable_progress_bars()
-    refusal, sizes = None, []
     try:
-        try:  # One request, which fails at once where snapshot_download would try again for 23 s.
-            listed = HfApi().model_info(name, revision=revision, timeout=TIMEOUT, files_metadata=True).siblings or []
-            wanted = utils.filter_repo_objects(listed, allow_patterns=[*patterns], key=lambda file: file.rfilename)
-            sizes = [file.size or 0 for file in wanted]
-        except (httpx2.HTTPError, OSError) as error:
-            refusal = error  # A commit never changes, so the cache may stand in for the Hub.
-        with _bounds(subject, sizes):
-            offline = refusal is not None
-            return Path(
-                snapshot_download(name, revision=revision, allow_patterns=[*patterns], local_files_only=offline)
+        from huggingface_hub import get_token, snapshot_download, utils
+
+        if not (get_token() or "").isascii():
+            raise UserError(
+                "HF_TOKEN, or the file of `hf auth login`, has characters that are in no token; set it anew"
             )
-    # Not the Hub's own alone: hf_xet raises RuntimeError, an answer that is no JSON ValueError, SOCKS ImportError.
-    except (httpx2.HTTPError, httpx2.InvalidURL, OSError, RuntimeError, ValueError, ImportError) as error:
-        for local in (refusal, error):
-            if isinstance(local, OSError) and local.errno:  # this machine's; the libraries' own have no number
-                local.filename = local.filename or constants.HF_HUB_CACHE
-                raise local from None
-        raise UserError(
-            f"{subject} is neither in the cache {constants.HF_HUB_CACHE} nor to be had from the Hub at "
-            f"{shown_address(constants.ENDPOINT)} ({why(refusal or error, constants.ENDPOINT)}){remedy}"
-        ) from None
+        utils.logging.set_verbosity_error()
+        if not sys.stderr.isatty():
+            utils.disable_progress_bars()
+        with _ended_at_once():
+            return Path(snapshot_download(name, revision=revision, allow_patterns=[*patterns]))
+    except UserError:
+        raise
+    except Exception as error:  # those of huggingface_hub, httpx2 and hf_xet have no class in common
+        if isinstance(error, OSError) and error.errno:  # this machine's; the libraries' own have no number
+            raise
+        hub = os.environ.get("HF_ENDPOINT") or "https://huggingface.co"
+        if isinstance(error, FileNotFoundError) and error.__cause__:  # "not in the cache", which the sentence says
+            error = error.__cause__
+        reason = f"{shown_address(hub)}: {without_secrets(error, hub)}"
+        raise UserError(f"{subject} is neither in the cache nor to be had from the Hub ({reason}){remedy}") from None
 
 
-@contextlib.contextmanager
-def _bounds(subject: str, sizes: list[int]) -> Iterator[None]:
-    """Bounds for a download from the Hub: in all, in time, and for each file the largest size that the Hub lists.
+@contextmanager
+def _ended_at_once() -> Iterator[None]:
+    """Let Ctrl-C end the program at once, and not after the threads that are downloading gigabytes.
 
-    Where time is up, and on Ctrl-C, the process ends at once: an exception would wait for threads that read what may
-    have no end. What has come so far stays in the Hub's cache, and the next run goes on from there.
+    What has come so far stays in the Hub's cache, and the next run goes on from there.
     """
-    if sum(sizes) > MAX_GB * 10**9:
-        raise UserError(f"{subject} has {sum(sizes) / 1e9:.0f} GB, more than the {MAX_GB} that are fetched")
-
-    def leave(number: int, _: object) -> None:
-        why_ended = f"took longer than {MAX_HOURS} hours" if number == signal.SIGALRM else "was interrupted"
-        os.write(
-            2, f"error: fetching {subject} {why_ended}; the same command goes on where this one stopped.\n".encode()
-        )
-        os._exit(1)
-
-    handlers = {number: signal.signal(number, leave) for number in (signal.SIGALRM, signal.SIGINT)}
-    unbounded = resource.getrlimit(resource.RLIMIT_FSIZE)
-    signal.alarm(MAX_HOURS * 3600)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (max(sizes, default=0) or unbounded[0], unbounded[1]))
+    handler = signal.getsignal(signal.SIGINT)
+    if handler is signal.default_int_handler:
+        signal.signal(signal.SIGINT, program.end_at_once)
     try:
         yield
-    except OSError as error:
-        if error.errno == errno.EFBIG:
-            raise UserError(f"{subject}: the Hub sends more of a file than it lists; try again, or elsewhere") from None
-        raise
     finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, unbounded)
-        signal.alarm(0)
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
+        signal.signal(signal.SIGINT, handler)

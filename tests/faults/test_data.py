@@ -47,7 +47,7 @@ def first(records: dict) -> dict:
         (lambda clone: b"{}", "holds no record"),
         (lambda clone: b"[" * 100_000, "is no valid JSON"),
         (lambda clone: b'{"1": 1, "1": 2}', "1 is there twice"),
-        (lambda clone: changed(clone, lambda records: first(records).pop("QUESTION")), "QUESTION: missing field"),
+        (lambda clone: changed(clone, lambda records: first(records).pop("QUESTION")), "QUESTION: missing key"),
         (lambda clone: changed(clone, lambda records: first(records).update(CONTEXTS=[1])), "CONTEXTS.0: 1"),
         (lambda clone: changed(clone, all_yes), "no usable record has the label no"),
         (lambda clone: changed(clone, ten_only), "cannot be divided into train 0.8"),

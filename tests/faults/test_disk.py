@@ -43,7 +43,7 @@ def test_a_disk_that_fills_up(whole, workspace, small_disk, stage, outputs, free
         path = workspace.folder / output
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     small_disk.leave(free)
-    workspace.refused(*command, says=("No space left on device; free some space",), **workspace.python)
+    workspace.refused(*command, says=("No space left on device; mend this",), **workspace.python)
     workspace.unharmed(whole)
     small_disk.remount("size=256m")
     workspace(*command, **workspace.python)
@@ -53,7 +53,7 @@ def test_a_disk_that_fills_up(whole, workspace, small_disk, stage, outputs, free
 @pytest.mark.parametrize("stage", ["download", "clean", "report"])
 def test_a_disk_that_may_only_be_read(whole, workspace, small_disk, stage):
     small_disk.remount("ro")
-    workspace.refused("python", "-m", f"stages.{stage}", says=("Read-only file system; make it writable",))
+    workspace.refused("python", "-m", f"stages.{stage}", says=("Read-only file system; mend this",))
     assert workspace.bytes() == whole.bytes()
     small_disk.remount("rw")
     workspace("python", "-m", f"stages.{stage}", **workspace.python)
@@ -67,7 +67,7 @@ def test_a_disk_that_may_only_be_read(whole, workspace, small_disk, stage):
 def test_a_file_where_a_folder_should_be(whole, clone, path, stage):
     shutil.rmtree(clone.folder / path)
     (clone.folder / path).write_text("in the way")
-    clone.refused("python", "-m", f"stages.{stage}", says=(path.split("/")[-1], "move the file"))
+    clone.refused("python", "-m", f"stages.{stage}", says=(path.split("/")[-1], "mend this"))
     assert (clone.folder / path).read_text() == "in the way"
     (clone.folder / path).unlink()
     clone("git", "checkout", "--quiet", ".")

@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from tests.servers import announced, endless, status, to_itself, truncated
+from tests.servers import endless, status, to_itself, truncated
 
 RECORDS, TEST_IDS = b'{"1": "records"}' * 20_000, b'{"1": "yes"}'
 PATH, IDS_PATH = "/data/ori_pqal.json", "/data/test_ground_truth.json"
@@ -72,8 +72,6 @@ def test_a_fault_that_passes_is_tried_again(workspace, file_host):
         (IDS_PATH, status(503), "503"),
         (PATH, truncated, "Connection broken"),
         (IDS_PATH, status(200), sha256(b"<html>not the file</html>")),
-        (PATH, endless(0, bytes(2**20)), "larger than 100 MB"),
-        (IDS_PATH, announced(10**12), "larger than 100 MB"),
         (PATH, to_itself, "Exceeded 30 redirects"),
     ],
 )
@@ -86,16 +84,6 @@ def test_a_fault_of_either_file_is_reported_and_leaves_neither(workspace, file_h
     assert workspace.files("data") == []
 
 
-def test_a_download_that_drips_is_ended(workspace, file_host):
-    file_host.faults[PATH] = itertools.repeat(endless(0.1, b"0"))
-    run = (
-        "import peftqa.fetch.files as files, stages.download as d; files.MAX_SECONDS = 1; d.workspace.run_stage(d.main)"
-    )
-    _, message = workspace.start("-c", run).communicate(timeout=30)
-    assert "longer than 1 seconds" in message and message.count("\n") == 1
-    assert workspace.files("data") == []
-
-
 def test_files_of_an_earlier_run_do_not_outlive_a_failure(workspace, refused):
     assert workspace.run("download").returncode == 0
     refused(workspace.run("download", PUBMEDQA_SOURCE="/none"))
@@ -105,31 +93,24 @@ def test_files_of_an_earlier_run_do_not_outlive_a_failure(workspace, refused):
 @pytest.mark.parametrize(
     ("source", "reason"),
     [
-        (f"http://anna:geheim@127.0.0.1:1{PATH}?a=geheim", "(Connection refused)"),
-        ("http://a:geheim@nowhere.invalid/x.json", "(Name or service not known)"),
-        ("ftp://a:geheim@b/c", "(it does not begin with http:// or https://)"),
-        ("http://a:geheim@", "(it names no host)"),
-        ("http://a:geheim@[bad/x.json", "(Invalid IPv6 URL)"),
-        ("http://a:geheim@127.0.0.1:99999/x.json", "(Port out of range 0-65535)"),
+        (f"http://anna:geheim@127.0.0.1:1{PATH}?a=geheim", "Connection refused"),
+        ("http://a:geheim@nowhere.invalid/x.json", "NameResolutionError"),
+        ("http://a:ge/heim@b/x.json?a=ge heim", "Failed to parse"),
+        ("ftp://a:geheim@b/c?a=ge heim", "No connection adapters"),
+        ("http://a:geheim@?ge heim", "No host supplied"),
+        ("http://a:geheim@127.0.0.1:99999/x.json", "Failed to parse"),
     ],
 )
 def test_an_address_that_cannot_be_asked_is_named_without_the_password(workspace, refused, source, reason):
     message = refused(workspace.run("download", PUBMEDQA_SOURCE=source))
-    assert source.split("@")[1].split("?")[0] in message and "geheim" not in message and reason in message
-
-
-def test_a_server_that_speaks_no_tls_is_said_to(workspace, file_host, refused):
-    message = refused(workspace.run("download", PUBMEDQA_SOURCE=file_host.url.replace("http", "https") + PATH))
-    assert "wrong version number" in message and "HTTPSConnectionPool" not in message
+    assert source.split("@")[1].split("?")[0] in message and "heim" not in message and reason in message
 
 
 @pytest.mark.parametrize("proxy", ["http://anna:geheim@127.0.0.1:1", "anna:geheim@127.0.0.1:1"])
 def test_a_proxy_that_does_not_answer_is_not_blamed_on_the_address(workspace, refused, proxy):
     message = refused(workspace.run("download", HTTP_PROXY=proxy, NO_PROXY=""))
-    assert ", through the proxy http://***@127.0.0.1:1: see that HTTP_PROXY" in message
-    assert "geheim" not in message
+    assert "proxy" in message and "geheim" not in message
     assert workspace.run("download", HTTP_PROXY=proxy, NO_PROXY="127.0.0.1").returncode == 0
-    assert raw(workspace) == FETCHED
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -187,9 +168,9 @@ def test_the_source_may_be_a_path_inside_the_repository(workspace, copy):
     [
         ("{}/none.json", "No such file"),
         ("{}/alone/ori_pqal.json", "alone/test_ground_truth.json"),
-        ("{}", "Is a directory"),
+        ("{}", "not a regular file"),
         ("{}/test_ground_truth.json", sha256(TEST_IDS)),
-        ("/dev/zero", "larger than 100 MB"),
+        ("/dev/zero", "not a regular file"),
         ("ori_pqal.json", "relative path"),
         ("../ori_pqal.json", "relative path"),
     ],

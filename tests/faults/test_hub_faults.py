@@ -119,7 +119,6 @@ def test_a_broken_transfer_is_resumed_or_begun_again(workspace, hub, fetch):
         ({"HF_ENDPOINT": "http://anna:geheim@127.0.0.1:1"}, "Connection refused"),
         ({"name": "nobody/nothing"}, "Repository Not Found"),
         ({"name": "someone/gated"}, "gated repo"),
-        ({"name": "a/b/c"}, "Repo id must be"),
         ({"revision": "b" * 40}, "Revision Not Found"),
     ],
 )
@@ -132,62 +131,40 @@ def test_what_the_hub_does_not_give_is_reported(workspace, hub, fetch, refused, 
     assert "geheim" not in message and base(workspace) == {}
 
 
-def test_what_is_not_the_hub_or_is_down_is_reported(hub, fetch, refused, file_host):
-    file_host.files[f"/api/models/{NAME}/revision/{COMMIT}"] = b"<html>please log in</html>"
+def test_what_is_not_the_hub_is_reported(fetch, refused, file_host):
+    file_host.files[f"/api/models/{NAME}/tree/{COMMIT}"] = b"<html>please log in</html>"
     assert file_host.url in refused(fetch(HF_ENDPOINT=file_host.url))
-    hub.down = True
-    assert "503" in refused(fetch())
 
 
 @pytest.mark.parametrize("endpoint", ["http://[bad", "nonsense", "http://", "ftp://a:geheim@hub"])
-def test_an_endpoint_that_is_no_address_is_refused(workspace, fetch, refused, endpoint):
+def test_an_endpoint_that_is_not_an_address_is_named(fetch, refused, endpoint):
     message = refused(fetch(HF_ENDPOINT=endpoint))
-    assert message.startswith("error: HF_ENDPOINT: ") and "unset it" in message and "geheim" not in message
+    assert endpoint.replace("a:geheim", "***") in message and "HF_ENDPOINT" in message and "geheim" not in message
+
+
+@pytest.mark.parametrize("in_file", [False, True])
+def test_a_token_that_cannot_be_sent_is_named(fetch, refused, tmp_path, in_file):
+    (tmp_path / "token").write_text("hf_ä")
+    where = {"HF_TOKEN_PATH": str(tmp_path / "token")} if in_file else {"HF_TOKEN": "hf_ä"}
+    message = refused(fetch(**where))
+    assert "HF_TOKEN" in message and "hf_ä" not in message
+
+
+def test_weights_that_never_come_are_given_up(workspace, hub, fetch, refused):
+    hub.faults = itertools.repeat(to_itself)
+    assert "redirects" in refused(fetch())
     assert base(workspace) == {}
 
 
-def test_a_proxy_that_does_not_answer_is_not_blamed_on_the_hub(workspace, fetch, refused):
-    proxy = {"HTTP_PROXY": "http://anna:geheim@127.0.0.1:1"}
-    message = refused(fetch(**proxy, NO_PROXY=""))
-    assert "Connection refused, through the proxy http://***@127.0.0.1:1" in message and "geheim" not in message
-    assert fetch(**proxy, NO_PROXY="127.0.0.1").returncode == 0
-    assert base(workspace) == MODEL
-
-
-@pytest.mark.parametrize(
-    ("fault", "reason"),
-    [
-        (endless(0, bytes(2**16)), "the Hub sends more of a file than it lists"),
-        (to_itself, "redirects"),
-    ],
-)
-def test_weights_that_never_end_or_come_are_given_up(workspace, hub, fetch, refused, fault, reason):
-    hub.faults = itertools.repeat(fault)
-    assert reason in refused(fetch())
-    assert base(workspace) == {}
-    assert sum(path.stat().st_size for path in workspace.home.rglob("*") if path.is_file()) < 10**6
-    hub.faults = iter(())
-    assert fetch().returncode == 0
-    assert base(workspace) == MODEL
-
-
-def test_a_model_too_large_to_be_meant_is_refused_by_its_length(hub, fetch, refused):
-    hub.listed["model.safetensors"] = 10**12
-    assert f"someone/tiny-t5 at {COMMIT} has 1000 GB, more than the 100 that are fetched" in refused(fetch())
-    assert not any("resolve" in path for _, path, _ in hub.requests)
-
-
-@pytest.mark.parametrize(("number", "reason"), [(signal.SIGINT, "was interrupted"), (signal.SIGALRM, "12 hours")])
-def test_a_transfer_that_drips_ends_at_once_and_leaves_the_next_one_to_go_on(workspace, hub, fetch, number, reason):
-    """On Ctrl-C, and when its time is up, which is brought forward here."""
+def test_on_ctrl_c_a_slow_transfer_ends_at_once_and_the_next_one_goes_on(workspace, hub, fetch):
     begun = threading.Event()
     hub.faults = iter([endless(0.05, b"0", begun)])
     workspace.set(model__name=NAME, model__revision=COMMIT)
     process = workspace.start("-m", "stages.fetch_model", HF_ENDPOINT=hub.url)
     assert begun.wait(60)
-    process.send_signal(number)
+    process.send_signal(signal.SIGINT)
     _, message = process.communicate(timeout=60)
-    assert process.returncode == 1 and message.count("\n") == 1 and reason in message
+    assert process.returncode == -signal.SIGINT and message.count("\n") == 1 and "interrupted" in message
     assert base(workspace) == {}
     assert fetch().returncode == 0
     assert base(workspace) == MODEL
@@ -284,7 +261,9 @@ def test_an_unverified_folder_inside_the_repository_is_used_with_a_warning_that_
         ("google/flan-t5-large", None, "40 hexadecimal digits"),
         (NAME, "sha256:" + "0" * 64, "40 hexadecimal digits"),
         ("/none", None, "No such file or directory: '/none'"),
-        ("{}", COMMIT, "sha256:"),
+        ("{}", COMMIT, "is empty or `sha256:`"),
+        ("/none", COMMIT, "is empty or `sha256:`"),
+        ("a/b/c", COMMIT, "is empty or `sha256:`"),
     ],
 )
 def test_a_name_and_revision_that_do_not_go_together_are_refused(fetch, refused, folder, name, revision, reason):

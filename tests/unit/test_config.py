@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from ruamel.yaml import YAML
 
 from experiments.overrides import read_overrides
-from peftqa.config import adapters, params, settings
+from peftqa.config import adapters, errors, params, settings
 from peftqa.config.params import check_params
 from tests.conftest import ROOT
 
@@ -19,7 +19,7 @@ CLASSES = [
     for value in vars(module).values()
     if inspect.isclass(value) and issubclass(value, BaseModel) and value.__module__ == module.__name__
 ]
-FUNCTIONS = {"read_params", "check_params", "read_yaml"}
+FUNCTIONS = {"read_params", "check_params", "read_yaml", "explain"}
 
 
 @pytest.mark.parametrize("cls", CLASSES)
@@ -46,8 +46,8 @@ def importers() -> Iterator[tuple[str, str]]:
                     yield from ((f"{file.name}: {node.module}", alias.name) for alias in node.names)
 
 
-def test_other_code_imports_classes_types_and_three_functions_of_the_schema():
-    named = {value: getattr(module, value) for module in (adapters, params, settings) for value in vars(module)}
+def test_other_code_imports_classes_types_and_few_functions_of_the_schema():
+    named = {value: getattr(module, value) for module in (adapters, errors, params, settings) for value in vars(module)}
     for where, name in importers():
         function = inspect.isfunction(named[name]) or isinstance(named[name], str | int | float | tuple | dict | list)
         assert not function or name in FUNCTIONS, f"{where} imports {name}"

@@ -9,7 +9,7 @@ import pytest
 from sklearn.model_selection import train_test_split
 
 from peftqa.data.files import COLUMNS, read_table, write_csv
-from peftqa.data.records import clean, read_records, read_test_ids, to_table
+from peftqa.data.records import clean, read_records, read_test_ids, to_table, with_conclusion
 from peftqa.data.splits import N_FOLDS, split_cross_validation, split_official, split_random
 from peftqa.errors import UserError
 
@@ -132,14 +132,14 @@ def test_the_order_of_the_file_and_its_ids_are_kept(tmp_path):
 @pytest.mark.parametrize(
     ("bad", "message"),
     [
-        ({"QUESTION": 3}, "7 (QUESTION: 3: input should be a valid string)"),
-        ({"CONTEXTS": "text"}, "7 (CONTEXTS: 'text': input should be a valid list)"),
-        ({"CONTEXTS": ["text", None]}, "7 (CONTEXTS.1: None: input should be a valid string)"),
-        ({"final_decision": "perhaps"}, "7 (final_decision: 'perhaps': input should be 'yes', 'no' or 'maybe')"),
+        ({"QUESTION": 3}, "7 (QUESTION: 3 is not allowed: Input should be a valid string)"),
+        ({"CONTEXTS": "text"}, "7 (CONTEXTS: must be a list"),
+        ({"CONTEXTS": ["text", None]}, "7 (CONTEXTS.1: None is not allowed: Input should be a valid string)"),
+        ({"final_decision": "perhaps"}, "7 (final_decision: 'perhaps' is not allowed: Input should be 'yes', 'no' or"),
         ({"final_decision": "Yes"}, "7 (final_decision: 'Yes'"),
         ({"final_decision": True}, "7 (final_decision: True"),
-        ({"YEAR": 2001}, "7 (YEAR: 2001: input should be a valid string)"),
-        ({"QUESTION": "\ud800"}, "7 (QUESTION: '\\ud800': contains an unpaired surrogate"),
+        ({"YEAR": 2001}, "7 (YEAR: 2001 is not allowed: Input should be a valid string)"),
+        ({"QUESTION": "\ud800"}, "7 (QUESTION: '\\ud800' is not allowed: contains an unpaired surrogate"),
     ],
 )
 def test_a_record_that_does_not_fit_is_named_with_its_field(tmp_path, bad, message):
@@ -156,17 +156,17 @@ def test_a_missing_field_is_named(tmp_path, field):
     broken = record(7)
     del broken[field]
     message = refusal(load, tmp_path, {"6": record(6), "7": broken})
-    assert f"7 ({field}: missing field)" in message and "6 (" not in message
+    assert f"7 ({field}: missing key)" in message and "6 (" not in message
 
 
 def test_a_record_that_is_no_object_is_named(tmp_path):
-    assert "7 ([]: must be an object)" in refusal(load, tmp_path, {"7": []})
+    assert "must be a group of keys, not []" in refusal(load, tmp_path, {"7": []})
 
 
 def test_ten_bad_records_are_named_and_the_rest_counted(tmp_path):
     message = refusal(load, tmp_path, {str(number): record(YEAR=0, MESHES=0) for number in range(100, 113)})
     assert "13 of 13 records" in message and message.endswith("and 3 more")
-    assert all(f"{number} (MESHES: 0: " in message and "YEAR: 0: " in message for number in range(100, 110))
+    assert all(f"{number} (MESHES: must be a list" in message and "YEAR: 0 " in message for number in range(100, 110))
     assert "110 (" not in message
 
 
@@ -241,6 +241,31 @@ def test_what_is_dropped_is_counted_by_reason(tmp_path):
         "rows": 3,
         "labels": {"yes": 2, "no": 1},
     }
+
+
+@pytest.mark.parametrize(
+    ("contexts", "found"),
+    [
+        (["It was tried.", "The conclusion that gives the answer away."], True),
+        (["It was tried; the  Conclusion\nthat gives the answer away, as shown."], True),
+        (["The conclusion", "that gives the answer away"], True),
+        (["The conclusion that gives the answer."], False),
+        (None, False),
+    ],
+)
+def test_a_conclusion_that_is_repeated_in_the_context_is_found(tmp_path, contexts, found):
+    records = load(tmp_path, {"7": record(7, CONTEXTS=contexts), "8": record(8), "9": record(CONTEXTS=contexts)})
+    assert with_conclusion(records, ["7", "8"]) == ["7"] * found
+
+
+@pytest.mark.parametrize("conclusion", [None, "", "Yes.", "It recovered."])
+def test_a_conclusion_too_short_to_tell_is_not_looked_for(tmp_path, conclusion):
+    assert with_conclusion(load(tmp_path, {"7": record(LONG_ANSWER=conclusion)}), ["7"]) == []
+
+
+def test_no_conclusion_is_in_the_contexts_of_the_real_file(real_file):
+    records = read_records(real_file)
+    assert with_conclusion(records, records) == []
 
 
 def test_a_dropped_record_does_not_make_its_twin_a_duplicate(tmp_path):

@@ -35,7 +35,11 @@ ROWS = 4096  # of a typical product, the tokens of a batch: oneDNN chooses the p
 @functools.cache
 def compile_library() -> tuple[ctypes.CDLL | None, str]:
     """The compiled kernels, or None, and one phrase that says with what, or why not."""
-    found = shlex.split(os.environ.get("CXX", "")) or [next(filter(shutil.which, ("c++", "g++", "clang++")), "")]
+    try:
+        named = shlex.split(os.environ.get("CXX", ""))
+    except ValueError as error:  # a quote that is never closed
+        return None, f"CXX is not a command ({error})"
+    found = named or [next(filter(shutil.which, ("c++", "g++", "clang++")), "")]
     compiler = found[0]
     if not shutil.which(compiler):
         return None, "no C++ compiler"
@@ -43,7 +47,8 @@ def compile_library() -> tuple[ctypes.CDLL | None, str]:
         library = Path(folder, "kernels.so")
         command = [*found, *COMPILER_FLAGS, str(SOURCE), "-o", str(library)]
         try:
-            subprocess.run(command, check=True, capture_output=True, text=True, timeout=COMPILE_TIMEOUT)
+            how = {"capture_output": True, "text": True, "errors": "replace", "timeout": COMPILE_TIMEOUT}
+            subprocess.run(command, check=True, **how)
             return ctypes.CDLL(str(library)), f"compiled by {Path(compiler).name}"
         except subprocess.CalledProcessError as error:
             return None, f"{compiler} failed: {(error.stderr.strip().splitlines() or ['without a message'])[0]}"

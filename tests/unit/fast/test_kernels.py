@@ -122,13 +122,15 @@ def test_results_do_not_depend_on_the_number_of_threads(dtype):
     assert all(torch.equal(one, two) for one, two in zip(*results, strict=True))
 
 
-def test_without_a_compiler_pytorchs_operations_give_the_same(monkeypatch):
+@pytest.mark.parametrize("command", ["/nonexistent/c++", "g++ 'x", 'c++ "'])
+def test_without_a_compiler_pytorchs_operations_give_the_same(monkeypatch, command):
     x, weight, linear = tensors(torch.float32, (4, 16), (16,), (4, 16), requires_grad=False)
     ours = rms_norm(x, weight, 1e-6), gated_gelu(x, linear)
     compile_library.cache_clear()
-    monkeypatch.setenv("CXX", "/nonexistent/c++")
+    monkeypatch.setenv("CXX", command)
     try:
-        assert compile_library() == (None, "no C++ compiler")
+        library, how = compile_library()
+        assert library is None and how in ("no C++ compiler", "CXX is not a command (No closing quotation)")
         assert not compiled(x)
         theirs = rms_norm(x, weight, 1e-6), gated_gelu(x, linear)
     finally:

@@ -93,9 +93,9 @@ def stage(name: str, **variables: str) -> subprocess.CompletedProcess:
     )
 
 
-@pytest.mark.parametrize("module", ["stages.baselines", "experiments.table"])
+@pytest.mark.parametrize("module", ["stages.clean", "experiments.table"])
 def test_while_a_program_imports_its_libraries_ctrl_c_is_a_sentence_too(module, tmp_path):
-    (tmp_path / "pandas.py").write_text("import signal; signal.raise_signal(signal.SIGINT)")
+    (tmp_path / "pydantic.py").write_text("import signal; signal.raise_signal(signal.SIGINT)")
     result = stage(module, PYTHONPATH=str(tmp_path))
     assert result.returncode == -2 and result.stderr.count("\n") == 1 and "interrupted" in result.stderr
 
@@ -108,6 +108,13 @@ def test_a_file_that_hides_a_module_of_python_or_a_library_is_named(name, module
     (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).write_text("raise SystemExit('it was imported')")
     assert is_sentence(stage(module, cwd=str(tmp_path)), str(tmp_path / name.split("/")[0]), "rename")
+
+
+def test_a_working_folder_that_is_not_there_any_more_is_one_sentence(tmp_path):
+    command = f"mkdir {tmp_path}/x; cd {tmp_path}/x; rmdir {tmp_path}/x; exec $0 -m stages.clean"
+    environment = {"PYTHONPATH": str(ROOT)}
+    result = subprocess.run(["bash", "-c", command, sys.executable], env=environment, capture_output=True, text=True)
+    assert is_sentence(result, "working folder")
 
 
 def test_python_without_docstrings_is_refused():
