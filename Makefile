@@ -43,6 +43,7 @@ $(SETUP): requirements.txt requirements.lock
 	@# First all that has one content everywhere, by its hashes; then torch, of which machines get different builds.
 	$(VENV)/bin/python -m pip install --disable-pip-version-check --no-deps --require-hashes -r requirements.lock
 	$(VENV)/bin/python -m pip install --disable-pip-version-check -r requirements.txt
+	$(VENV)/bin/python -m pip install --disable-pip-version-check --quiet --no-deps --editable .
 	@touch $@
 
 check: $(SETUP) ## The inner loop: style, and the quick unit tests
@@ -102,8 +103,8 @@ compare: $(SETUP) ## Record each variant as an experiment, for `dvc metrics diff
 	@echo 'Now, for example: dvc metrics diff base prefix --targets metrics/selected.json'
 
 app: $(SETUP) ## A page on this machine that asks base, prompt and prefix: make app IN=experiments/demo PORT=7860
-	@test -d $(IN)/release || { echo "There is no $(IN)/release: make demo, or make repro, makes adapters to ask."; exit 1; }
-	@python -m peftqa app --port $(PORT) --questions $(IN)/data/split/fold-0/test.csv $(IN)/release/*
+	@test -d '$(IN)/release' || { echo "There is no $(IN)/release: make demo, or make repro, makes adapters to ask."; exit 1; }
+	@python -m peftqa app --port $(PORT) --questions '$(IN)/data/split/fold-0/test.csv' '$(IN)'/release/*
 
 bench: $(SETUP) ## Speed and memory against the usual script, about ten minutes: make bench MODEL=DIR DATA=FILE
 	python -m benchmarks.training --model $(MODEL) --data $(DATA) --json benchmarks/latest.json
