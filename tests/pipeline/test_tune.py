@@ -75,7 +75,8 @@ def kill(process: subprocess.Popen) -> None:
 
 
 def recorded(clone: Clone) -> list[str]:
-    return sorted(clone("git", "for-each-ref", "--format=%(refname:lstrip=4)", "refs/exps").split())
+    names = clone("git", "for-each-ref", "--format=%(refname:lstrip=4)", "refs/exps").split()
+    return sorted(name for name in names if re.fullmatch(r"\w+-[0-9a-f]{4}-\d+", name))
 
 
 @pytest.fixture(scope="module")
@@ -181,19 +182,20 @@ def test_a_finished_search_runs_no_trial_and_more_of_them_go_on_even_if_killed(s
     assert after["learning_rate"][3] == begun["param_value_internal"]
 
 
-def test_other_parameters_or_spaces_are_another_study_and_no_setting_must_be_in_a_space(search):
+def test_another_adapter_is_another_study_and_no_setting_must_be_in_a_space(search):
     before = recorded(search)
-    write_space(search, trials=1, spaces={"kv_prefix": {"num_virtual_tokens": {"low": 1, "high": 9}}})
-    search.set({"template.max_tokens": 48})
-    assert "Every trial:" in search(*TUNE)
+    write_space(search, trials=1, spaces={"LORA": {"config.r": [2, 3]}})
+    config = {"peft_type": "LORA", "r": 8}
+    search.set({"adapters.lora": {"method": "peft", "config": config, "learning_rate": 0.001}})
+    assert "-S '++adapters.lora.config.r=" in search("make", "tune", "SETUP=", "ADAPTER=lora")
     search("git", "checkout", "--quiet", "params.yaml", "tuning.yaml")
-    assert list(trials(search).columns) == ["trial", "val_log_loss", "epoch", "num_virtual_tokens"]
-    (new,) = set(recorded(search)) - set(before)
-    assert new.rpartition("-")[0] not in {name.rpartition("-")[0] for name in before}
+    assert list(trials(search, "tune-lora").columns) == ["trial", "val_log_loss", "epoch", "config.r"]
+    assert len(set(recorded(search)) - set(before)) == 1 and len(trials(search)) == 4
 
 
 def test_results_in_any_state_and_private_files_are_no_part_of_a_trial(search):
     """Untracked, staged, modified, deleted ones, as `dvc exp apply` and a commit leave them."""
+    write_space(search, seed=2)  # another study
     for name in ("committed", "deleted"):
         write(search, f"metrics/{name}.json")
     search.commit("Results")
@@ -217,15 +219,12 @@ def test_results_in_any_state_and_private_files_are_no_part_of_a_trial(search):
 
 
 def test_a_training_that_diverges_is_a_result_and_any_other_fault_ends_the_search(new_clone):
-    clone = new_clone(
-        "diverging", **{"train.optimizer": "adamw", "train.weight_decay": 1e30, "adapters.prefix.reparametrization": 8}
-    )
-    rate = {"learning_rate": {"low": 1e29, "high": 1e30, "log": True}}
-    write_space(clone, trials=1, spaces={"kv_prefix": rate})
-    shown = clone(*TUNE)
-    assert "Every training has diverged" in shown and trials(clone)["val_log_loss"][0] == np.inf
-    assert len(recorded(clone)) == 1
+    changes = {"train.optimizer": "adamw", "train.weight_decay": 1.0, "adapters.prefix.reparametrization": 8}
+    clone = new_clone("diverging", **changes)
+    write_space(clone, trials=2, spaces={"kv_prefix": {"learning_rate": [0.01, 1e30, 2e30, 3e30, 4e30]}})
+    assert "diverged with learning_rate" in clone(*TUNE)
+    assert list(np.isinf(trials(clone)["val_log_loss"])) == [False, True] and len(recorded(clone)) == 2
     clone.set({"template.max_tokens": 12})  # no question fits
     shown = clone(*TUNE, ok=False)
-    assert "error: trial 0 failed" in shown and "template.max_tokens is 12" in shown and "Traceback" not in shown
-    assert len(recorded(clone)) == 1
+    assert re.search(r"^error: trial prefix-\w{4}-0 failed", shown, re.MULTILINE) and "Traceback" not in shown
+    assert "template.max_tokens is 12" in shown and len(recorded(clone)) == 2

@@ -9,7 +9,7 @@ from optuna.trial import TrialState
 from ruamel.yaml import YAML
 
 from experiments.trials import current_settings, edges, take_over
-from experiments.tune import SEARCH, Range, Search, hold, main, open_study, put_back, suggest
+from experiments.tune import SEARCH, Range, Search, check, hold, main, open_study, put_back, suggest
 from peftqa.config.params import check_params, read_yaml
 from peftqa.errors import UserError
 from tests.conftest import ROOT
@@ -62,8 +62,8 @@ def test_the_committed_spaces_hold_the_committed_settings_away_from_their_edges(
     [
         ("../../evil", {}, "there is no adapter '../../evil' in params.yaml; there are: prompt, prefix."),
         ("ptompt", {}, "there is no adapter 'ptompt'"),
-        ("prefix --experiment ../tuning", {}, "there is no experiment '../tuning' in experiments/"),
-        ("prefix --experiment /etc/hosts", {}, "there is no experiment"),
+        ("prefix --experiment ../tuning", {}, "'../tuning' cannot be the name of an experiment"),
+        ("prefix --experiment studies", {}, "there is no experiments/studies.yaml; there are: study."),
         ("prefix --trials 0", {}, "--trials is 0"),
         ("prefix", {"trials": 0}, "tuning.yaml: trials: "),
         ("prefix", {"budget": 3}, "tuning.yaml: budget: "),
@@ -92,6 +92,15 @@ def test_a_search_that_cannot_run_is_refused_before_anything_is_written(
         main()
     assert message in str(refusal.value)
     assert sorted(tmp_path.parent.rglob("*")) == before
+
+
+def test_a_method_of_pefts_own_has_the_space_of_its_type(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    lora = {"method": "peft", "config": {"peft_type": "LORA", "r": 8}, "learning_rate": 0.001}
+    _, base, space = check(Search.model_validate(read_yaml(ROOT / SEARCH)), "lora", {"adapters.lora": lora})
+    given = {"learning_rate": 0.001, "config.r": 8, "schedule": "constant"}
+    assert current_settings(base, "lora", space) == given and all(given[key] in space[key] for key in space)
+    assert "-S '++adapters.lora.config.r=16'" in take_over(given | {"config.r": 16}, base, "lora", 3, None)
 
 
 def test_half_a_line_at_the_end_of_a_journal_is_cut_off(new_study, tmp_path):
