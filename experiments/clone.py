@@ -112,18 +112,24 @@ def check_inputs(folder: Path) -> None:
 
 @contextmanager
 def explain_untracked() -> Iterator[None]:
-    """Say, if what runs in a clone fails, which modules of this workspace the clone does not have."""
+    """If what runs in a clone fails, say which modules of this workspace the clone does not have."""
     try:
         yield
     except SystemExit:
-        missing = sorted(name for name in names("ls-files", "--others", "--exclude-standard") if name.endswith(".py"))
-        if missing:
-            shown = ", ".join(missing[:5])
-            raise UserError(
-                f"the experiment failed, see above; git does not track {shown}, so the experiment does not have it: "
-                "if it is needed, `git add` it and start again."
-            ) from None
+        if hint := untracked_modules():
+            raise UserError(f"the experiment failed, see above; {hint}") from None
         raise
+
+
+def untracked_modules() -> str:
+    """A sentence that names the modules which are in this workspace and in no clone of it; "" if there are none."""
+    found = sorted(name for name in names("ls-files", "--others", "--exclude-standard") if name.endswith(".py"))
+    if not found:
+        return ""
+    return (
+        f"git does not track {', '.join(found[:5])}, so the experiment does not have it: if it is needed, `git add` it "
+        "and start again."
+    )
 
 
 def share_cache(folder: Path) -> None:
