@@ -246,7 +246,7 @@ def train(clone: Path, adapter: str, search: Search, name: str) -> tuple[float, 
     printed = result.stdout + result.stderr
     diverged = result.returncode != 0 and DIVERGED in printed
     if result.returncode and not diverged:
-        raise UserError(f"trial {name} failed; what it printed:\n{printed}{untracked_modules()}")
+        raise UserError(f"trial {name} failed; what it printed:\n{printed} {untracked_modules()}")
     # Numbers of this commit belong to its own settings. A trial has one, and no test question has a part in it.
     for file in (clone / workspace.METRICS).glob("*"):
         file.unlink()

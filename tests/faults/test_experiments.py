@@ -70,17 +70,8 @@ def test_an_experiment_stores_what_git_tracks_and_nothing_else(elsewhere, tmp_pa
     assert not (own.parent / "new.md").exists() and own.exists()
 
 
-@pytest.mark.parametrize(
-    ("results", "command"),
-    [
-        ("committed", COMPARE),
-        ("untracked", COMPARE),
-        ("staged", COMPARE),
-        ("modified", COMPARE),
-        ("untracked", TUNE),
-        ("committed", TUNE),
-    ],
-)
+@pytest.mark.parametrize("command", [COMPARE, TUNE], ids=["compare", "tune"])
+@pytest.mark.parametrize("results", ["committed", "untracked", "staged", "modified"])
 def test_results_in_any_state_are_recorded_and_stay_as_they_are(whole, elsewhere, results, command):
     """After `dvc exp apply` and `git commit -a`, metrics/ is untracked."""
     if results in ("untracked", "staged"):
