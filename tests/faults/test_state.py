@@ -95,7 +95,7 @@ def test_whatever_stops_dvc_is_said(whole, clone, path, change, says):
     ],
 )
 def test_one_value_where_a_list_is_expected(clone, key, value, says):
-    """DVC's own words are "unexpected error - 'int' object is not iterable"."""
+    """DVC's own words are "unexpected error - 'Value' object is not iterable"."""
     clone.set({key: value})
     for command in ("repro", "runs"):
         clone.refused("make", command, "SETUP=", says=(says,))
