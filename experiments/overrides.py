@@ -37,8 +37,8 @@ def check_name(name: str) -> None:
     """Raise UserError unless git and DVC accept this name of an experiment; DVC itself looks only at the end."""
     if "/" in name or name.startswith("-") or not git_accepts(f"refs/exps/{name}"):
         raise UserError(
-            f"{name!r} cannot be the name of an experiment, because git or DVC would refuse it at the end; name the file "
-            f"in {FOLDER}/ with letters, digits, `_` and `-`, a letter first."
+            f"{name!r} cannot be the name of an experiment, because git or DVC would refuse it at the end; "
+            f"rename its file in {FOLDER}/: letters, digits, `_` and `-`."
         )
 
 
