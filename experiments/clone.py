@@ -18,6 +18,7 @@ from experiments.overrides import write_params
 from experiments.runs import DVC, run_python
 from peftqa.config.params import Params, read_params
 from peftqa.errors import UserError
+from peftqa.fetch.digest import is_commit
 from stages import workspace
 
 CACHE = Path(".dvc/cache")
@@ -102,8 +103,11 @@ def remove_file(path: Path) -> None:
 def check_inputs(folder: Path) -> None:
     """Raise UserError if data.source or model.name is a path that is here and not in the clone."""
     params = read_params(folder / workspace.PARAMS)
-    for key, path in (("data.source", params.data.source), ("model.name", params.model.name)):
-        if Path(path).exists() and not (folder / path).exists():
+    inputs = {"data.source": params.data.source}
+    if not is_commit(params.model.revision):
+        inputs["model.name"] = params.model.name
+    for key, path in inputs.items():
+        if os.path.exists(path) and not os.path.exists(folder / path):  # noqa: PTH110 - of Path it is an error if too long
             raise UserError(
                 f"{key}: git does not track {path!r}, so the experiment does not have it; `git add` it, or give an "
                 "absolute path."

@@ -131,7 +131,7 @@ def fetch(folder: Path, urls: dict[str, str], registry: dict[str, str], remedy: 
 
 def line_endings_hint(paths: Iterable[Path]) -> str:
     """What to do if JSON files end their lines as on Windows, by which their digest changes; "" if none does."""
-    texts = [path for path in paths if path.suffix == ".json" and path.is_file()]
+    texts = [path for path in paths if path.suffix == ".json" and os.path.isfile(path)]  # noqa: PTH113 - an address is long
     changed = [path for path in texts if path.stat().st_size < MAX_MB * 10**6 and b"\r\n" in path.read_bytes()]
     if not changed:
         return ""
