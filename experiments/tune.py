@@ -29,7 +29,7 @@ from optuna.trial import Trial, TrialState
 from pydantic import Field, ValidationError, model_validator
 
 from experiments import trials
-from experiments.clone import explain_untracked, prepare, record
+from experiments.clone import explain_untracked, prepare, record, untracked_modules
 from experiments.git import git
 from experiments.overrides import FOLDER, files_of, read_overrides, write_params
 from experiments.runs import REPRO, environment, run_python
@@ -245,7 +245,7 @@ def train(clone: Path, adapter: str, search: Search, name: str) -> tuple[float, 
     printed = result.stdout + result.stderr
     diverged = result.returncode != 0 and DIVERGED in printed
     if result.returncode and not diverged:
-        raise UserError(f"trial {name} failed; what it printed:\n{printed}")
+        raise UserError(f"trial {name} failed; what it printed:\n{printed} {untracked_modules()}")
     # Numbers of this commit belong to its own settings. A trial has one, and no test question has a part in it.
     for file in (clone / workspace.METRICS).glob("*"):
         file.unlink()
