@@ -37,9 +37,10 @@ T_TESTS = (
     "too if all folds ask the same), with Satterthwaite's degrees of freedom"
 )
 MCNEMAR = (
-    "exact McNemar test of single trainings, on the questions that just one of two gets right; its interval is Tango's "
-    "score interval"
+    "exact McNemar test of single trainings, or if nothing varies between runs, on the questions that just one of two "
+    "gets right; its interval is Tango's score interval"
 )
+DECIDED = {"over_seeds": "over seeds", "over_folds": "over folds", "mcnemar": "exact McNemar"}
 MOST_FINDINGS = 6  # lines that a reader takes in
 
 
@@ -78,9 +79,24 @@ def evidence(pair: Mapping, comparison: Mapping) -> str:
     return f"{points(pair['test']['difference'])} of accuracy, {corrected}{level(comparison)} interval {between}"
 
 
-def standard_errors(pair: Mapping) -> str:
+def references(names: Sequence[str], params: Params) -> list[str]:
+    """What the variants that only set a mark are there for, a sentence each."""
+    asked = {name: params.evaluate.untrained[name] for name in names if name in params.evaluate.untrained}
+    calibrated = (
+        "{} shows what a shift of the labels' shares does without training: an adapter that is no more accurate may "
+        "have learned no more than that. Its validation figures are of the very questions that it was fitted on."
+    )
+    question_only = (
+        "{} shows what can be answered without reading the abstract. It has an interval and no test, so that the other "
+        "tests are not corrected for one more."
+    )
+    lines = [calibrated.format(name) for name in asked if asked[name].calibrated]
+    return lines + [question_only.format(name) for name in asked if asked[name].context is False]
+
+
+def standard_errors(pair: Mapping) -> list[str]:
     """Of questions, seeds and folds, in points; a dash for what is not repeated."""
-    return ", ".join(signed(100 * error, 1) if error else DASH for error in pair["test"]["standard_errors"].values())
+    return [signed(100 * error, 1) if error else DASH for error in pair["test"]["standard_errors"].values()]
 
 
 def training_budget(epochs: int) -> str:

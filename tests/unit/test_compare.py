@@ -210,7 +210,7 @@ def test_each_run_takes_its_threshold_from_its_own_folds_validation():
     found = evaluate(made(p_test, truth, folds), val, ["yes", "no"], 10, 0.8)
     # 0.75 in the first fold, of which both questions are yes, and 0.25 in the second, of which both are no.
     assert found["threshold"]["label"] == "yes"
-    assert found["threshold"]["values"] == pytest.approx([0.25, 0.75])
+    assert found["threshold"]["ends"] == pytest.approx([0.25, 0.75])
     assert found["threshold"]["metrics"]["accuracy"] == pytest.approx(2 / 4)
     assert found["mean"]["accuracy"] == pytest.approx(3 / 4)
     assert found["abstention"] == {"coverage": 0.8, "accuracy": pytest.approx(3 / 4)}
@@ -225,7 +225,7 @@ def test_official_runs_take_the_threshold_of_their_fold_and_seed():
     test = Replicates(list("xy"), ["yes", "no"], np.zeros(2, int), names, np.stack([p_test, 1 - p_test], axis=2))
     found = evaluate(test, val, ["yes", "no"], 10, 0.8)
     # 0.75, 0.5, 0.25 and 0.5: no to both, right, yes to both, right.
-    assert found["threshold"]["values"] == pytest.approx([0.25, 0.75])
+    assert found["threshold"]["ends"] == pytest.approx([0.25, 0.75])
     assert found["threshold"]["metrics"]["accuracy"] == pytest.approx((0.5 + 1 + 0.5 + 1) / 4)
 
 

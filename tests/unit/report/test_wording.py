@@ -245,9 +245,8 @@ def test_numbers_and_names_in_words():
     assert interval((0.281, 0.4831), "accuracy") == "28.1 to 48.3"
     assert signed(-0.04, 1) == "0.0"
     assert (span((0.25, 0.25), "threshold"), span((0.25, 0.75), "threshold")) == ("0.250", "0.250 to 0.750")
-    assert standard_errors({"test": {"standard_errors": {"questions": 0.0151, "seeds": 0.0, "folds": 0.02}}}) == (
-        f"1.5, {DASH}, 2.0"
-    )
+    errors = {"questions": 0.0151, "seeds": 0.0, "folds": 0.02}
+    assert standard_errors({"test": {"standard_errors": errors}}) == ["1.5", DASH, "2.0"]
     assert [listed(["a"]), listed(["a", "b"]), listed(["a", "b", "c"])] == ["a", "a and b", "a, b and c"]
     assert [significant(number) for number in (0, 0.0849, 1.04, 9.96, 23.6, 213.8, 2351)] == [
         *("0", "0.085", "1.0", "10", "24", "210", "2,400")
