@@ -40,7 +40,9 @@ def crafted_params(names: Sequence[str], labels: Sequence[str], folds: int, seed
     values = YAML(typ="safe").load(ROOT / "params.yaml")
     values["data"]["labels"] = list(labels)
     values["split"] |= {"protocol": "cross_validation" if folds > 1 else "random", "folds": list(range(folds))}
-    values["adapters"] = {name: {"method": "ia3", "learning_rate": 0.1} for name in names if name not in (*BASELINES, *UNTRAINED)}
+    values["adapters"] = {
+        name: {"method": "ia3", "learning_rate": 0.1} for name in names if name not in (*BASELINES, *UNTRAINED)
+    }
     values["train"]["seeds"] = list(range(seeds))
     values["evaluate"]["variants"] = list(names)
     values["compare"]["resamples"] = 200

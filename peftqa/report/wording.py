@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 
 from peftqa.config.params import Params
+from peftqa.statistics.comparison import p_text
 
 MINUS, DASH = "\N{MINUS SIGN}", "\N{EN DASH}"
 METRICS = {
@@ -73,10 +74,11 @@ def findings(comparison: Mapping) -> list[tuple[str, str]]:
 
 
 def evidence(pair: Mapping, comparison: Mapping) -> str:
-    """`+9.1 points of accuracy, corrected 95% interval +2.0 to +16.2`."""
+    """`+9.1 points of accuracy (95% interval +2.0 to +16.2, p = 0.012, both corrected), about the methods`."""
     between = interval(pair["test"]["interval_holm"], "accuracy", plus=True)
-    corrected = "corrected " if len(comparison["pairs"]) > 1 else ""
-    return f"{points(pair['test']['difference'])} of accuracy, {corrected}{level(comparison)} interval {between}"
+    p = p_text(pair["test"]["p_holm"], comparison["alpha"]) + ", both corrected" * (len(comparison["pairs"]) > 1)
+    numbers = f"({level(comparison)} interval {between}, {p})"
+    return f"{points(pair['test']['difference'])} of accuracy {numbers}, {pair['scope']}"
 
 
 def references(names: Sequence[str], params: Params) -> list[str]:

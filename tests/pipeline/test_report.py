@@ -152,12 +152,12 @@ def test_findings_flags_table_and_pairs_are_those_of_the_comparison(reported, op
     found = page.locator(".finding li").all()
     assert len(found) == 5  # each adapter against untrained models, and against each other
     for item in found:
-        claim = item.locator("b").inner_text().replace("\u00a0", " ")
-        evidence = item.evaluate("item => item.lastChild.textContent.trim()")
+        claim = item.locator("b").inner_text()
+        evidence = item.evaluate("item => item.lastChild.textContent.trim()").replace("\u00a0", " ")
         assert f"- **{claim}**: {evidence}\n" in markdown
         assert claim in [pair["verdict"] for pair in comparison["pairs"]]
-    assert found[2].locator("b").inner_text().startswith("prefix is more accurate than base (")
-    assert "about these two trained adapters)" in found[4].inner_text()
+    assert found[2].locator("b").inner_text() == "prefix is more accurate than base"
+    assert found[4].inner_text().endswith("about these two trained adapters.")
     flags = [flag["text"] for flag in comparison["flags"]]
     assert page.locator(".note li").all_inner_texts() == flags and len(flags) >= 3
     assert all(f"- {flag}\n" in markdown for flag in flags)
@@ -175,7 +175,8 @@ def test_findings_flags_table_and_pairs_are_those_of_the_comparison(reported, op
     assert "(share of such answers: human, unaided 20.0%; human, aided 0.0%)" in page.locator("#results").inner_text()
     assert pairs.count() == 9
     for row, pair in zip(pairs.all(), comparison["pairs"], strict=True):
-        assert pair["verdict"] in row.inner_text().replace("\u00a0", " ") and pair["verdict"] in markdown
+        assert pair["verdict"] in row.inner_text() and f"{pair['verdict']}, {pair['scope']} |" in markdown
+        assert pair["scope"] in row.inner_text()
 
 
 def test_folds_and_seeds_have_their_curves_and_spread(reported, opened):
