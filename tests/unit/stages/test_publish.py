@@ -58,7 +58,7 @@ def test_the_card_of_real_data_names_model_data_licences_and_results_with_interv
         text = " ".join(made.text.split())
         metrics, intervals = (comparison["variants"][name][key] for key in ("metrics", "intervals"))
         low, high = (f"{100 * end:.1f}" for end in intervals["accuracy"])
-        assert f"**{name}**, this one | {100 * metrics['accuracy']:.1f}% ({low} to {high})" in text
+        assert f"**{name}**, mean of its 2 trainings | {100 * metrics['accuracy']:.1f}% ({low} to {high})" in text
         for words in (
             "Not for clinical use",
             "0fc9ddf78a1e988dac52e2dac162b0ede4fd74ab",
