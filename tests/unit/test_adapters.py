@@ -167,7 +167,10 @@ DAMAGE = {
     "wrong shape": (lambda f: edit_tensors(f, shorten), "size mismatch for base_model."),
     "NaN": (spoil(float("nan")), "holds NaN or infinite numbers"),
     "infinite": (spoil(float("inf")), "holds NaN or infinite numbers"),
-    "cut": (lambda f: cut(f / "adapter_model.safetensors"), "adapter_model.safetensors is damaged or no safetensors"),
+    "cut": (
+        lambda f: cut(f / "adapter_model.safetensors"),
+        "adapter_model.safetensors is damaged or not a safetensors",
+    ),
     "no weights": (lambda f: (f / "adapter_model.safetensors").unlink(), "adapter_model.safetensors is damaged or no"),
     "cut configuration": (lambda f: cut(f / "adapter_config.json"), "the file is not JSON"),
     "no configuration": (lambda f: (f / "adapter_config.json").unlink(), "the file is missing"),

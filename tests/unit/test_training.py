@@ -13,9 +13,10 @@ import torch
 from accelerate.state import AcceleratorState
 from transformers import set_seed
 
+from peftqa.config.adapters import KVPrefix
 from peftqa.config.params import TrainSettings
 from peftqa.errors import UserError
-from peftqa.model.adapters import KVPrefix, add_adapter
+from peftqa.model.adapters import add_adapter
 from peftqa.training.train import collate, run_seed, train_adapter, training_arguments, validation_metrics
 from peftqa.training.trainer import last_complete_checkpoint
 from tests.conftest import ROOT
@@ -66,10 +67,13 @@ def train(
         learning_rate=learning_rate,
         num_virtual_tokens=3,
         init="random",
+        init_scale=0.02,
+        target=["encoder", "decoder", "cross"],
         reparametrization=reparametrization,
         schedule=own_schedule,
     )
-    model = add_adapter(tiny_t5(vocab_size=192, dropout_rate=0.0).requires_grad_(False), adapter, tiny_tokenizer())
+    backbone = tiny_t5(vocab_size=192, dropout_rate=0.0).requires_grad_(False)
+    model = add_adapter(backbone, adapter, tiny_tokenizer(), ["yes", "no"])
     records = train_adapter(
         model,
         adapter,
@@ -201,7 +205,7 @@ def test_a_loss_that_is_no_number_stops_training_with_a_sentence(tmp_path):
 
 
 def test_a_constant_schedule_warms_up_too(tmp_path):
-    unmoved, _ = train(tmp_path / "a", epochs=1, warmup_steps=10**9)
+    unmoved, _ = train(tmp_path / "a", epochs=1, warmup_steps=10**7)
     moved, _ = train(tmp_path / "b", epochs=1)
     start, _ = train(tmp_path / "c", epochs=1, learning_rate=1e-12)
     assert unmoved[0]["val_loss"] == pytest.approx(start[0]["val_loss"], abs=1e-6)
@@ -243,7 +247,9 @@ def test_a_run_uses_one_gpu_of_several(tmp_path, monkeypatch):
     """Trainer would use all of them, each with a whole batch."""
     for name, value in {"is_available": True, "device_count": 3, "set_device": None}.items():
         monkeypatch.setattr(torch.cuda, name, lambda *_, value=value: value)
-    adapter = KVPrefix(method="kv_prefix", learning_rate=0.1, num_virtual_tokens=1, init="random")
+    adapter = KVPrefix(
+        method="kv_prefix", learning_rate=0.1, num_virtual_tokens=1, init="random", init_scale=0.02, target=["cross"]
+    )
     AcceleratorState._reset_state(reset_partial_state=True)
     try:
         arguments = training_arguments(settings(batch_size=8), adapter, 1, tmp_path)

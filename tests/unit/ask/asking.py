@@ -20,6 +20,7 @@ from tests.tiny import WORDS, save_tiny_checkpoint
 from tests.unit.test_backbone import settings
 
 PREFIX = {"method": "kv_prefix", "num_virtual_tokens": 3, "init": "random", "init_scale": 2.0, "learning_rate": 0.1}
+PREFIX["target"] = ["encoder", "decoder", "cross"]
 # Every word is in two questions, so that none is rare.
 TRAINED_ON = pd.DataFrame({"question": ["is", " ".join(WORDS)], "context": ["a", " ".join(WORDS * 10)]})
 QUESTION, ABSTRACT = "does treatment reduce risk", "methods patients in group a results the risk was lower"
@@ -30,7 +31,7 @@ def make_adapter(root: Path, name: str = "org/tiny", revision: str | None = "0" 
     base, folder = save_tiny_checkpoint(root / "models/base"), root / "models/adapters/prefix/fold-0/seed-42"
     tokenizer, backbone = load_tokenizer(base), load_backbone(base, settings(dtype="float32", fast=False))
     torch.manual_seed(0)
-    model = add_adapter(backbone, TypeAdapter(AnyAdapter).validate_python(PREFIX), tokenizer)
+    model = add_adapter(backbone, TypeAdapter(AnyAdapter).validate_python(PREFIX), tokenizer, ["yes", "no"])
     save_adapter(model, folder, name, revision)
     template = Template(
         text="question: {question} abstract: {context} {instruction}",

@@ -6,7 +6,6 @@ from ruamel.yaml import YAML
 from scipy.stats import binomtest
 
 from peftqa.config.params import check_params
-from peftqa.model.adapters import METHODS
 from peftqa.report.render import describe
 from peftqa.report.wording import (
     EXPLAINED,
@@ -164,15 +163,17 @@ def test_every_method_has_its_description():
     for method, extra in {
         "prompt_tuning": {"num_virtual_tokens": 20, "init": "random"},
         "kv_prefix": {"num_virtual_tokens": 5, "init": "random", "target": ["encoder", "decoder", "cross"]},
-        "prefix_tuning": {"num_virtual_tokens": 7},
-        "lora": {"r": 8, "alpha": 16, "target_modules": ["q"]},
-        "ia3": {},
+        "prefix_tuning": {"config": {"peft_type": "PREFIX_TUNING", "num_virtual_tokens": 7}},
+        "lora": {"config": {"peft_type": "LORA", "r": 8}},
+        "hra": {"config": {"peft_type": "HRA"}},
     }.items():
-        params["adapters"][method] = {"method": method, "learning_rate": 0.01} | extra
+        kind = "peft" if "config" in extra else method
+        params["adapters"][method] = {"method": kind, "learning_rate": 0.01, "init_scale": 0.02} | extra
+        if method != "kv_prefix":
+            del params["adapters"][method]["init_scale"]
     params["evaluate"]["untrained"]["fewshot"] = {"few_shot": 3, "seed": 1, "max_tokens": 900}
     params["evaluate"]["untrained"]["both"] = {"calibrated": True, "context": False}
     params = check_params(params)
-    assert len(params.adapters) == len(METHODS) + 1
     assert {
         name: describe(name, params) for name in ["majority", "tfidf", *params.evaluate.untrained, *params.adapters]
     } == {
@@ -186,9 +187,9 @@ def test_every_method_has_its_description():
         "prompt": "IA3",
         "prompt_tuning": "prompt tuning, 20 tokens",
         "kv_prefix": "prefix tuning, 5 tokens (encoder, decoder, cross)",
-        "prefix_tuning": "PEFT's prefix tuning, 7 tokens",
+        "prefix_tuning": "PEFT's prefix tuning with 7 tokens",
         "lora": "LoRA of rank 8",
-        "ia3": "IA3",
+        "hra": "HRA",
     }
 
 

@@ -181,10 +181,9 @@ def test_a_folder_replaces_an_older_one_and_what_was_in_it(tmp_path):
     assert [path.name for path in folder.iterdir()] == ["new"] and list(tmp_path.iterdir()) == [folder]
 
 
-FEW_SHOT = {"base": {"few_shot": 0}, "fewshot": {"few_shot": 2, "seed": 1, "max_tokens": 200}}
-CROSSED = params_with(
-    split__protocol="official", split__folds=[0, 3], train__seeds=[42, 7], evaluate__untrained=FEW_SHOT
-)
+FEW_SHOT = {"base": {}, "fewshot": {"few_shot": 2, "seed": 1, "max_tokens": 200}}
+RUNS = {"split__protocol": "official", "split__folds": [0, 3], "train__seeds": [42, 7]}
+CROSSED = params_with(evaluate__untrained=FEW_SHOT, evaluate__variants=["base", "prefix"], **RUNS)
 
 
 def test_a_run_is_an_adapter_with_fold_and_seed_or_an_untrained_variant_with_a_fold():
