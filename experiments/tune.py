@@ -92,7 +92,7 @@ def main() -> None:
     try:
         search = Search.model_validate(read_yaml(SEARCH))
     except ValidationError as error:
-        faults = (f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())
+        faults = (f"{'.'.join(map(str, fault['loc'])) or 'the file'}: {fault['msg']}" for fault in error.errors())
         raise UserError(f"{SEARCH}: {'; '.join(faults)}") from None
     wanted = search.trials if options.trials is None else options.trials
     if wanted < 1:
@@ -102,18 +102,7 @@ def main() -> None:
     text, base, space = check(search, options.adapter, overrides)
     # Nothing has been written so far.
     folder = FOLDER / "-".join(filter(None, [options.experiment, "tune", options.adapter]))
-    (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
-    worker, _held = next((n, held) for n in count() if (held := hold(folder / f"worker-{n}.lock")))
-    clone = folder / f"worker-{worker}"
-    prepare(clone, overrides, files_of(options.experiment) if options.experiment else ())
-    if not (clone / CHECKPOINTS).exists():
-        # All workers share a folder, so that any of them can continue what another has begun.
-        (clone / CHECKPOINTS).symlink_to(Path("..", "checkpoints"))
-    if "data.source" in overrides:
-        os.environ.pop("PUBMEDQA_SOURCE", None)  # it would lead to other data than the experiment's
-    # DVC's own lines go into a pipe; its errors and the stages' progress bars go to standard error.
-    with explain_untracked():
-        run_python(*REPRO[1:], "split", "fetch_model", folder=clone, stdout=subprocess.PIPE)
+    worker, clone, _held = claim_clone(folder, overrides, files_of(options.experiment) if options.experiment else [])
     name = f"{options.adapter}-{study_digest(options.adapter, base, search.seed, space, clone)}"
     lock = FileLock(folder / "study.lock")
 
@@ -129,7 +118,7 @@ def main() -> None:
         trial.set_user_attr("epoch", epoch)
         return score
 
-    # Each process holds the lock but while it trains, so that it sees the study as it is.
+    # A process holds the lock except while it trains, so that it sees the study as it is.
     with lock:
         study = open_study(folder / "study.journal", name, lock)
         given = trials.current_settings(base, options.adapter, space)
@@ -174,6 +163,23 @@ def check(search: Search, adapter: str, overrides: dict[str, object]) -> tuple[s
                 except UserError as error:
                     raise UserError(f"{SEARCH}: spaces.{method}.{key}: {value!r}: {error}") from None
     return text, base, search.spaces[method]
+
+
+def claim_clone(folder: Path, overrides: dict[str, object], files: list[Path]) -> tuple[int, Path, FileLock]:
+    """The first number that no other process works under, its clone, ready to train, and the lock that keeps it."""
+    (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
+    worker, held = next((n, held) for n in count() if (held := hold(folder / f"worker-{n}.lock")))
+    clone = folder / f"worker-{worker}"
+    prepare(clone, overrides, files)
+    if not (clone / CHECKPOINTS).exists():
+        # All workers share a folder, so that any of them can continue what another has begun.
+        (clone / CHECKPOINTS).symlink_to(Path("..", "checkpoints"))
+    if "data.source" in overrides:
+        os.environ.pop("PUBMEDQA_SOURCE", None)  # it would lead to other data than the experiment's
+    with explain_untracked():
+        # DVC's own lines go into a pipe; its errors and the stages' progress bars go to standard error.
+        run_python(*REPRO[1:], "split", "fetch_model", folder=clone, stdout=subprocess.PIPE)
+    return worker, clone, held
 
 
 def hold(path: Path) -> FileLock | None:
