@@ -50,8 +50,9 @@ $(SETUP): requirements.txt requirements.lock
 	@$(PIP) --quiet --no-deps --require-hashes -r requirements.lock
 	@echo "2/3 torch"
 	@$(PIP) $$(sed -n 's/^\(torch==[^ ]*\).*/\1/p' requirements.txt)
-	@echo "3/3 a check that all of requirements.txt is there"
+	@echo "3/3 this package, and a check that all of requirements.txt is there"
 	@$(PIP) --quiet -r requirements.txt
+	@$(PIP) --quiet --no-deps --editable .
 	@touch $@
 
 check: $(SETUP) ## The inner loop: style, and the quick unit tests
@@ -105,8 +106,8 @@ compare: $(SETUP) ## Record each variant as an experiment, for `dvc metrics diff
 	@python -m experiments.compare
 
 app: $(SETUP) ## A page on this machine that asks base, prompt and prefix: make app IN=experiments/demo PORT=7860
-	@test -d $(IN)/release || { echo "There is no $(IN)/release: make demo, or make repro, makes adapters to ask."; exit 1; }
-	@python -m peftqa app --port $(PORT) --questions $(IN)/data/split/fold-0/test.csv $(IN)/release/*
+	@test -d '$(IN)/release' || { echo "There is no $(IN)/release: make demo, or make repro, makes adapters to ask."; exit 1; }
+	@python -m peftqa app --port $(PORT) --questions '$(IN)/data/split/fold-0/test.csv' '$(IN)'/release/*
 
 bench: $(SETUP) ## Speed and memory against the usual script, about ten minutes: make bench MODEL=DIR DATA=FILE
 	python -m benchmarks.training --model $(MODEL) --data $(DATA) --json benchmarks/latest.json

@@ -19,6 +19,7 @@ from experiments.runs import DVC, run_python
 from peftqa.config.params import Params, read_params
 from peftqa.data.files import atomic_write
 from peftqa.errors import UserError
+from peftqa.fetch.digest import is_commit
 from stages import workspace
 
 CACHE = Path(".dvc/cache")
@@ -103,8 +104,11 @@ def remove_file(path: Path) -> None:
 def check_inputs(folder: Path) -> None:
     """Raise UserError if data.source or model.name is a path that is here and not in the clone."""
     params = read_params(folder / workspace.PARAMS)
-    for key, path in (("data.source", params.data.source), ("model.name", params.model.name)):
-        if Path(path).exists() and not (folder / path).exists():
+    inputs = {"data.source": params.data.source}
+    if not is_commit(params.model.revision):
+        inputs["model.name"] = params.model.name
+    for key, path in inputs.items():
+        if os.path.exists(path) and not os.path.exists(folder / path):  # noqa: PTH110 - of Path it is an error if too long
             raise UserError(
                 f"{key}: git does not track {path!r}, so the experiment does not have it; `git add` it, or give an "
                 "absolute path."
@@ -113,18 +117,24 @@ def check_inputs(folder: Path) -> None:
 
 @contextmanager
 def explain_untracked() -> Iterator[None]:
-    """Say, if what runs in a clone fails, which modules of this workspace the clone does not have."""
+    """If what runs in a clone fails, say which modules of this workspace the clone does not have."""
     try:
         yield
     except SystemExit:
-        missing = sorted(name for name in names("ls-files", "--others", "--exclude-standard") if name.endswith(".py"))
-        if missing:
-            shown = ", ".join(missing[:5])
-            raise UserError(
-                f"the experiment failed, see above; git does not track {shown}, so the experiment does not have it: "
-                "if it is needed, `git add` it and start again."
-            ) from None
+        if hint := untracked_modules():
+            raise UserError(f"the experiment failed, see above; {hint}") from None
         raise
+
+
+def untracked_modules() -> str:
+    """A sentence that names the modules which are in this workspace and in no clone of it; "" if there are none."""
+    found = sorted(name for name in names("ls-files", "--others", "--exclude-standard") if name.endswith(".py"))
+    if not found:
+        return ""
+    return (
+        f"git does not track {', '.join(found[:5])}, so the experiment does not have it: if it is needed, `git add` it "
+        "and start again."
+    )
 
 
 def share_cache(folder: Path) -> None:

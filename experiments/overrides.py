@@ -37,8 +37,8 @@ def check_name(name: str) -> None:
     """Raise UserError unless git and DVC accept this name of an experiment; DVC itself looks only at the end."""
     if "/" in name or name.startswith("-") or not git_accepts(f"refs/exps/{name}"):
         raise UserError(
-            f"{name!r} cannot be the name of an experiment, nor of a file in {FOLDER}/, because git does not accept it "
-            "in the name of a branch; use letters, digits, `_` and `-`, and begin with a letter."
+            f"{name!r} cannot be the name of an experiment, because git or DVC would refuse it at the end; "
+            f"rename its file in {FOLDER}/: letters, digits, `_` and `-`."
         )
 
 

@@ -29,8 +29,9 @@ from optuna.trial import Trial, TrialState
 from pydantic import Field, ValidationError, model_validator
 
 from experiments import trials
-from experiments.clone import prepare, record
-from experiments.overrides import FOLDER, read_overrides, write_params
+from experiments.clone import explain_untracked, prepare, record, untracked_modules
+from experiments.git import git
+from experiments.overrides import FOLDER, files_of, read_overrides, write_params
 from experiments.runs import REPRO, environment, run_python
 from peftqa import program
 from peftqa.config.params import Params, Seed, read_params, read_yaml
@@ -88,9 +89,6 @@ def main() -> None:
     parser.add_argument("--trials", type=int, help=f"how many in all, earlier ones too (default: {SEARCH}'s)")
     parser.add_argument("--experiment", help=f"a file of {FOLDER}/ whose parameters the search starts from")
     options = parser.parse_args()
-    known = sorted(path.stem for path in FOLDER.glob("*.yaml"))
-    if options.experiment and options.experiment not in known:
-        raise UserError(f"there is no experiment {options.experiment!r} in {FOLDER}/; there are: {', '.join(known)}.")
     try:
         search = Search.model_validate(read_yaml(SEARCH))
     except ValidationError as error:
@@ -107,14 +105,15 @@ def main() -> None:
     (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
     worker, _held = next((n, held) for n in count() if (held := hold(folder / f"worker-{n}.lock")))
     clone = folder / f"worker-{worker}"
-    prepare(clone, overrides)
+    prepare(clone, overrides, files_of(options.experiment) if options.experiment else ())
     if not (clone / CHECKPOINTS).exists():
         # All workers share a folder, so that any of them can continue what another has begun.
         (clone / CHECKPOINTS).symlink_to(Path("..", "checkpoints"))
     if "data.source" in overrides:
         os.environ.pop("PUBMEDQA_SOURCE", None)  # it would lead to other data than the experiment's
     # DVC's own lines go into a pipe; its errors and the stages' progress bars go to standard error.
-    run_python(*REPRO[1:], "split", "fetch_model", folder=clone, stdout=subprocess.PIPE)
+    with explain_untracked():
+        run_python(*REPRO[1:], "split", "fetch_model", folder=clone, stdout=subprocess.PIPE)
     name = f"{options.adapter}-{study_digest(options.adapter, base, search.seed, space, clone)}"
     lock = FileLock(folder / "study.lock")
 
@@ -246,7 +245,7 @@ def train(clone: Path, adapter: str, search: Search, name: str) -> tuple[float, 
     printed = result.stdout + result.stderr
     diverged = result.returncode != 0 and DIVERGED in printed
     if result.returncode and not diverged:
-        raise UserError(f"trial {name} failed; what it printed:\n{printed}")
+        raise UserError(f"trial {name} failed; what it printed:\n{printed} {untracked_modules()}")
     # Numbers of this commit belong to its own settings. A trial has one, and no test question has a part in it.
     for file in (clone / workspace.METRICS).glob("*"):
         file.unlink()
@@ -255,8 +254,8 @@ def train(clone: Path, adapter: str, search: Search, name: str) -> tuple[float, 
         best = [training_summary(adapter, run, clone)["best"] for run in runs]
         score, epoch = (mean(figures[key] for figures in best) for key in ("val_log_loss", "epoch"))
         write_json(clone / workspace.METRICS / f"{adapter}.json", {"val_log_loss": round(score, 6)})
-    # DVC cannot save a file that git's index has, but neither the commit nor the folder: results not yet committed.
-    subprocess.run(["git", "add", "--update"], cwd=clone, check=True)
+    # DVC cannot save a file that git's index has, but neither the commit nor the folder: a result of the trial before.
+    git("add", "--update", cwd=clone)
     # Of a training that diverged there is nothing to save but its settings.
     record(clone, name, ["split"] if diverged else stages)
     return score, epoch

@@ -39,7 +39,7 @@ def named_runs(variants: Iterable[str], params: Params) -> dict[str, tuple[str, 
 
 
 def find_run(key: str, params: Params, variants: Iterable[str]) -> tuple[str, int, int]:
-    """Variant, fold and seed of the run with this name, of one of the variants. Raises UserError unless there is one."""
+    """Variant, fold and seed of the run with this name. Raises UserError unless one of the variants has it."""
     known = named_runs(variants, params)
     if key not in known:
         raise UserError(

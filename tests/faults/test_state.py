@@ -1,5 +1,6 @@
 """The state of git, of DVC and of the machine: damaged, missing, or in the hands of another process."""
 
+import re
 import shutil
 import signal
 import stat
@@ -12,16 +13,6 @@ from filelock import FileLock
 from tests.faults.drill import commands, send, wait_for
 
 pytestmark = pytest.mark.drill
-
-
-def test_a_lock_file_with_a_conflict(whole, clone):
-    lock = clone.folder / "dvc.lock"
-    lock.write_text(f"<<<<<<< HEAD\n{lock.read_text()}=======\n>>>>>>> theirs\n")
-    printed = clone("dvc", "repro", ok=False)
-    assert "'./dvc.lock' is invalid (possible merge conflicts)" in printed and "Traceback" not in printed
-    clone.unharmed(whole)
-    clone("git", "checkout", "--quiet", ".")
-    clone.recovers(whole)
 
 
 def test_a_damaged_cache_and_outputs_that_are_gone(whole, clone):
@@ -58,19 +49,56 @@ def test_a_lock_of_dvcs_that_a_killed_process_left(whole, clone):
     clone.recovers(whole)
 
 
-def test_killed_comparisons_leave_folders_that_one_command_clears(whole, clone):
-    """The command is README's."""
+def test_a_killed_comparison_is_cleared_by_the_next(whole, clone):
     process = clone.start("make", "compare", "SETUP=")
     wait_for(lambda: any("stages.select" in command for command in commands(process.pid).values()), process)
     send(process, signal.SIGKILL, None)
     process.communicate()
-    heap = clone.folder / ".dvc/tmp/exps"
-    assert list(heap.rglob("params.yaml"))
-    clone("rm", "-rf", ".dvc/tmp/exps")
+    left = clone.folder / "experiments/.compare"
+    assert left.exists()
     clone.unharmed(whole)
-    clone("make", "compare", "SETUP=")
-    assert not list(heap.rglob("params.yaml"))
+    clone("python", "-m", "experiments.compare", "base")
+    assert not left.exists()
     clone.recovers(whole)
+
+
+TRAIN = re.compile(r"^  train:\n(    .*\n|\n)*", re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("path", "change", "says"),
+    [
+        ("dvc.lock", lambda text: f"<<<<<<< HEAD\n{text}=======\n>>>>>>> theirs\n", "possible merge conflicts"),
+        (".dvc/config", lambda text: "[core\n", ".dvc/config"),
+        (".dvc/config", lambda text: '[cache]\n    type = "teleport"\n', "teleport"),
+        (".dvc", None, "not inside of a DVC repository"),
+        ("dvc.yaml", lambda text: text.replace("stages:", "stages: ["), "dvc.yaml"),
+        ("dvc.yaml", lambda text: TRAIN.sub("", text), "train"),
+    ],
+)
+def test_whatever_stops_dvc_is_said(whole, clone, path, change, says):
+    path = clone.folder / path
+    path.write_text(change(path.read_text())) if change else shutil.rmtree(path)
+    for command in (("make", "runs", "SETUP="), ("make", "demo", "SETUP=")):
+        process = clone.start(*command)
+        printed, _ = process.communicate()
+        assert process.returncode and says in printed and "Traceback" not in printed, printed
+    assert clone.bytes() == whole.bytes()
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "says"),
+    [
+        ("train.seeds", 43, "train.seeds must be a list: -S 'train.seeds=[43]'"),
+        ("split.folds", 0, "split.folds must be a list: -S 'split.folds=[0]'"),
+        ("adapters", None, "adapters: must be a group of keys"),
+    ],
+)
+def test_one_value_where_a_list_is_expected(clone, key, value, says):
+    """DVC's own words are "unexpected error - 'Value' object is not iterable"."""
+    clone.set({key: value})
+    for command in ("repro", "runs"):
+        clone.refused("make", command, "SETUP=", says=(says,))
 
 
 def test_without_git(whole, clone):

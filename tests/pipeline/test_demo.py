@@ -55,6 +55,14 @@ def test_the_demo_prints_its_table_once_and_where_to_look_next(demo):
     for word in ("majority", "tfidf", "base", "prompt", "prefix", "points of accuracy", "report/index.html"):
         assert word in shown
     assert "No file hash info" not in demo.output
+    assert len(demo.output.splitlines()) <= 80 and "skipping" not in demo.output and "git add" not in demo.output
+
+
+def test_make_in_the_folder_of_an_experiment_installs_nothing(demo):
+    shown = demo(
+        "make", "--directory", "experiments/demo", "--dry-run", "--eval", "where: check; @echo $(VENV)", "where"
+    )
+    assert "../../.venv" in shown and "install" not in shown
 
 
 def test_the_demo_ends_with_a_command_that_asks_a_question_of_ones_own(demo):

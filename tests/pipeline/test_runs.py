@@ -1,8 +1,12 @@
 """Runs: several at a time, more of them, fewer of them, killed ones, and names that a shell would take for commands."""
 
 import os
+import pty
 import re
 import signal
+import subprocess
+import sys
+import termios
 import time
 from pathlib import Path
 
@@ -10,6 +14,7 @@ import pandas as pd
 import pytest
 from ruamel.yaml import YAML
 
+from experiments.runs import job_variables
 from tests.clone import Clone, ran
 from tests.conftest import ROOT
 
@@ -56,14 +61,44 @@ def study(new_clone) -> Clone:
     return clone
 
 
-def test_runs_name_what_is_missing_and_each_that_is_done(study):
-    lines = [line for line in study.printed.splitlines() if re.search("runs are missing| left", line)][-7:]
-    assert lines[0].startswith("6 of 6 runs are missing")
-    done = {line.split(":")[0] for line in lines[1:]}
-    assert done == RUNS | {"base-0", "base-1"}
-    assert all(
-        re.search(r": done in \d+ (s|min); (\d+ left, about \d+ (s|min)|none left)$", line) for line in lines[1:]
-    )
+def test_runs_name_what_is_missing_and_each_that_starts_and_is_done(study):
+    lines = study.printed.partition("6 of 6 runs are missing")[2].splitlines()[1:]
+    end = r": done in \d+ (s|min); (\d+ left, about \d+ (s|min)|none left)$"
+    done = {line.split(":")[0]: number for number, line in enumerate(lines) if re.search(end, line)}
+    assert set(done) == RUNS | {"base-0", "base-1"}
+    assert all(lines.index(f"{name}: started") < number for name, number in done.items())
+    assert len(lines) == 12  # and no bar
+
+
+def test_in_a_terminal_there_is_one_bar_over_all_runs_in_epochs(study):
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (24, 80))
+    environment = study.environment()
+    command = [sys.executable, "-m", "experiments.runs", "--jobs", "2", "prefix-0-1", "prefix-1-1"]
+    subprocess.run(command, cwd=study.folder, env=environment, stdout=theirs, stderr=theirs, check=True)
+    os.close(theirs)
+    shown = os.read(ours, 65536).decode()
+    assert "2 runs: 100%" in shown and "2/2" in shown and "prefix-0-1: done" in shown
+
+
+@pytest.mark.parametrize(
+    ("devices", "jobs", "gpus", "share"),
+    [
+        ("0", 1, ["0"], None),
+        ("0", 8, ["0"] * 8, 0.125),
+        ("3", 3, ["3"] * 3, 0.3333),
+        ("0,1", 2, ["0", "1"], None),
+        ("0,1", 3, ["0", "1", "0"], 0.5),
+        ("GPU-a,GPU-b,", 2, ["GPU-a", "GPU-b"], None),
+        ("-1", 2, [None] * 2, None),
+        ("", 2, [None] * 2, None),
+    ],
+)
+def test_jobs_are_spread_over_gpus_and_share_their_memory(monkeypatch, devices, jobs, gpus, share):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", devices)
+    found = job_variables(jobs)
+    assert [variables.get("CUDA_VISIBLE_DEVICES") for variables in found] == gpus
+    assert {variables.get("PEFTQA_GPU_SHARE") for variables in found} == {share and str(share)}
 
 
 def test_afterwards_repro_finds_every_run_in_place(study):

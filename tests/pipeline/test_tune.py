@@ -13,6 +13,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from tests.clone import Clone
+from tests.conftest import ROOT
 from tests.pipeline.test_runs import descendants, wait_for
 
 # Every Python process, DVC's among them, tells what it opens; PYTHONPATH leads them here.
@@ -26,20 +27,8 @@ def told(event, arguments):
 
 sys.addaudithook(told)
 """
-SPACE = {
-    "trials": 3,
-    "seed": 1,
-    "folds": [0],
-    "seeds": [42],
-    "spaces": {
-        "kv_prefix": {
-            "learning_rate": {"low": 0.001, "high": 1.0, "log": True},
-            "init": ["random", "text"],
-            "num_virtual_tokens": {"low": 1, "high": 9},
-            "schedule": ["constant", "linear"],
-        }
-    },
-}
+SPACES = {"kv_prefix": YAML(typ="safe").load(ROOT / "tuning.yaml")["spaces"]["kv_prefix"]}
+SPACE = {"trials": 3, "seed": 1, "folds": [0], "seeds": [42], "spaces": SPACES}
 TUNE = ("make", "tune", "SETUP=", "ADAPTER=prefix")
 
 
@@ -62,7 +51,7 @@ def trials(clone: Clone, name: str = "tune-prefix") -> pd.DataFrame:
     return pd.read_csv(clone.folder / "experiments" / name / "trials.csv")
 
 
-def write(clone: Clone, name: str, text: str = '{"accuracy": 0.5}') -> None:
+def write(clone: Clone, name: str, text: str) -> None:
     (clone.folder / name).parent.mkdir(exist_ok=True)
     (clone.folder / name).write_text(text)
 
@@ -75,7 +64,8 @@ def kill(process: subprocess.Popen) -> None:
 
 
 def recorded(clone: Clone) -> list[str]:
-    return sorted(clone("git", "for-each-ref", "--format=%(refname:lstrip=4)", "refs/exps").split())
+    names = clone("git", "for-each-ref", "--format=%(refname:lstrip=4)", "refs/exps").split()
+    return sorted(name for name in names if re.fullmatch(r"\w+-[0-9a-f]{4}-\d+", name))
 
 
 @pytest.fixture(scope="module")
@@ -109,46 +99,31 @@ def test_a_search_leaves_the_workspace_as_it_was(search):
     assert search("git", "status", "--porcelain") == ""
 
 
-def test_the_table_has_every_trial_and_the_first_is_what_params_have(search):
-    table = trials(search)
-    assert list(table.columns) == ["trial", "val_log_loss", "epoch", *SPACE["spaces"]["kv_prefix"]]
+def test_a_table_has_every_trial_the_first_is_what_params_have_and_dvc_draws_it(search):
+    table, space = trials(search), SPACES["kv_prefix"]
+    assert list(table.columns) == ["trial", "val_log_loss", "epoch", *space]
     assert list(table["trial"]) == [0, 1, 2] and np.isfinite(table["val_log_loss"]).all()
-    first = table.iloc[0]
-    assert (first["learning_rate"], first["num_virtual_tokens"], first["init"]) == (0.01, 5, "text")
-    assert first["schedule"] == "constant"
+    assert list(table.iloc[0][[*space]]) == [0.01, 5, "text", "constant"]
     assert table["learning_rate"].between(0.001, 1).all() and table["learning_rate"].is_unique
+    folder = search.folder / "experiments/tune-prefix"
+    options = ("-x", "learning_rate", "-y", "val_log_loss", "--json")
+    assert '"field": "val_log_loss"' in search("dvc", "plots", "show", str(folder / "trials.csv"), *options)
+    assert all(setting in (folder / "trials.svg").read_text() for setting in space)
 
 
 def test_a_trial_is_an_experiment_with_its_settings_its_score_and_no_test_metric(search):
-    names = recorded(search)
-    assert len(names) == 3
     table = trials(search).set_index("trial")
     (commit,) = json.loads(search("dvc", "exp", "show", "--json"))[1:]
     shown = {row["name"]: row["revs"][0]["data"] for row in commit["experiments"]}
-    assert sorted(shown) == names
+    assert sorted(shown) == recorded(search) and len(shown) == 3
     for name, data in shown.items():
         row = table.loc[int(name.rpartition("-")[2])]
         settings = data["params"]["params.yaml"]["data"]["adapters"]["prefix"]
         assert settings["learning_rate"] == pytest.approx(row["learning_rate"]) and settings["init"] == row["init"]
         metrics = {path: file["data"] for path, file in data["metrics"].items() if "data" in file}
         assert metrics == {"metrics/prefix.json": {"val_log_loss": pytest.approx(row["val_log_loss"], abs=1e-6)}}
-
-
-def test_the_table_of_experiments_has_the_trials_lowest_log_loss_first(search):
-    lines = search("make", "experiments", "SETUP=").splitlines()
-    assert lines[0].split() == ["experiment", "adapter", "val", "log", "loss", "accuracy", "changed"]
-    assert max(map(len, lines)) <= 120
-    rows = [line.split() for line in lines[1:]]
-    assert sorted(row[0] for row in rows) == recorded(search)
-    assert [float(row[2]) for row in rows] == pytest.approx(sorted(trials(search)["val_log_loss"]), abs=1e-4)
-
-
-def test_the_table_and_the_picture_are_there_to_look_at(search):
-    folder = Path("experiments/tune-prefix")
-    options = ("-x", "learning_rate", "-y", "val_log_loss", "--json")
-    assert '"field": "val_log_loss"' in search("dvc", "plots", "show", str(folder / "trials.csv"), *options)
-    picture = (search.folder / folder / "trials.svg").read_text()
-    assert all(setting in picture for setting in SPACE["spaces"]["kv_prefix"])
+    lines = [line.split() for line in search("make", "experiments", "SETUP=").splitlines()[1:]]
+    assert [float(line[2]) for line in lines] == pytest.approx(sorted(table["val_log_loss"]), abs=1e-4)
 
 
 def test_what_it_prints_takes_the_best_over(search):
@@ -181,31 +156,31 @@ def test_a_finished_search_runs_no_trial_and_more_of_them_go_on_even_if_killed(s
     assert after["learning_rate"][3] == begun["param_value_internal"]
 
 
-def test_other_parameters_or_spaces_are_another_study_and_no_setting_must_be_in_a_space(search):
+def test_another_adapter_is_another_study_and_no_setting_must_be_in_a_space(search):
     before = recorded(search)
-    write_space(search, trials=1, spaces={"kv_prefix": {"num_virtual_tokens": {"low": 1, "high": 9}}})
-    search.set({"template.max_tokens": 48})
-    assert "Every trial:" in search(*TUNE)
+    write_space(search, trials=1, spaces={"LORA": {"config.r": [2, 3]}})
+    config = {"peft_type": "LORA", "r": 8}
+    search.set({"adapters.lora": {"method": "peft", "config": config, "learning_rate": 0.001}})
+    assert "-S '++adapters.lora.config.r=" in search("make", "tune", "SETUP=", "ADAPTER=lora")
     search("git", "checkout", "--quiet", "params.yaml", "tuning.yaml")
-    assert list(trials(search).columns) == ["trial", "val_log_loss", "epoch", "num_virtual_tokens"]
-    (new,) = set(recorded(search)) - set(before)
-    assert new.rpartition("-")[0] not in {name.rpartition("-")[0] for name in before}
+    assert list(trials(search, "tune-lora").columns) == ["trial", "val_log_loss", "epoch", "config.r"]
+    assert len(set(recorded(search)) - set(before)) == 1 and len(trials(search)) == 4
 
 
 def test_results_in_any_state_and_private_files_are_no_part_of_a_trial(search):
     """Untracked, staged, modified, deleted ones, as `dvc exp apply` and a commit leave them."""
-    for name in ("committed", "deleted"):
-        write(search, f"metrics/{name}.json")
-    search.commit("Results")
-    for name in ("staged", "changed", "withdrawn", "prefix"):
-        write(search, f"metrics/{name}.json")
-    search("git", "add", "metrics")
-    for name in ("untracked", "committed", "changed"):
-        write(search, f"metrics/{name}.json", '{"accuracy": 0.25}')
-    for name in ("deleted", "withdrawn"):
-        (search.folder / f"metrics/{name}.json").unlink()
-    write(search, "my-secrets.env")
-    write(search, "private/patients.csv")
+    write_space(search, seed=2)  # another study
+    for name, commands in {
+        "committed changed deleted": ("git add --all", "git -c user.name=t -c user.email=t@t commit -qm Results"),
+        "staged again withdrawn prefix": ("git add metrics",),
+        "untracked changed again": ("rm metrics/deleted.json metrics/withdrawn.json",),
+    }.items():
+        for result in name.split():
+            write(search, f"metrics/{result}.json", json.dumps({"accuracy": len(name)}))
+        for command in commands:
+            search(*command.split())
+    write(search, "my-secrets.env", "token")
+    write(search, "private/patients.csv", "name")
     before = state(search), search("git", "status", "--porcelain"), recorded(search)
     search(*TUNE, "TRIALS=1")
     assert (state(search), search("git", "status", "--porcelain")) == before[:2]
@@ -217,15 +192,12 @@ def test_results_in_any_state_and_private_files_are_no_part_of_a_trial(search):
 
 
 def test_a_training_that_diverges_is_a_result_and_any_other_fault_ends_the_search(new_clone):
-    clone = new_clone(
-        "diverging", **{"train.optimizer": "adamw", "train.weight_decay": 1e30, "adapters.prefix.reparametrization": 8}
-    )
-    rate = {"learning_rate": {"low": 1e29, "high": 1e30, "log": True}}
-    write_space(clone, trials=1, spaces={"kv_prefix": rate})
-    shown = clone(*TUNE)
-    assert "Every training has diverged" in shown and trials(clone)["val_log_loss"][0] == np.inf
-    assert len(recorded(clone)) == 1
+    changes = {"train.optimizer": "adamw", "train.weight_decay": 1.0, "adapters.prefix.reparametrization": 8}
+    clone = new_clone("diverging", **changes)
+    write_space(clone, trials=2, spaces={"kv_prefix": {"learning_rate": [0.01, 1e30, 2e30, 3e30, 4e30]}})
+    assert "diverged with learning_rate" in clone(*TUNE)
+    assert list(np.isinf(trials(clone)["val_log_loss"])) == [False, True] and len(recorded(clone)) == 2
     clone.set({"template.max_tokens": 12})  # no question fits
     shown = clone(*TUNE, ok=False)
-    assert "error: trial 0 failed" in shown and "template.max_tokens is 12" in shown and "Traceback" not in shown
-    assert len(recorded(clone)) == 1
+    assert re.search(r"^error: trial prefix-\w{4}-0 failed", shown, re.MULTILINE) and "Traceback" not in shown
+    assert "template.max_tokens is 12" in shown and len(recorded(clone)) == 2

@@ -10,12 +10,13 @@ import time
 import numpy as np
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 from transformers import set_seed
 
 from peftqa.config.params import TrainSettings
 from peftqa.errors import UserError
 from peftqa.model.adapters import KVPrefix, add_adapter
-from peftqa.training.train import collate, run_seed, train_adapter, validation_metrics
+from peftqa.training.train import collate, run_seed, train_adapter, training_arguments, validation_metrics
 from peftqa.training.trainer import last_complete_checkpoint
 from tests.conftest import ROOT
 from tests.tiny import tiny_t5, tiny_tokenizer
@@ -236,3 +237,17 @@ def test_no_two_runs_of_an_experiment_share_their_random_numbers():
 
 def test_a_run_has_the_same_random_numbers_wherever_it_runs():
     assert run_seed("prompt", 0, 42) == run_seed("prompt", 0, 42) == 3689507427
+
+
+def test_a_run_uses_one_gpu_of_several(tmp_path, monkeypatch):
+    """Trainer would use all of them, each with a whole batch."""
+    for name, value in {"is_available": True, "device_count": 3, "set_device": None}.items():
+        monkeypatch.setattr(torch.cuda, name, lambda *_, value=value: value)
+    adapter = KVPrefix(method="kv_prefix", learning_rate=0.1, num_virtual_tokens=1, init="random")
+    AcceleratorState._reset_state(reset_partial_state=True)
+    try:
+        arguments = training_arguments(settings(batch_size=8), adapter, 1, tmp_path)
+        assert arguments.device.type == "cuda" and arguments.n_gpu == 1
+        assert (arguments.train_batch_size, arguments.eval_batch_size) == (8, 8)
+    finally:
+        AcceleratorState._reset_state(reset_partial_state=True)

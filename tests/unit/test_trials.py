@@ -9,7 +9,7 @@ from optuna.trial import TrialState
 from ruamel.yaml import YAML
 
 from experiments.trials import current_settings, edges, take_over
-from experiments.tune import SEARCH, Range, Search, hold, main, open_study, put_back, suggest
+from experiments.tune import SEARCH, Range, Search, check, hold, main, open_study, put_back, suggest
 from peftqa.config.params import check_params, read_yaml
 from peftqa.errors import UserError
 from tests.conftest import ROOT
@@ -33,21 +33,6 @@ def test_an_edge_is_of_the_scale_that_was_searched():
     assert edges({"learning_rate": 0.01, "r": 100, "init": "random"}, SPACE) == ["r"]
 
 
-def test_only_what_differs_is_to_be_taken_over(base):
-    settings = {"learning_rate": 0.02, "num_virtual_tokens": 5, "init": "text", "schedule": "constant"}
-    text = take_over(settings, base, "prefix", 12, None)
-    assert text.splitlines()[1:] == [
-        "dvc exp run -S '++adapters.prefix.learning_rate=0.02' \\",
-        "  -S '++tuning.prefix={trials: 12, protocol: random}'",
-    ]
-    lines = take_over(settings | {"schedule": "linear"}, base, "prefix", 12, "mine").splitlines()[1:]
-    assert YAML(typ="safe").load("\n".join(lines)) == {
-        "adapters.prefix.learning_rate": 0.02,
-        "adapters.prefix.schedule": "linear",
-        "tuning.prefix": {"trials": 12, "protocol": "random"},
-    }
-
-
 def test_the_committed_spaces_hold_the_committed_settings_away_from_their_edges(base):
     search = Search.model_validate(read_yaml(ROOT / SEARCH))
     for name, adapter in base.adapters.items():
@@ -61,18 +46,13 @@ def test_the_committed_spaces_hold_the_committed_settings_away_from_their_edges(
     ("arguments", "changes", "message"),
     [
         ("../../evil", {}, "there is no adapter '../../evil' in params.yaml; there are: prompt, prefix."),
-        ("ptompt", {}, "there is no adapter 'ptompt'"),
-        ("prefix --experiment ../tuning", {}, "there is no experiment '../tuning' in experiments/"),
-        ("prefix --experiment /etc/hosts", {}, "there is no experiment"),
+        ("prefix --experiment ../tuning", {}, "'../tuning' cannot be the name of an experiment"),
+        ("prefix --experiment studies", {}, "there is no experiments/studies.yaml; there are: study."),
         ("prefix --trials 0", {}, "--trials is 0"),
         ("prefix", {"trials": 0}, "tuning.yaml: trials: "),
-        ("prefix", {"budget": 3}, "tuning.yaml: budget: "),
-        ("prefix", {"folds": [3]}, "there is no fold 3"),
         ("prefix", {"spaces": {}}, "tuning.yaml has no space for kv_prefix"),
         ("prefix", {"spaces": {"kv_prefix": {}}}, "tuning.yaml: spaces.kv_prefix: "),
         ("prefix", {"spaces": {"kv_prefix": {"rank": [1, 2]}}}, "spaces.kv_prefix.rank: 1: "),
-        ("prefix", {"spaces": {"kv_prefix": {"config.r": [1, 2]}}}, "spaces.kv_prefix.config.r: 1: "),
-        ("prefix", {"spaces": {"kv_prefix": {"init": ["text", "vocabulary"]}}}, "kv_prefix.init: 'vocabulary': "),
         ("prefix", {"spaces": {"kv_prefix": {"num_virtual_tokens": {"low": 0, "high": 9}}}}, "tokens: 0: "),
         ("prefix", {"spaces": {"kv_prefix": {"r": {"low": 4, "high": 2}}}}, "low must be less than high"),
         ("prefix", {"spaces": {"kv_prefix": {"r": {"low": 1, "high": 2.0}}}}, "must both be whole numbers"),
@@ -92,6 +72,23 @@ def test_a_search_that_cannot_run_is_refused_before_anything_is_written(
         main()
     assert message in str(refusal.value)
     assert sorted(tmp_path.parent.rglob("*")) == before
+
+
+def test_a_method_of_pefts_own_has_the_space_of_its_type(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    lora = {"method": "peft", "config": {"peft_type": "LORA", "r": 8}, "learning_rate": 0.001}
+    _, base, space = check(Search.model_validate(read_yaml(ROOT / SEARCH)), "lora", {"adapters.lora": lora})
+    given = {"learning_rate": 0.001, "config.r": 8, "schedule": "constant"}
+    assert current_settings(base, "lora", space) == given and all(given[key] in space[key] for key in space)
+    # What differs is to be taken over, as options of DVC or as lines of the experiment.
+    best = given | {"config.r": 16}
+    assert take_over(best, base, "lora", 3, None).splitlines()[1:] == [
+        "dvc exp run -S '++adapters.lora.config.r=16' \\",
+        "  -S '++tuning.lora={trials: 3, protocol: random}'",
+    ]
+    lines = "\n".join(take_over(best, base, "lora", 3, "mine").splitlines()[1:])
+    tuning = {"trials": 3, "protocol": "random"}
+    assert YAML(typ="safe").load(lines) == {"adapters.lora.config.r": 16, "tuning.lora": tuning}
 
 
 def test_half_a_line_at_the_end_of_a_journal_is_cut_off(new_study, tmp_path):

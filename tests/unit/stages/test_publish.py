@@ -5,7 +5,9 @@ import json
 import pytest
 from huggingface_hub import ModelCard
 
+from peftqa.model.task import WEIGHTS, weights_digest, write_task
 from tests.finished_run import run_stages, write_json, write_run
+from tests.unit.test_task import task
 
 LABELS, VARIANTS = ["yes", "no"], ["majority", "base", "prompt", "prefix"]
 FILES = ["README.md", "adapter_config.json", "adapter_model.safetensors", "task.json"]
@@ -20,8 +22,10 @@ def finished(workspace):
         write_run(workspace.folder, LABELS, list(seeds), VARIANTS)
         for name in ("prompt", "prefix"):
             for seed in seeds:
+                folder = workspace.folder / f"models/adapters/{name}/fold-0/seed-{seed}"
                 for file in FILES[1:]:
-                    write_json(workspace.folder / f"models/adapters/{name}/fold-0/seed-{seed}/{file}", {name: seed})
+                    write_json(folder / file, {name: seed})
+                write_task(folder, task(weights=weights_digest(folder)))
         run_stages(workspace.folder, VARIANTS, ["compare", "publish"])
         return workspace
 
@@ -42,7 +46,7 @@ def test_the_training_with_the_lowest_validation_log_loss_is_published_and_the_s
     assert result.returncode == 0, result.stderr
     assert {file: (workspace.folder / "release" / file).read_bytes() for file in workspace.files("release")} == before
     for name in ("prompt", "prefix"):
-        (chosen,) = json.loads(before[f"{name}/task.json"]).values()
+        (chosen,) = json.loads(before[f"{name}/adapter_config.json"]).values()
         assert chosen == 42  # 0.502 against 0.507
         assert f"fold 0, seed {chosen}: of 2 trainings the one with the lowest" in card(workspace, name).text
 
@@ -58,11 +62,19 @@ def test_the_card_of_real_data_names_model_data_licences_and_results_with_interv
         text = " ".join(made.text.split())
         metrics, intervals = (comparison["variants"][name][key] for key in ("metrics", "intervals"))
         low, high = (f"{100 * end:.1f}" for end in intervals["accuracy"])
+        found = {result.metric_type: result for result in made.data.eval_results}
+        assert {kind: result.metric_value for kind, result in found.items()} == {
+            "accuracy": metrics["accuracy"],
+            "f1": metrics["macro_f1"],
+            "log_loss": metrics["log_loss"],
+        }
+        assert found["f1"].metric_name == "macro-F1, mean of 2 trainings"
+        assert (found["f1"].dataset_type, found["f1"].dataset_name) == ("qiaojin/PubMedQA", "PubMedQA (PQA-L)")
         assert f"**{name}**, this one | {100 * metrics['accuracy']:.1f}% ({low} to {high})" in text
         for words in (
             "Not for clinical use",
             "0fc9ddf78a1e988dac52e2dac162b0ede4fd74ab",
-            "AutoPeftModelForSeq2SeqLM",
+            "task.json",
             "PubMedQA's labelled data are MIT",
             "FLAN-T5's weights are Apache-2.0",
             "means over the 2 trainings",
@@ -87,7 +99,11 @@ def test_the_card_of_a_demonstration_says_synthetic_and_how_to_load_a_model_that
     made = card(workspace, "prefix")
     assert made.data.base_model is None and made.data.datasets is None and "synthetic" in made.data.tags
     assert "**Synthetic.**" in made.text and "--base FOLDER" in made.text and "embedded/pico-t5" in made.text
-    assert "PeftModel.from_pretrained(AutoModelForSeq2SeqLM" in made.text and "AutoPeft" not in made.text
+    assert 'base, revision = "FOLDER OF THE MODEL", None' in made.text
+    assert {(result.dataset_type, result.dataset_name) for result in made.data.eval_results} == {
+        ("synthetic", "synthetic abstracts")
+    }
+    assert made.text.lstrip().splitlines()[0].endswith(": answers to questions about synthetic abstracts")
     assert "PubMedQA's labelled data" not in made.text and "Apache" not in made.text
 
 
@@ -99,5 +115,10 @@ def test_an_adapter_that_is_not_compared_is_not_published_and_a_missing_one_is_n
     workspace.set(evaluate__variants=["majority", "base", "prompt"], selected="base")
     run_stages(workspace.folder, [], ["compare", "publish"])
     assert {path.split("/")[0] for path in workspace.files("release")} == {"prompt"} and not stale.exists()
-    (workspace.folder / "models/adapters/prompt/fold-0/seed-42").rename(workspace.folder / "elsewhere")
+    folder = workspace.folder / "models/adapters/prompt/fold-0/seed-42"
+    weights = (folder / WEIGHTS).read_bytes()
+    (folder / WEIGHTS).write_bytes(weights[:-1] + b"x")
+    assert f"{WEIGHTS} is damaged" in refused(workspace.run("publish"))
+    (folder / WEIGHTS).write_bytes(weights)
+    folder.rename(workspace.folder / "elsewhere")
     assert "models/adapters/prompt/fold-0/seed-42 is missing; run `dvc repro`" in refused(workspace.run("publish"))

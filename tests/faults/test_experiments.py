@@ -1,0 +1,154 @@
+"""Experiments: what they store, what they leave alone, and the states of git and DVC in which they must work."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.faults.drill import Copy
+
+pytestmark = pytest.mark.drill
+MINE = ("make", "experiment", "NAME=mine", "SETUP=")
+COMPARE = ("python", "-m", "experiments.compare", "base", "prefix")
+TUNE = ("make", "tune", "ADAPTER=prefix", "TRIALS=1", "SETUP=")
+# What DVC itself adds to every experiment: the tables that its plots are drawn from, and what it was called with.
+BY_DVC = (".dvc/tmp/repro.dat", "comparison/")
+
+
+@pytest.fixture
+def elsewhere(clone, tmp_path) -> Copy:
+    """The finished workspace in a folder whose name is not ASCII, its cache elsewhere, with a git of its own habits."""
+    clone.folder = clone.folder.rename(tmp_path / "Größe und Maß")
+    (clone.folder / ".dvc/cache").rename(tmp_path / "cache")
+    clone("dvc", "cache", "dir", "--local", "../cache")
+    clone("git", "config", "--global", "clone.defaultRemoteName", "upstream")
+    (clone.folder / "experiments/mine.yaml").write_text("include: base\nselected: base\n")
+    (clone.folder / "experiments/base.yaml").write_text("compare.confidence: 0.9\n")
+    return clone
+
+
+def state(clone: Copy) -> tuple[dict[str, bytes], str]:
+    """What a command must leave as it was."""
+    return clone.bytes(), clone("git", "status", "--porcelain", "-z")
+
+
+def stored(clone: Copy, name: str) -> dict[str, str]:
+    """Mode of every file in an experiment, without what DVC adds."""
+    (ref,) = clone("git", "for-each-ref", "--format=%(refname)", f"refs/exps/*/*/{name}").split()
+    entries = [line.split("\t") for line in clone("git", "ls-tree", "-r", "-z", ref).split("\0") if line]
+    return {path: about.split()[0] for about, path in entries if not path.startswith(BY_DVC)}
+
+
+def test_an_experiment_stores_what_git_tracks_and_nothing_else(elsewhere, tmp_path):
+    folder, own = elsewhere.folder, elsewhere.folder / "experiments/mine/notes.txt"
+    tracked = set(elsewhere("git", "ls-files").split())
+    for path in ("my-secrets.env", "private/patients.csv", "metrics/notes.json", os.fsdecode(b"\xff.txt")):
+        (folder / path).parent.mkdir(exist_ok=True)
+        (folder / path).write_text("private")
+    (tmp_path / "outside").write_text("private")
+    (folder / "link").symlink_to(tmp_path / "outside")
+    (folder / "new.md").write_text("new")
+    elsewhere("git", "add", "link", "new.md")
+    (folder / "README.md").write_text("changed")
+    (folder / "CHANGELOG.md").unlink()
+    before = state(elsewhere)
+    # Places that git tells its hooks; in the clone they would lead git to the user's own repository.
+    places = {"GIT_DIR": str(folder / ".git"), "GIT_INDEX_FILE": str(folder / ".git/index")}
+    prepare = "import experiments.clone as c; c.prepare(c.Path('experiments/mine'), {})"
+    elsewhere("python", "-c", prepare, **places)
+    own.write_text("of a user")
+    elsewhere(*MINE, **places)
+    assert state(elsewhere) == before and own.read_text() == "of a user"
+    found = stored(elsewhere, "mine")
+    added = {"link", "new.md", "experiments/mine.yaml", "experiments/base.yaml"}
+    assert set(found) == tracked - {"CHANGELOG.md"} | added and found["link"] == "120000"
+    assert elsewhere("git", "show", "mine:README.md", ok=False) != "changed"  # it is no branch
+    # A file that git no longer tracks goes from the clone, and the user's own stays.
+    elsewhere("git", "rm", "--quiet", "--cached", "new.md")
+    elsewhere("python", "-c", prepare)
+    assert not (own.parent / "new.md").exists() and own.exists()
+
+
+@pytest.mark.parametrize("command", [COMPARE, TUNE], ids=["compare", "tune"])
+@pytest.mark.parametrize("results", ["committed", "untracked", "staged", "modified"])
+def test_results_in_any_state_are_recorded_and_stay_as_they_are(whole, elsewhere, results, command):
+    """After `dvc exp apply` and `git commit -a`, metrics/ is untracked."""
+    if results in ("untracked", "staged"):
+        elsewhere("git", "rm", "-r", "--quiet", "--cached", "metrics")
+    if results == "modified":
+        shutil.move(elsewhere.folder / "metrics", elsewhere.home / "metrics")
+        for path in (elsewhere.home / "metrics").iterdir():
+            elsewhere("sh", "-c", 'mkdir -p metrics && echo "{}" > "$0"', f"metrics/{path.name}")
+    elsewhere("git", "-c", "user.name=t", "-c", "user.email=t@t", "commit", "--quiet", "--allow-empty", "-a", "-m", "x")
+    if results == "modified":
+        shutil.copytree(elsewhere.home / "metrics", elsewhere.folder / "metrics", dirs_exist_ok=True)
+    if results == "staged":
+        elsewhere("git", "add", "metrics")
+    before = state(elsewhere)
+    printed = elsewhere(*command)
+    assert state(elsewhere) == before and "Traceback" not in printed
+    if command == COMPARE:
+        shown = elsewhere("dvc", "metrics", "diff", "base", "prefix", "--targets", "metrics/selected.json")
+        assert "accuracy" in shown
+        assert stored(elsewhere, "base").keys() >= {f"metrics/{name}.json" for name in ("base", "prefix", "selected")}
+        assert not (elsewhere.folder / "experiments/.compare").exists()
+
+
+def test_an_experiment_can_be_applied_with_nothing_missing(whole, elsewhere):
+    elsewhere(*MINE)
+    elsewhere("dvc", "exp", "apply", "mine")
+    assert elsewhere("dvc", "status").strip() == "Data and pipelines are up to date."
+
+
+@pytest.mark.parametrize("name", ["my exp", "a..b", "sub/mine", "../tuning"])
+def test_a_name_that_cannot_be_recorded_is_refused_before_anything_runs(clone, name):
+    (clone.folder / "experiments/sub").mkdir()
+    (clone.folder / f"experiments/{name}.yaml").write_text("selected: base\n")
+    before = set(clone.folder.rglob("*"))
+    clone.refused("make", "experiment", f"NAME={name}", "SETUP=", says=(repr(name), "cannot be the name"))
+    assert {path for path in clone.folder.rglob("*") if "__pycache__" not in path.parts} <= before
+
+
+@pytest.mark.parametrize("command", [("python", "-m", "experiments", "demo"), COMPARE])
+@pytest.mark.parametrize("place", ["download", "subfolder", "no commit"])
+def test_outside_of_a_repository_one_sentence_says_what_is_needed(clone, command, place):
+    shutil.rmtree(clone.folder / ".git")
+    if place != "download":
+        clone("git", "init", "--quiet", "." if place == "no commit" else "..")
+    clone.refused(*command, says=("a commit",) if place != "no commit" else ("no commit yet", "git commit"))
+    assert not (clone.folder / "experiments/demo").exists()
+
+
+@pytest.mark.parametrize("code", ["module", "data", "model"])
+def test_what_git_does_not_track_and_the_experiment_needs_is_named(clone, code):
+    shutil.copytree(clone.folder / "embedded", clone.folder / "mine")
+    content = {
+        "module": "selected: base\n",
+        "data": "data.source: mine/ori_pqal.json\n",
+        "model": "model.name: mine/pico-t5\n",
+    }
+    (clone.folder / "experiments/mine.yaml").write_text(content[code])
+    if code == "module":
+        (clone.folder / "peftqa/extra.py").write_text("")
+        select = clone.folder / "stages/select.py"
+        select.write_text(f"import peftqa.extra\n{select.read_text()}")
+    printed = clone(*MINE, ok=False)
+    (line,) = [line for line in printed.splitlines() if line.startswith("error: ") and "git add" in line]
+    assert {"module": "peftqa/extra.py", "data": "data.source", "model": "model.name"}[code] in line
+
+
+def test_line_endings_of_windows(clone, tmp_path):
+    """git keeps the bytes of files that are known by their digest; if something else changed them, a hint says so."""
+    clone("git", "clone", "--quiet", "--config", "core.autocrlf=true", ".", str(tmp_path / "windows"))
+    for name in ("embedded/ori_pqal.json", "embedded/pico-t5/config.json", "peftqa/errors.py"):
+        assert (tmp_path / "windows" / name).read_bytes() == (clone.folder / name).read_bytes()
+    for name in ("ori_pqal.json", "pico-t5/config.json"):
+        path = clone.folder / "embedded" / name
+        path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
+    demo = Path(__file__).parents[2] / "experiments/embedded.yaml"
+    revision = next(line.split()[1] for line in demo.read_text().splitlines() if line.startswith("model.revision"))
+    clone.set({"model.name": "embedded/pico-t5", "model.revision": revision})
+    for stage, path in (("download", "ori_pqal.json"), ("fetch_model", "pico-t5/config.json")):
+        says = ("ends its lines as on Windows", f"git checkout embedded/{path}")
+        clone.refused("python", "-m", f"stages.{stage}", says=says)
