@@ -28,9 +28,9 @@ QUESTIONS = [
     "Is {{ 7 * 7 }} or {% raw %} evaluated? (NaN, null & \u00a0\u2009 \u03b2\u2082-blockers, \U0001f9ea)",
 ]
 IA3 = {"method": "peft", "config": {"peft_type": "IA3"}, "learning_rate": 0.1}
-SKILL = {"base": 0.3, "prompt": 0.5, "prefix": 3.0}
+SKILL = {"base": 0.3, "calibrated": 0.4, "question_only": 0.1, "prompt": 0.5, "prefix": 3.0}
 EPOCHS = 3
-UNTRAINED = ("majority", "tfidf", "base")
+UNTRAINED = ("base", "calibrated", "question_only")
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -38,11 +38,11 @@ UNTRAINED = ("majority", "tfidf", "base")
 
 
 def crafted_params(names: Sequence[str], labels: Sequence[str], folds: int, seeds: int) -> Params:
-    """params.yaml with these variants; those that are no baseline and not base are adapters."""
+    """params.yaml with these variants; those that are no baseline and not in UNTRAINED are adapters."""
     values = YAML(typ="safe").load(ROOT / "params.yaml")
     values["data"]["labels"] = list(labels)
     values["split"] |= {"protocol": "cross_validation" if folds > 1 else "random", "folds": list(range(folds))}
-    values["adapters"] = {name: dict(IA3) for name in names if name not in UNTRAINED}
+    values["adapters"] = {name: dict(IA3) for name in names if name not in (*BASELINES, *UNTRAINED)}
     values["train"]["seeds"] = list(range(seeds))
     values["evaluate"]["variants"] = list(names)
     values["compare"]["resamples"] = 200
@@ -138,7 +138,7 @@ def write_run(
     )
     for name in [name for name in variants if name not in BASELINES]:
         for fold in folds:
-            for seed in [0] if name == "base" else seeds:
+            for seed in [0] if name in UNTRAINED else seeds:
                 write_predictions(folder, name, fold, seed, tables[fold], labels)
 
 
@@ -185,11 +185,11 @@ def write_predictions(
         rows.append(prediction_table(split, fold, seed, table, drawn, labels))
     run = f"{name}/fold-{fold}/seed-{seed}"
     write_csv(folder / f"predictions/{run}.csv", pd.concat(rows))
-    size = {} if name == "base" else {"trainable_params": 92160, "trainable_percent": 0.1, "adapter_bytes": 369000}
+    size = {} if name in UNTRAINED else {"trainable_params": 92160, "trainable_percent": 0.1, "adapter_bytes": 369000}
     write_json(folder / f"predictions/{run}.json", size | {"valid_answer_rate": 0.75})
     cost = {"seconds": 2.5, "milliseconds_per_question": {"median": 16.7, "percentile_95": 26.4}, "peak_memory_mb": 751}
     write_json(folder / f"runtime/predict/{run}.json", cost)
-    if name != "base":
+    if name not in UNTRAINED:
         write_training(folder, run, fold, seed)
 
 

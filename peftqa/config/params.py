@@ -139,6 +139,8 @@ class Untrained(Settings):
     def _examples_described(self) -> Untrained:
         if self.few_shot and (self.seed is None or self.max_tokens is None):
             raise ValueError("few_shot examples need a seed to draw them and max_tokens, the most they may take")
+        if not self.few_shot and (self.seed is not None or self.max_tokens is not None):
+            raise ValueError("seed and max_tokens are of few_shot examples, of which there are none")
         return self
 
 

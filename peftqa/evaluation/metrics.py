@@ -211,7 +211,7 @@ def at_threshold(test: Replicates, val: Replicates, labels: Sequence[str]) -> di
     validation questions are another's test questions.
 
     label       the label whose probability is compared with the threshold
-    values      the lowest and the highest threshold of a run
+    ends        the lowest and the highest threshold of a run
     metrics     `label_metrics` on test, means over replicates
     """
     val_folds, test_folds, seeds = np.unique(val.folds), np.unique(test.folds), len(val.names)
@@ -226,7 +226,7 @@ def at_threshold(test: Replicates, val: Replicates, labels: Sequence[str]) -> di
         given[replicate, rows] = predict(test.probabilities[replicate, rows], labels, thresholds[-1])
     return {
         "label": labels[0],
-        "values": [min(thresholds), max(thresholds)],
+        "ends": [min(thresholds), max(thresholds)],
         "metrics": mean_over_replicates([label_metrics(run, test.truth, labels) for run in given]),
     }
 

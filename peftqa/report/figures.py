@@ -150,7 +150,7 @@ def legend(axes: Axes, table: pd.DataFrame) -> None:
         handles=handles,
         loc="lower left",
         bbox_to_anchor=(0, 1),
-        ncols=min(len(handles), 4),
+        ncols=min(len(handles), 3),
         borderaxespad=0.3,
         handlelength=1.8,
         columnspacing=1.2,

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from peftqa.config.adapters import AdapterSettings, KVPrefix, PEFTMethod, PromptTuning
 from peftqa.config.params import Params
+from peftqa.statistics.comparison import p_text
 
 MINUS, DASH = "\N{MINUS SIGN}", "\N{EN DASH}"
 METRICS = {
@@ -38,8 +39,8 @@ T_TESTS = (
     "too if all folds ask the same), with Satterthwaite's degrees of freedom"
 )
 MCNEMAR = (
-    "exact McNemar test of single trainings, on the questions that just one of two gets right; its interval is Tango's "
-    "score interval"
+    "exact McNemar test of single trainings, or if nothing varies between runs, on the questions that just one of two "
+    "gets right; its interval is Tango's score interval"
 )
 PEFT_METHODS = {
     "LORA": "LoRA",
@@ -48,6 +49,7 @@ PEFT_METHODS = {
     "PREFIX_TUNING": "PEFT's prefix tuning",
     "VERA": "VeRA",
 }
+DECIDED = {"over_seeds": "over seeds", "over_folds": "over folds", "mcnemar": "exact McNemar"}
 MOST_FINDINGS = 6  # lines that a reader takes in
 
 
@@ -94,15 +96,31 @@ def findings(comparison: Mapping) -> list[tuple[str, str]]:
 
 
 def evidence(pair: Mapping, comparison: Mapping) -> str:
-    """`+9.1 points of accuracy, corrected 95% interval +2.0 to +16.2`."""
+    """`+9.1 points of accuracy (95% interval +2.0 to +16.2, p = 0.012, both corrected), about the methods`."""
     between = interval(pair["test"]["interval_holm"], "accuracy", plus=True)
-    corrected = "corrected " if len(comparison["pairs"]) > 1 else ""
-    return f"{points(pair['test']['difference'])} of accuracy, {corrected}{level(comparison)} interval {between}"
+    p = p_text(pair["test"]["p_holm"], comparison["alpha"]) + ", both corrected" * (len(comparison["pairs"]) > 1)
+    numbers = f"({level(comparison)} interval {between}, {p})"
+    return f"{points(pair['test']['difference'])} of accuracy {numbers}, {pair['scope']}"
 
 
-def standard_errors(pair: Mapping) -> str:
+def references(names: Sequence[str], params: Params) -> list[str]:
+    """What the variants that only set a mark are there for, a sentence each."""
+    asked = {name: params.evaluate.untrained[name] for name in names if name in params.evaluate.untrained}
+    calibrated = (
+        "{} shows what a shift of the labels' shares does without training: an adapter that is no more accurate may "
+        "have learned no more than that. Its validation figures are of the very questions that it was fitted on."
+    )
+    question_only = (
+        "{} shows what can be answered without reading the abstract. It has an interval and no test, so that the other "
+        "tests are not corrected for one more."
+    )
+    lines = [calibrated.format(name) for name in asked if asked[name].calibrated]
+    return lines + [question_only.format(name) for name in asked if asked[name].context is False]
+
+
+def standard_errors(pair: Mapping) -> list[str]:
     """Of questions, seeds and folds, in points; a dash for what is not repeated."""
-    return ", ".join(signed(100 * error, 1) if error else DASH for error in pair["test"]["standard_errors"].values())
+    return [signed(100 * error, 1) if error else DASH for error in pair["test"]["standard_errors"].values()]
 
 
 def training_budget(epochs: int) -> str:

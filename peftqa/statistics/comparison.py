@@ -219,7 +219,7 @@ def compare_pairs(
         }
         if exact:
             row |= {"only_variant_right": result.only_first, "only_reference_right": result.only_second}
-        rows.append(row | {"verdict": verdict(row, alpha, margin, len(pairs))})
+        rows.append(row | {"verdict": verdict(row, margin)})
     return rows
 
 
@@ -232,17 +232,14 @@ def differences(variant: dict, reference: dict) -> dict[str, float | None]:
     }
 
 
-def verdict(pair: Mapping, alpha: float, margin: float, tests: int) -> str:
+def verdict(pair: Mapping, margin: float) -> str:
     """What was shown of a pair, in words: the corrected p-value decides, then the margin."""
     variant, reference = pair["variant"], pair["reference"]
     if pair["difference_shown"]:
-        claim = f"{variant} is {'more' if pair['test']['difference'] > 0 else 'less'} accurate than {reference}"
-    elif pair["equivalent"]:
-        claim = f"{variant} and {reference} differ by less than {100 * margin:g} points"
-    else:
-        claim = f"whether {variant} or {reference} is more accurate is undecided"
-    corrected = " after Holm's correction" if tests > 1 else ""
-    return f"{claim} ({p_text(pair['test']['p_holm'], alpha)}{corrected}, {pair['scope']})"
+        return f"{variant} is {'more' if pair['test']['difference'] > 0 else 'less'} accurate than {reference}"
+    if pair["equivalent"]:
+        return f"{variant} and {reference} differ by less than {100 * margin:g} points"
+    return f"{variant} against {reference}: undecided"
 
 
 def p_text(p: float, alpha: float) -> str:
@@ -276,11 +273,13 @@ def as_text(comparison: Mapping) -> str:
     metrics = {name: variant["metrics"] for name, variant in comparison["variants"].items()}
     table = pd.DataFrame.from_dict(metrics | comparison["humans"], orient="index").reindex(columns=list(PRINTED))
     text = [f"{comparison['n']} test questions", table.to_string(float_format="{:.3f}".format, na_rep="-"), ""]
-    level = f"{'corrected ' if len(comparison['pairs']) > 1 else ''}{100 * comparison['confidence']:g}% interval"
+    level, corrected = (
+        f"{100 * comparison['confidence']:g}% interval",
+        ", both corrected" * (len(comparison["pairs"]) > 1),
+    )
     for pair in comparison["pairs"]:
         low, high = pair["test"]["interval_holm"]
-        text.append(
-            f"{pair['verdict']}: {100 * pair['test']['difference']:+.1f} points of accuracy, "
-            f"{level} {100 * low:+.1f} to {100 * high:+.1f}"
-        )
+        p, difference = p_text(pair["test"]["p_holm"], comparison["alpha"]), 100 * pair["test"]["difference"]
+        between = f"{level} {100 * low:+.1f} to {100 * high:+.1f}, {p}{corrected}"
+        text.append(f"{pair['verdict']}, {difference:+.1f} points of accuracy ({between}), {pair['scope']}")
     return "\n".join([*text, *(f"note: {flag['text']}" for flag in comparison["flags"])])

@@ -47,7 +47,8 @@ def find_flags(
     majority = variants["majority"]["metrics"]["accuracy"] if "majority" in variants else max(shares.values())
     for name in [name for name in variants if name != "majority"]:
         flags += answer_flags(name, test[name], variants[name]["kind"], labels, present)
-        flags += majority_flags(name, variants[name]["metrics"]["accuracy"], majority, pairs)
+        if variants[name]["kind"] != "diagnostic":
+            flags += majority_flags(name, variants[name]["metrics"]["accuracy"], majority, pairs)
     epochs = {name: variant["epochs"] for name, variant in variants.items() if variant["kind"] == "adapter"}
     if epochs:
         flags += training_flags(epochs, n_val)

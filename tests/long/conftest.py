@@ -35,6 +35,7 @@ def study_clone(tmp_path_factory):
         clone = Clone(tmp_path_factory.mktemp(name) / "clone")
         small = {
             "adapters": {"prefix": prefix},
+            "evaluate.untrained": {"base": {"few_shot": 0}},
             "evaluate.variants": ["majority", "base", "prefix"],
             "model.name": str(model),
             "split.protocol": "cross_validation",

@@ -16,7 +16,7 @@ from peftqa.model.task import confidence_quantiles, read_task
 from tests.clone import ran
 from tests.conftest import ROOT
 
-VARIANTS = {"majority": 0, "tfidf": 0, "base": 0, "prompt": 42, "prefix": 42}
+VARIANTS = {"majority": 0, "tfidf": 0, "base": 0, "calibrated": 0, "question_only": 0, "prompt": 42, "prefix": 42}
 ADAPTERS = ("prompt", "prefix")
 
 
@@ -235,7 +235,7 @@ def test_an_edit_makes_stale_what_depends_on_it_and_no_more(finished, path, stal
     ("key", "value", "stale"),
     [
         ("evaluate.calibration_bins", 5, {"evaluate", "compare", "report"}),
-        ("evaluate.coverage", 0.5, {"compare", "report"}),
+        ("evaluate.coverage", 0.5, {"evaluate", "compare", "report"}),
         ("train.epochs", 2, {"train", "report", "publish"}),
         ("data.name", "others", {"compare", "report", "publish"}),
         ("selected", "base", {"select"}),

@@ -14,7 +14,7 @@ from tests.conftest import ROOT, Workspace
 from tests.finished_run import QUESTIONS, run_stages, write_run
 
 WIDE, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
-ALL = ["majority", "tfidf", "base", "prompt", "prefix"]
+ALL = ["majority", "tfidf", "base", "calibrated", "question_only", "prompt", "prefix"]
 TWO_LABELS = ["yes", "no"]
 RUNS = {
     "one training": {"labels": TWO_LABELS, "seeds": [42], "variants": ALL},
@@ -150,31 +150,33 @@ def test_findings_flags_table_and_pairs_are_those_of_the_comparison(reported, op
     opening = "On 40 test questions of PubMedQA (PQA-L), one training an adapter:"
     assert page.locator(".finding p").inner_text() == opening and f"**{opening}**" in markdown
     found = page.locator(".finding li").all()
-    assert len(found) == 3  # each adapter against base, and against each other
+    assert len(found) == 5  # each adapter against untrained models, and against each other
     for item in found:
         claim = item.locator("b").inner_text()
         evidence = item.evaluate("item => item.lastChild.textContent.trim()").replace("\u00a0", " ")
-        assert f"- **{claim}** {evidence}\n" in markdown
-    assert found[1].locator("b").inner_text().startswith("prefix beats base by ")
-    assert "about these two trained adapters, one training each." in found[2].inner_text()
+        assert f"- **{claim}**: {evidence}\n" in markdown
+        assert claim in [pair["verdict"] for pair in comparison["pairs"]]
+    assert found[2].locator("b").inner_text() == "prefix is more accurate than base"
+    assert found[4].inner_text().endswith("about these two trained adapters.")
     flags = [flag["text"] for flag in comparison["flags"]]
     assert page.locator(".note li").all_inner_texts() == flags and len(flags) >= 3
     assert all(f"- {flag}\n" in markdown for flag in flags)
     # All of that on the first screen.
     assert page.locator(".note").bounding_box()["y"] + page.locator(".note").bounding_box()["height"] < 900
     results, pairs = page.locator("#results tbody tr"), page.locator("#pairs table").first.locator("tbody tr")
-    for row, (name, variant) in zip(results.all()[:5], comparison["variants"].items(), strict=True):
+    for row, (name, variant) in zip(results.all()[:7], comparison["variants"].items(), strict=True):
         text = row.inner_text()
         low, high = (f"{100 * end:.1f}" for end in variant["intervals"]["accuracy"])
         assert text.startswith(name)
         assert f"{100 * variant['metrics']['accuracy']:.1f}%" in text and f"{low} to {high}" in text
         assert f"{variant['metrics']['roc_auc']:.3f}" in text
-    people = [row.inner_text().split("\n")[0].strip() for row in results.all()[5:]]
+    people = [row.inner_text().split("\n")[0].strip() for row in results.all()[7:]]
     assert people == ["human, unaided", "human, aided"]
     assert "(share of such answers: human, unaided 20.0%; human, aided 0.0%)" in page.locator("#results").inner_text()
-    assert pairs.count() == 7
+    assert pairs.count() == 9
     for row, pair in zip(pairs.all(), comparison["pairs"], strict=True):
-        assert pair["verdict"] in row.inner_text().replace("\u00a0", " ") and pair["verdict"] in markdown
+        assert pair["verdict"] in row.inner_text() and f"{pair['verdict']}, {pair['scope']} |" in markdown
+        assert pair["scope"] in row.inner_text()
 
 
 def test_folds_and_seeds_have_their_curves_and_spread(reported, opened):
@@ -221,7 +223,7 @@ def test_the_method_says_all_that_was_set(reported, opened):
             "92,160 trained parameters",
             "FLAN's instruction data",
             "exact McNemar test",
-            "Holm's correction for 7 pairs",
+            "Holm's correction for 9 pairs",
         ),
     ):
         assert part in text
@@ -235,14 +237,14 @@ def test_costs_have_two_digits(reported, opened):
 def test_what_one_variant_and_one_label_leave_out_is_said(reported, opened):
     text = opened(reported("base alone, one label in truth")).locator("body").inner_text()
     for sentence in (
-        "no other variant was evaluated to compare it with",
+        "no test compares it with another variant",
         "there is no pair to compare",
         "there is no ROC or precision-recall curve",
         "None of the variants listed was trained",
         "All test questions have one label, yes",
     ):
         assert sentence in text
-    assert "undefined" in text and "None\n" not in text and "nan" not in text.lower().split()
+    assert "\N{EN DASH}" in text and "None\n" not in text and "nan" not in text.lower().split()
 
 
 def test_text_of_the_data_file_stays_text(reported, opened):
@@ -361,7 +363,7 @@ def test_figures_have_names_and_ids_are_used_once(reported, opened):
     page = opened(reported("folds and seeds"))
     figures = page.get_by_role("img")
     # Reliability of each variant, risk, ROC and precision-recall of each label, training, time.
-    assert figures.count() == 5 + 1 + 3 + 3 + 2 + 1
+    assert figures.count() == 7 + 1 + 3 + 3 + 2 + 1
     named = "all => all.map((svg) => svg.querySelector('title').textContent + svg.querySelector('desc').textContent)"
     assert all(len(text) > 20 for text in figures.evaluate_all(named))
     ids = page.locator("[id]").evaluate_all("all => all.map((element) => element.id)")
@@ -398,7 +400,9 @@ def test_runtimes_of_dropped_seeds_are_deleted(copied):
     stale.write_text("{}")
     run_stages(copied.folder, [], ["report"])
     assert copied.files("runtime") == [
-        *(f"predict/{name}.json" for name in ("base/fold-0/seed-0", "prefix/fold-0/seed-42", "prompt/fold-0/seed-42")),
+        *("predict/base/fold-0/seed-0.json", "predict/calibrated/fold-0/seed-0.json"),
+        *(f"predict/{name}/fold-0/seed-42.json" for name in ("prefix", "prompt")),
+        "predict/question_only/fold-0/seed-0.json",
         *(f"train/{name}/fold-0/seed-42.json" for name in ("prefix", "prompt")),
     ]
 

@@ -48,7 +48,11 @@ def wait_for(condition, seconds: float = 120) -> None:
 
 
 PREFIX = YAML(typ="safe").load(ROOT / "params.yaml")["adapters"]["prefix"]
-ONE_ADAPTER = {"adapters": {"prefix": PREFIX}, "evaluate.variants": ["majority", "tfidf", "base", "prefix"]}
+ONE_ADAPTER = {
+    "adapters": {"prefix": PREFIX},
+    "evaluate.untrained": {"base": {"few_shot": 0}},
+    "evaluate.variants": ["majority", "tfidf", "base", "prefix"],
+}
 
 
 @pytest.fixture(scope="module")

@@ -53,8 +53,9 @@ def test_the_committed_file_holds_the_documented_defaults():
     assert params.adapters["prompt"].num_virtual_tokens == 20
     assert params.adapters["prefix"].target == ["encoder", "decoder", "cross"]
     assert (params.train.epochs, params.train.seeds) == (3, [42])
-    assert params.evaluate.variants == ["majority", "tfidf", "base", "prompt", "prefix"]
-    assert list(params.evaluate.untrained) == ["base"]
+    untrained = ["base", "calibrated", "question_only"]
+    assert params.evaluate.variants == ["majority", "tfidf", *untrained, "prompt", "prefix"]
+    assert list(params.evaluate.untrained) == untrained
 
 
 def test_labels_survive_a_rewrite_by_dvc_that_drops_their_quotes(tmp_path):
@@ -208,7 +209,9 @@ def test_numbers_in_the_notations_of_yaml_1_2_are_read(tmp_path):
         ("evaluate.untrained.few", {"few_shot": 4}, "evaluate.untrained.few: few_shot examples need a seed"),
         ("evaluate.untrained.few", {"few_shot": 4, "seed": 1}, "few_shot examples need a seed to draw them and max_to"),
         ("evaluate.untrained.few", {"few_shot": 4, "max_tokens": 9}, "few_shot examples need a seed to draw them"),
-        ("evaluate.untrained.few", {}, "evaluate.untrained.few.few_shot: missing key"),
+        ("evaluate.untrained.few", {"seed": 1}, "evaluate.untrained.few: seed and max_tokens are of few_shot examples"),
+        ("evaluate.untrained.few", {"context": "no"}, "evaluate.untrained.few.context: 'no' is not allowed"),
+        ("compare.margin", 5, "compare.margin: 5 is not allowed"),
         ("evaluate.untrained.base.fewshot", 3, "evaluate.untrained.base.fewshot: unknown key; did you mean few_shot?"),
         ("evaluate.variants", ["base", "lora", "prefix"], "evaluate.variants: no variant 'lora'; known: majority, tf"),
         ("evaluate.variants", ["base", "prefix", "base"], "evaluate.variants: ['base', 'prefix', 'base'] is not all"),
@@ -248,6 +251,8 @@ def test_all_faults_are_named_at_once(values):
         ("split.protocol", "official"),
         ("split.protocol", "cross_validation"),
         ("evaluate.untrained.fewshot", {"few_shot": 4, "seed": 42, "max_tokens": 2048}),
+        ("evaluate.untrained.both", {"calibrated": True, "context": False}),
+        ("tuning.prompt", {"trials": None, "protocol": "random"}),
         ("evaluate.variants", ["prefix"]),
         (
             "adapters.lora",

@@ -44,8 +44,8 @@ def test_a_finding_is_the_verdict_and_its_numbers():
     low, high = (100 * end for end in comparison["pairs"][0]["test"]["interval_holm"])
     assert f"{binomtest(16, 18).pvalue:.3f}" == "0.001"
     assert sentences(comparison) == [
-        "prefix is more accurate than base (p = 0.001, about this one trained adapter): +23.3 points of accuracy, 95% "
-        f"interval +{low:.1f} to +{high:.1f}."
+        f"prefix is more accurate than base: +23.3 points of accuracy (95% interval +{low:.1f} to +{high:.1f}, "
+        "p = 0.001), about this one trained adapter."
     ]
 
 
@@ -55,17 +55,15 @@ def test_several_pairs_have_corrected_numbers_and_the_flags_say_the_rest():
     yes = [["yes"] * 100]
     answers = {"majority": yes, "base": [right_where(truth, base)], "prompt": yes, "prefix": yes}
     comparison = crafted_comparison(truth, answers)
-    found = sentences(comparison)
     # Against base and each other; against baselines in the table of pairs.
-    assert [sentence.split(" (")[0] for sentence in found] == [
+    assert [claim for claim, _ in findings(comparison)] == [
         "prompt is more accurate than base",
         "prefix is more accurate than base",
-        "whether prefix or prompt is more accurate is undecided",
+        "prefix against prompt: undecided",
     ]
-    assert (
-        "(p = 0.002 after Holm's correction, about this one trained adapter): +30.0 points of accuracy, corrected 95%"
-        in found[0]
-    )
+    (_, numbers), *_ = findings(comparison)
+    assert numbers.startswith("+30.0 points of accuracy (95% interval +")
+    assert numbers.endswith(", p = 0.002, both corrected), about this one trained adapter")
     said = (
         "prompt is no better than always answering the most frequent label: 60.0% against 60.0% of the questions right."
     )
@@ -82,7 +80,9 @@ def test_three_seeds_on_ten_folds_are_about_the_methods():
     answers = {"base": [right_where(truth, rng.random(200) < 0.5)]}
     answers["prompt"] = [right_where(truth, rng.random(200) < 0.9) for _ in range(3)]
     comparison = crafted_comparison(truth, answers, folds=np.arange(200) % 10)
-    assert sentences(comparison)[0].startswith("prompt is more accurate than base (p < 0.001, about the methods): +")
+    (sentence,) = sentences(comparison)
+    assert sentence.startswith("prompt is more accurate than base: +")
+    assert sentence.endswith(", p < 0.001), about the methods.")
     assert opening(comparison, "PubMedQA") == "On 200 test questions of PubMedQA, means over 30 trainings an adapter:"
 
 
@@ -121,8 +121,10 @@ def test_baselines_are_findings_where_there_is_no_untrained_model():
     truth = ["yes"] * 30 + ["no"] * 30
     right = [1] * 10 + [0] * 20 + [1] * 10 + [0] * 20
     answers = {"majority": [["yes"] * 60]} | {name: [right_where(truth, right)] for name in ("prompt", "prefix")}
-    found = [sentence.split(" is more accurate")[0] for sentence in sentences(crafted_comparison(truth, answers))]
-    assert found == [f"whether {pair}" for pair in ("prompt or majority", "prefix or majority", "prefix or prompt")]
+    found = [claim for claim, _ in findings(crafted_comparison(truth, answers))]
+    assert found == [
+        f"{pair}: undecided" for pair in ("prompt against majority", "prefix against majority", "prefix against prompt")
+    ]
 
 
 def test_many_pairs_leave_a_line_that_counts_the_rest():
@@ -245,9 +247,8 @@ def test_numbers_and_names_in_words():
     assert interval((0.281, 0.4831), "accuracy") == "28.1 to 48.3"
     assert signed(-0.04, 1) == "0.0"
     assert (span((0.25, 0.25), "threshold"), span((0.25, 0.75), "threshold")) == ("0.250", "0.250 to 0.750")
-    assert standard_errors({"test": {"standard_errors": {"questions": 0.0151, "seeds": 0.0, "folds": 0.02}}}) == (
-        f"1.5, {DASH}, 2.0"
-    )
+    errors = {"questions": 0.0151, "seeds": 0.0, "folds": 0.02}
+    assert standard_errors({"test": {"standard_errors": errors}}) == ["1.5", DASH, "2.0"]
     assert [listed(["a"]), listed(["a", "b"]), listed(["a", "b", "c"])] == ["a", "a and b", "a, b and c"]
     assert [significant(number) for number in (0, 0.0849, 1.04, 9.96, 23.6, 213.8, 2351)] == [
         *("0", "0.085", "1.0", "10", "24", "210", "2,400")

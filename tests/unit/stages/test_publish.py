@@ -70,7 +70,7 @@ def test_the_card_of_real_data_names_model_data_licences_and_results_with_interv
         }
         assert found["f1"].metric_name == "macro-F1, mean of 2 trainings"
         assert (found["f1"].dataset_type, found["f1"].dataset_name) == ("qiaojin/PubMedQA", "PubMedQA (PQA-L)")
-        assert f"**{name}**, this one | {100 * metrics['accuracy']:.1f}% ({low} to {high})" in text
+        assert f"**{name}**, mean of its 2 trainings | {100 * metrics['accuracy']:.1f}% ({low} to {high})" in text
         for words in (
             "Not for clinical use",
             "0fc9ddf78a1e988dac52e2dac162b0ede4fd74ab",
