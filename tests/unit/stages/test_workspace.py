@@ -183,7 +183,11 @@ def test_a_folder_replaces_an_older_one_and_what_was_in_it(tmp_path):
 
 FEW_SHOT = {"base": {"few_shot": 0}, "fewshot": {"few_shot": 2, "seed": 1, "max_tokens": 200}}
 CROSSED = params_with(
-    split__protocol="official", split__folds=[0, 3], train__seeds=[42, 7], evaluate__untrained=FEW_SHOT
+    split__protocol="official",
+    split__folds=[0, 3],
+    train__seeds=[42, 7],
+    evaluate__variants=["base", "fewshot", "prompt", "prefix"],
+    evaluate__untrained=FEW_SHOT,
 )
 
 
