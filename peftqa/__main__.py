@@ -1,8 +1,5 @@
 """Ask trained adapters: peftqa ask --adapter FOLDER QUESTION ABSTRACT, or a page, peftqa app FOLDER... (docs/ask.md)"""
 
-import argparse
-from pathlib import Path
-
 from peftqa import program
 
 EXAMPLES = """\
@@ -20,13 +17,18 @@ def main() -> None:
 
 
 def command() -> None:
+    # Nothing is imported before the program has started: it refuses files of the working folder that hide modules.
     options = parse_arguments()
     from peftqa.ask import commands  # which takes time to import
 
     getattr(commands, options.run)(options)
 
 
-def parse_arguments() -> argparse.Namespace:
+def parse_arguments():
+    """The options of the command line, as an argparse.Namespace; `run` names the function of peftqa/ask/commands.py."""
+    import argparse
+    from pathlib import Path
+
     parser = argparse.ArgumentParser(prog="peftqa", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     page = commands.add_parser("app", help="a page on this machine that asks several adapters side by side")

@@ -1,6 +1,5 @@
 """Files known by their sha256, fetched from a web address or a local path. Imports no torch."""
 
-import os
 import re
 import shutil
 import sys
