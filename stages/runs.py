@@ -61,9 +61,7 @@ def stage_key() -> str:
     _, at, key = os.environ.get("DVC_STAGE", "").partition("@")
     if len(sys.argv) > 1 or not at:
         module = Path(sys.argv[0]).stem
-        raise UserError(
-            f"name the run: python -m stages.{module} NAME. `dvc stage list` shows the names, each after {module}@."
-        )
+        raise UserError(f"name the run, as `dvc stage list` shows it after {module}@: python -m stages.{module} NAME")
     return key
 
 

@@ -46,8 +46,8 @@ def answer_table(options: Namespace) -> None:
     folder = find_adapter(options.adapter)
     table.check_target(options.out)
     added = table.added_columns(read_task(folder).labels)
-    source = Path("/dev/stdin" if options.csv == "-" else options.csv)
-    columns, rows, questions = table.read_questions(source, added)
+    source = "/dev/stdin" if options.csv == "-" else options.csv
+    columns, rows, questions = table.read_questions(Path(source), added)
     model = Answerer(folder, options.base, options.untrained, options.dtype, options.coverage)
     answers = table.answer_rows(model, questions)
     answered = [[*row, *answer] for row, answer in zip(rows, answers, strict=True)]
@@ -67,10 +67,9 @@ def serve_page(options: Namespace) -> None:
     for given in options.adapters:
         name = one_line(Path(given).resolve().name)
         names.append(f"{name} ({one_line(given)})" if name in names else name)
-    folders = dict(zip(names[1:], map(find_adapter, options.adapters), strict=True))
+    folders = list(map(find_adapter, options.adapters))
     with bind(options.port) as bound:
         print("Loading the models ...", flush=True)
-        answerers = {"base": Answerer(next(iter(folders.values())), untrained=True)}
-        answerers |= {name: Answerer(folder) for name, folder in folders.items()}
+        models = [Answerer(folders[0], untrained=True), *map(Answerer, folders)]
         print(f"http://127.0.0.1:{bound.getsockname()[1]}    (for this machine alone; Ctrl-C ends it)", flush=True)
-        serve(make_app(answerers, questions), bound)
+        serve(make_app(dict(zip(names, models, strict=True)), questions), bound)

@@ -79,9 +79,9 @@ def make_app(answerers: dict[str, Answerer], questions: pd.DataFrame | None = No
         return shown | {"seconds": time.perf_counter() - began}
 
     def page(question: str, abstract: str, cards: Sequence[dict] = (), error: str = "") -> str:
-        texts = {"question": question, "abstract": abstract, "questions": [texts[0] for texts in known], "error": error}
         label = getattr(known.get(plain(question, abstract)), "label", None)
-        return render_template("page.html.j2", cards=cards, known=label, **texts)
+        shown = {"question": question, "abstract": abstract, "cards": cards, "error": error, "known": label}
+        return render_template("page.html.j2", models=answerers, questions=[row[0] for row in known], **shown)
 
     return app
 

@@ -28,7 +28,7 @@ def read_rows(text: str, source: Path) -> Iterator[list[str]]:
         for row in reader:
             width = width or len(row)
             if row and len(row) != width:
-                raise UserError(f"{source}: line {begin} has {len(row)} cells, and the first line has {width}.")
+                raise UserError(f"{source}: line {begin} and the first line differ in cells: {len(row)}, not {width}.")
             if row:
                 yield row
             begin = reader.line_num + 1

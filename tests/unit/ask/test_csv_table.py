@@ -112,8 +112,8 @@ BAD = {
     b"question;abstract\nis it, so?;a, b\n": "it seems to be separated by semicolons",
     b'"Question"\t"Abstract"\n"a, ""b"""\tc\n': "it seems to be separated by tabs",
     b"id|question|context\n1|a|b\n": "it seems to be separated by the character |",
-    HEADER + ROW + b"2,is it\n": "line 3 has 2 cells, and the first line has 3",
-    HEADER + b'"1\n2",is it,a,b\n': "line 2 has 4 cells, and the first line has 3",
+    HEADER + ROW + b"2,is it\n": "line 3 and the first line differ in cells: 2, not 3",
+    HEADER + b'"1\n2",is it,a,b\n': "line 2 and the first line differ in cells: 4, not 3",
     HEADER + ROW + QUOTE + ROW: "line 3 opens a quote that is never closed.",
     HEADER
     + QUOTE

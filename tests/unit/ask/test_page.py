@@ -49,6 +49,7 @@ def fetch(url: str, form: dict | None = None, **headers: str) -> tuple[int, str]
 
 
 def test_each_model_has_its_answer_its_probabilities_and_whether_it_is_sure(url, answerers):
+    assert "prefix: org/tiny, trained on synthetic data (synthetic questions)." in fetch(url)[1]
     status, page = fetch(url, {"question": QUESTION, "abstract": ABSTRACT})
     assert status == 200
     cards = page.split("<section")[1:]
