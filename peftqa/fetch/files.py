@@ -1,5 +1,6 @@
 """Files known by their sha256, fetched from a web address or a local path. Imports no torch."""
 
+import os
 import re
 import shutil
 import sys
@@ -73,7 +74,7 @@ def fetch(folder: Path, urls: dict[str, str], registry: dict[str, str], remedy: 
 def line_endings_hint(paths: Iterable[Path]) -> str:
     """What to do if JSON files end their lines as on Windows, by which their digest changes; "" if none does."""
     # os.path.isfile, because an address can be too long for a file's name
-    texts = [path for path in paths if path.suffix == ".json" and os.path.isfile(path)]
+    texts = [path for path in paths if path.suffix == ".json" and os.path.isfile(path)]  # noqa: PTH113
     changed = [path for path in texts if b"\r\n" in path.open("rb").read(2**20)]
     if not changed:
         return ""

@@ -49,27 +49,16 @@ def forget_digest(file):
 BROKEN_ADAPTERS = {
     "marked as LoRA": (
         lambda f: edit_config(f, peft_type="LORA", r=2, target_modules=["q", "v"]),
-        "adapter_config.json is a LoraConfig, but params.yaml makes it a KVPrefixConfig",
+        "peft_type 'LORA' cannot be used here; these can: KV_PREFIX",
     ),
-    "of another length": (lambda f: edit_config(f, num_virtual_tokens=7), "num_virtual_tokens is 7, but params.yaml"),
-<<<<<<< HEAD
-    "a tensor missing": (lambda f: edit_tensors(f, lambda first, tensors: tensors.pop(first)), "(missing: base_model."),
-    "a tensor renamed": (
-        lambda f: edit_tensors(f, lambda first, tensors: tensors.update({"x": tensors.pop(first)})),
-        "not of this model: x)",
-    ),
-    "a tensor of wrong shape": (
-        lambda f: edit_tensors(f, lambda first, tensors: tensors.update({first: torch.zeros(2, 2)})),
-        "size mismatch for base_model.",
-    ),
-    "a number that is none": (lambda f: edit_tensors(f, spoil), "holds NaN or infinite numbers"),
-    "cut short": (lambda f: cut(f / WEIGHTS), f"{WEIGHTS} is damaged or not a safetensors file"),
-=======
+    "of another length": (lambda f: edit_config(f, num_virtual_tokens=7), "size mismatch for base_model."),
     "one byte changed": (lambda f: flip(f / WEIGHTS), f"{WEIGHTS} is damaged: its sha256 is not the one in task.json"),
     "cut short": (lambda f: cut(f / WEIGHTS), f"{WEIGHTS} is damaged: its sha256 is not the one in task.json"),
     "of an earlier version": (lambda f: forget_digest(f / "task.json"), "(weights: Field required); train it anew"),
->>>>>>> wt-A
-    "without a configuration": (lambda f: (f / "adapter_config.json").unlink(), "this is no adapter of this model"),
+    "without a configuration": (
+        lambda f: (f / "adapter_config.json").unlink(),
+        "adapter_config.json: the file is missing",
+    ),
 }
 
 
