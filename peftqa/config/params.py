@@ -239,9 +239,12 @@ def check_params(values: object, source: str = "params.yaml") -> Params:
 
 def _in_file(path: list[str], values: dict) -> list[str]:
     """A path without the method that pydantic names inside an adapter's path, if the file has no such key."""
-    if path[:1] == ["adapters"] and len(path) > 2 and path[2] not in values["adapters"][path[1]]:
-        return path[:2] + path[3:]
-    return path
+    named = path[:1] == ["adapters"] and len(path) > 2 and path[2] not in _adapter(path[1], values)
+    return path[:2] + path[3:] if named else path
+
+
+def _adapter(name: str, values: dict) -> dict:
+    return {str(key): value for key, value in values["adapters"].items()}[name]
 
 
 def _allowed_keys(path: list[str], values: dict) -> list[str]:
@@ -249,7 +252,7 @@ def _allowed_keys(path: list[str], values: dict) -> list[str]:
     if not path:
         return list(Params.model_fields)
     if path[0] == "adapters":
-        method = values["adapters"][path[1]].get("method")
+        method = _adapter(path[1], values).get("method")
         return list(METHOD_BY_NAME[method].model_fields)
     if path[0] == "tuning":
         return list(Tuned.model_fields)
