@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import warnings
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -252,12 +251,8 @@ def adapter_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
         raise UserError(f"{folder}: {error.args[0].rstrip('.')}; {REMAKE}") from None
 
 
-def adapter_size(folder: Path, backbone: PreTrainedModel) -> dict[str, int | float]:
-    """`trainable_params`, `trainable_percent` (of backbone and adapter together), `adapter_bytes`, as saved.
-
-    A network that only training needs, as that of a reparametrized prefix, is not saved and does not count.
-    """
-    count = sum(map(math.prod, adapter_shapes(folder).values()))
-    total = count + backbone.num_parameters()
+def adapter_size(folder: Path, trained: int, backbone: PreTrainedModel) -> dict[str, int | float]:
+    """`trainable_params`, which is `trained`; `trainable_percent` of these and the backbone; `adapter_bytes` saved."""
     size = (folder / ADAPTER_WEIGHTS).stat().st_size
-    return {"trainable_params": count, "trainable_percent": 100 * count / total, "adapter_bytes": size}
+    percent = 100 * trained / (trained + backbone.num_parameters())
+    return {"trainable_params": trained, "trainable_percent": percent, "adapter_bytes": size}

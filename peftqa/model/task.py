@@ -89,12 +89,14 @@ class Training(Settings):
 class Task(Settings):
     """How an adapter must be asked, and how sure it was.
 
-    weights: the sha256 of the adapter's weights. confidence: quantiles, at SHARES, of the highest label probability of
+    weights: the sha256 of the adapter's weights. trainable_params: how many parameters got a gradient in training, also
+    those of a network that only training needs. confidence: quantiles, at SHARES, of the highest label probability of
     its answers to the validation questions.
     """
 
     format: Literal[2] = 2
     weights: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+    trainable_params: Count
     base_model: BaseModelReference
     labels: Annotated[list[Label], Field(min_length=2), Distinct]
     template: Template

@@ -69,8 +69,9 @@ def train_adapter(
     the weights of an uninterrupted run. The caller deletes the folder after saving the result.
     on_epoch: called after each epoch that is trained now. callbacks: further ones for Trainer.
 
-    Returns the metrics of each epoch, also of those before a resume: epoch, step, loss, val_loss, val_log_loss,
-    val_accuracy, val_macro_f1, and val_confidence, quantiles of the answers' confidence (task.py).
+    Returns the metrics of each epoch, also of those before a resume: epoch, step, loss, trainable_params (how many got
+    a gradient), val_loss, val_log_loss, val_accuracy, val_macro_f1, and val_confidence, quantiles of the answers'
+    confidence (task.py).
     Raises UserError if the loss becomes NaN or infinite.
     """
     trainer = AdapterTrainer(

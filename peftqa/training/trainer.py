@@ -49,8 +49,9 @@ class AdapterTrainer(Trainer):
 
 
 class EpochReport(TrainerCallback):
-    """A progress bar (in a terminal) and a line per epoch.
+    """A progress bar (in a terminal) and a line per epoch. It counts the parameters that get a gradient.
 
+    A tensor counts with all its elements if its gradient is not all zero in some step of the epoch.
     It ends training at a NaN or infinity, and when patience is over. transformers' EarlyStoppingCallback would begin
     its count anew in a resumed training.
     """
@@ -60,11 +61,24 @@ class EpochReport(TrainerCallback):
         self.title = title
         self.learning_rate = learning_rate
         self.patience = patience
+        self.trained: dict[str, int] = {}  # elements of each tensor that got a gradient in this epoch, by name
 
     def on_train_begin(self, args, state, control, **kwargs) -> None:
         if earlier := epoch_metrics(state.log_history):
             print(f"{self.title}: resumed after epoch {earlier[-1]['epoch']}", flush=True)
         self.bar = tqdm(total=state.max_steps, initial=state.global_step, desc=self.title, unit="step", disable=None)
+
+    def on_epoch_begin(self, args, state, control, **kwargs) -> None:
+        self.trained = {}
+
+    def on_pre_optimizer_step(self, args, state, control, *, model, **kwargs) -> None:
+        for name, tensor in model.named_parameters():
+            if tensor.grad is not None and name not in self.trained and tensor.grad.any():
+                self.trained[name] = tensor.numel()
+
+    def on_log(self, args, state, control, **kwargs) -> None:
+        if "loss" in state.log_history[-1]:
+            state.log_history[-1]["trainable_params"] = sum(self.trained.values())
 
     def on_step_end(self, args, state, control, **kwargs) -> None:
         self.bar.update(state.global_step - self.bar.n)
@@ -93,12 +107,13 @@ class EpochReport(TrainerCallback):
 
 def epoch_metrics(log_history: Sequence[dict]) -> list[dict]:
     """Each epoch's metrics out of Trainer's log, which has an entry for training and one for validation."""
-    losses = {entry["step"]: entry["loss"] for entry in log_history if "loss" in entry}
+    training = {entry["step"]: entry for entry in log_history if "loss" in entry}
     return [
         {
             "epoch": round(entry["epoch"]),
             "step": entry["step"],
-            "loss": losses[entry["step"]],
+            "loss": training[entry["step"]]["loss"],
+            "trainable_params": training[entry["step"]]["trainable_params"],
             **{f"val_{name}": entry[f"eval_{name}"] for name in VALIDATION},
         }
         for entry in log_history

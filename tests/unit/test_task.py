@@ -38,6 +38,7 @@ def task(**changes) -> Task:
     base = BaseModelReference(name="org/model", revision="0" * 40, digest=f"sha256:{'1' * 64}", dtype="auto")
     values = {
         "weights": "2" * 64,
+        "trainable_params": 10,
         "base_model": base,
         "labels": params.data.labels,
         "template": params.template,
@@ -86,8 +87,7 @@ def test_full_coverage_leaves_no_answer_to_a_person_however_unsure():
     ("change", "message"),
     [
         (lambda values: values.pop("labels"), "(labels: Field required); train it anew"),
-        (lambda values: values.pop("weights"), "(weights: Field required); train it anew"),
-        (lambda values: values.pop("training"), "(training: Field required); train it anew"),
+        (lambda values: values.pop("trainable_params"), "(trainable_params: Field required); train it anew"),
         (lambda values: values.update(format=1), "(format: Input should be 2); train it anew"),
         (lambda values: values.update(labels=["yes", "<script>"]), "labels.1"),
         (lambda values: values.update(labels=["yes", "yes"]), "nothing may be listed twice"),

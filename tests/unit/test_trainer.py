@@ -18,7 +18,7 @@ from peftqa.training.trainer import (
 
 def test_epoch_metrics_join_training_and_validation():
     log = [
-        {"loss": 1.5, "epoch": 1.0, "step": 6, "grad_norm": 1.0},
+        {"loss": 1.5, "trainable_params": 9, "epoch": 1.0, "step": 6, "grad_norm": 1.0},
         {
             **{"eval_loss": 1.4, "eval_log_loss": 0.6, "eval_accuracy": 0.5, "eval_macro_f1": 0.4},
             **{"eval_confidence": [0.5, 0.9], "epoch": 1.0, "step": 6},
@@ -30,6 +30,7 @@ def test_epoch_metrics_join_training_and_validation():
             "epoch": 1,
             "step": 6,
             "loss": 1.5,
+            "trainable_params": 9,
             "val_loss": 1.4,
             "val_log_loss": 0.6,
             "val_accuracy": 0.5,
@@ -47,7 +48,8 @@ def save_checkpoint(folder, step, best):
     for name in ("optimizer.pt", "scheduler.pt", "rng_state.pth"):
         torch.save({"step": torch.arange(100)}, checkpoint / name)
     evaluated = {f"eval_{name}": 0.5 for name in VALIDATION}
-    log = [{"loss": 1.0, "epoch": step / 6, "step": step}, {**evaluated, "epoch": step / 6, "step": step}]
+    when = {"epoch": step / 6, "step": step}
+    log = [{"loss": 1.0, "trainable_params": 6} | when, evaluated | when]
     state = {"epoch": step / 6, "log_history": log, "best_model_checkpoint": str(folder / f"checkpoint-{best}")}
     (checkpoint / "trainer_state.json").write_text(json.dumps(state))
     return checkpoint
