@@ -19,7 +19,7 @@ CLASSES = [
     for value in vars(module).values()
     if inspect.isclass(value) and issubclass(value, BaseModel) and value.__module__ == module.__name__
 ]
-FUNCTIONS = {"read_params", "check_params", "read_yaml", "explain"}
+FUNCTIONS = {"read_params", "check_params", "read_yaml", "explain", "shown"}
 
 
 @pytest.mark.parametrize("cls", CLASSES)
