@@ -10,19 +10,13 @@ SHAPE = {
     "vocab_size": 64,
     "d_model": 32,
     "d_kv": 8,
-    "num_heads": 3,  # 3 * 8 is not d_model, as in flan-t5-small
+    "num_heads": 3,
     "d_ff": 48,
     "num_layers": 2,
     "num_decoder_layers": 2,
-    "feed_forward_proj": "gated-gelu",
-    "relative_attention_num_buckets": 8,
-    "relative_attention_max_distance": 16,
-    "tie_word_embeddings": False,
-    "pad_token_id": 0,
-    "eos_token_id": 1,
-    "decoder_start_token_id": 0,
 }
-
+SHAPE |= {"relative_attention_num_buckets": 8, "relative_attention_max_distance": 16, "tie_word_embeddings": False}
+SHAPE |= {"feed_forward_proj": "gated-gelu", "pad_token_id": 0, "eos_token_id": 1, "decoder_start_token_id": 0}
 WORDS = [
     "yes",
     "no",

@@ -1,3 +1,5 @@
+"""The prefix in every attention module against plain tensor operations, and as a method of PEFT."""
+
 import copy
 import json
 import os
@@ -11,7 +13,6 @@ from pathlib import Path
 import pytest
 import torch
 from peft import PeftModel, PrefixTuningConfig, get_peft_model
-from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import (
@@ -22,7 +23,6 @@ from transformers import (
     MT5ForConditionalGeneration,
     T5Config,
     T5EncoderModel,
-    T5ForConditionalGeneration,
     UMT5Config,
     UMT5ForConditionalGeneration,
 )
@@ -30,6 +30,7 @@ from transformers import (
 from peftqa.errors import UserError
 from peftqa.kv_prefix import TARGETS, KVPrefixAttention, KVPrefixConfig
 from peftqa.model.fast.t5 import patch_t5
+from tests.conftest import ROOT
 from tests.tiny import SHAPE, save_tiny_checkpoint, tiny_t5, untie
 from tests.unit import reference_t5
 
@@ -210,17 +211,6 @@ def test_peft_prefix_tuning_is_the_same_as_a_decoder_prefix_when_the_decoder_has
 # Parameters
 
 
-@pytest.mark.parametrize(("tokens", "parameters"), [(5, 92_160), (10, 184_320)])
-def test_a_prefix_on_the_shape_of_flan_t5_small_has_the_published_count(tokens, parameters, capsys):
-    shape = {"d_model": 512, "d_kv": 64, "num_heads": 6, "d_ff": 1024, "num_layers": 8, "num_decoder_layers": 8}
-    with torch.device("meta"):
-        base = T5ForConditionalGeneration(T5Config(**SHAPE | shape))
-    model = with_prefix(base, num_virtual_tokens=tokens)
-    assert model.get_nb_trainable_parameters()[0] == parameters
-    model.print_trainable_parameters()
-    assert f"trainable params: {parameters:,} " in capsys.readouterr().out
-
-
 def test_just_two_tensors_of_each_attention_module_are_trainable():
     model = with_prefix(tiny_t5())
     paths = [f"base_model.model.{path}" for path in prefix_layers(model)]
@@ -344,26 +334,6 @@ for adapter in adapters:
 """
 
 
-def run(command):
-    return subprocess.Popen(
-        [sys.executable, *map(str, command)],
-        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": "."},
-        cwd=Path(__file__).parents[2],
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def assert_succeeds(*processes):
-    try:
-        for process in processes:
-            _, errors = process.communicate(timeout=120)
-            assert process.returncode == 0, errors
-    finally:
-        for process in processes:
-            process.kill()  # one that waits for another which failed
-
-
 @pytest.mark.slow
 def test_a_saved_adapter_gives_the_same_bits_in_a_new_process(tmp_path):
     base = save_tiny_checkpoint(tmp_path / "base")
@@ -379,33 +349,23 @@ def test_a_saved_adapter_gives_the_same_bits_in_a_new_process(tmp_path):
         with torch.no_grad():
             expected[name] = model(**batch).logits
     torch.set_num_threads(threads)
-    paths = [tmp_path / name for name in ("plain", "mlp")]
-    assert_succeeds(run(["-c", LOADER, base, tmp_path / "batch", *paths]))
-    for path in paths:
-        assert torch.equal(load_file(path / "logits")["logits"], expected[path.name])
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    arguments = [base, tmp_path / "batch", tmp_path / "plain", tmp_path / "mlp"]
+    subprocess.run([sys.executable, "-c", LOADER, *map(str, arguments)], env=environment, check=True)
+    for name in expected:
+        assert torch.equal(load_file(tmp_path / name / "logits")["logits"], expected[name])
 
 
 @pytest.mark.parametrize("reparametrization", [None, 16])
 def test_a_saved_adapter_is_plain_keys_and_values_in_a_small_safetensors_file(tmp_path, reparametrization):
     model = with_prefix(tiny_t5(), reparametrization=reparametrization)
     model.save_pretrained(tmp_path)
-    assert {path.name for path in tmp_path.iterdir()} == {
-        "adapter_model.safetensors",
-        "adapter_config.json",
-        "README.md",
-    }
     tensors = load_file(tmp_path / "adapter_model.safetensors")
     paths = [f"base_model.model.{path}" for path in prefix_layers(model)]
     assert set(tensors) == {f"{path}.kv_prefix_{name}" for path in paths for name in ("key", "value")}
     assert {tuple(tensor.shape) for tensor in tensors.values()} == {(3, 3, 8)}  # heads, tokens, d_kv
-    numbers = sum(tensor.numel() for tensor in tensors.values())
-    header = (tmp_path / "adapter_model.safetensors").stat().st_size - 4 * numbers
-    assert 0 < header < 200 * len(tensors)
-    with safe_open(tmp_path / "adapter_model.safetensors", "pt") as file:
-        assert file.metadata() == {"format": "pt"}
     config = json.loads((tmp_path / "adapter_config.json").read_text())
-    assert config["peft_type"] == "KV_PREFIX"
-    assert config["target"] == ["encoder", "decoder", "cross"]
+    assert (config["peft_type"], config["target"]) == ("KV_PREFIX", ["encoder", "decoder", "cross"])
     loaded = PeftModel.from_pretrained(tiny_t5(), tmp_path, is_trainable=True)
     assert len(trainable(loaded)) == 12
     batch = padded_batch()
@@ -419,27 +379,6 @@ def test_a_reparametrized_prefix_starts_where_a_plain_one_does():
     assert (plain(**batch).logits - mlp(**batch).logits).abs().max() < 1e-4
     hidden = [name for name in trainable(mlp) if "trunk" in name]
     assert len(hidden) == 3 * 3  # embedding, weight and bias, shared by the modules of each target
-
-
-def test_training_resumes_exactly_from_the_trainable_parameters_by_name():
-    batch = padded_batch()
-
-    def train(model, steps):
-        optimizer = torch.optim.SGD(trainable(model).values(), lr=0.1)
-        for _ in range(steps):
-            prefix_gradients(model, batch)
-            optimizer.step()
-        return {name: parameter.detach().clone() for name, parameter in trainable(model).items()}
-
-    model = with_prefix(tiny_t5(), reparametrization=16)
-    saved = train(model, 2)
-    expected = train(model, 2)
-    resumed = with_prefix(tiny_t5(), reparametrization=16)
-    assert any(not torch.equal(parameter, saved[name]) for name, parameter in trainable(resumed).items())
-    for name, parameter in trainable(resumed).items():
-        parameter.data.copy_(saved[name])
-    found = train(resumed, 2)
-    assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
 
 
 def test_plain_keys_and_values_are_not_loaded_into_an_mlp_without_a_word(tmp_path):
@@ -471,7 +410,7 @@ def test_transformers_loads_a_saved_prefix_by_itself_and_saves_the_same_file(tmp
 def test_an_adapter_for_each_row_is_refused_and_not_ignored(call):
     model, ids = with_prefix(tiny_t5()), padded_batch()["input_ids"]
     model.add_adapter("other", KVPrefixConfig())
-    with pytest.raises(UserError, match=r"adapter_names is not possible with KV_PREFIX: choose one adapter"):
+    with pytest.raises(UserError, match=r"adapter_names is not possible with KV_PREFIX; choose one adapter"):
         getattr(model, call)(input_ids=ids, adapter_names=["default", "other", "__base__"])
 
 
@@ -542,16 +481,14 @@ def test_a_model_without_such_attention_modules_is_refused():
         BartConfig(vocab_size=32, d_model=8, encoder_layers=1, decoder_layers=1, encoder_ffn_dim=8, decoder_ffn_dim=8,
                    encoder_attention_heads=2, decoder_attention_heads=2, max_position_embeddings=8)
     )  # fmt: skip
-    with pytest.raises(
-        UserError, match=r"BartForConditionalGeneration has no .* encoder\.block\.N\.layer\.N\.SelfAttention"
-    ):
+    with pytest.raises(UserError, match=r"BartForCond.* lacks .* encoder\.block\.N\.layer\.N\.SelfAttention"):
         with_prefix(bart)
-    with pytest.raises(UserError, match=r"T5EncoderModel has no .* cross: .*EncDecAttention"):
+    with pytest.raises(UserError, match=r"T5EncoderModel lacks .* cross; .*EncDecAttention"):
         with_prefix(T5EncoderModel(T5Config(**SHAPE)), target=["encoder", "cross"])
 
 
 def test_a_prefix_is_never_dropped_without_a_word():
-    with pytest.raises(UserError, match="flex_attention: a prefix needs eager or sdpa"):
+    with pytest.raises(UserError, match="flex_attention; a prefix needs eager or sdpa"):
         with_prefix(tiny_t5(attn_implementation="flex_attention"))
     model = with_prefix(tiny_t5())
     model.get_base_model().set_attn_implementation("eager")
@@ -568,7 +505,7 @@ def test_a_prefix_is_never_dropped_without_a_word():
         ({"num_virtual_tokens": -1}, "negative"),
         ({"init": "zeros"}, "random or text"),
         ({"init": "text"}, "init_token_ids is empty"),
-        ({"num_virtual_tokens": 5, "reparametrization": 4}, "at least as wide"),
+        ({"num_virtual_tokens": 5, "reparametrization": 4}, "at least the length"),
     ],
 )
 def test_impossible_configurations_are_refused(config, message):
@@ -648,7 +585,7 @@ def loss_after_distillation(base, steps=200, **config):
 
 
 @pytest.mark.slow
-def test_where_the_encoder_must_change_a_prefix_everywhere_beats_one_in_the_decoder_alone():
+def test_if_the_encoder_must_change_a_prefix_everywhere_beats_one_in_the_decoder_alone():
     base = tiny_t5()
     before, everywhere, parameters = loss_after_distillation(base, num_virtual_tokens=4)
     _, decoder_alone, as_many = loss_after_distillation(base, num_virtual_tokens=12, target=["decoder"])

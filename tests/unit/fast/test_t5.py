@@ -1,4 +1,4 @@
-"""The fast path computes what transformers' own modules compute: logits, gradients and free answers."""
+"""The fast path gives the logits, gradients and free answers of transformers' own modules."""
 
 import copy
 
