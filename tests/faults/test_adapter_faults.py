@@ -54,7 +54,7 @@ BROKEN_ADAPTERS = {
     "of another length": (lambda f: edit_config(f, num_virtual_tokens=7), "size mismatch"),
     "one byte changed": (lambda f: flip(f / WEIGHTS), f"{WEIGHTS} is damaged: its sha256 is not the one"),
     "cut short": (lambda f: cut(f / WEIGHTS), f"{WEIGHTS} is damaged: its sha256 is not the one in task.json"),
-    "of an earlier version": (lambda f: forget_digest(f / "task.json"), "(weights: missing key); train the adapter anew"),
+    "of an earlier version": (lambda f: forget_digest(f / "task.json"), "(weights: missing key); train the"),
     "without a configuration": (
         lambda f: (f / "adapter_config.json").unlink(),
         "adapter_config.json: the file is missing",

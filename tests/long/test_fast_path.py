@@ -23,8 +23,8 @@ from tests.conftest import ROOT
 
 DATA, MODEL = Path("embedded/ori_pqal.json"), Path("embedded/pico-t5")
 JUDGE_SEED = 30_000
-# Training enlarges roundings. At the demonstration's rate, prompt tuning with one thread and with two ended 0.1 apart in
-# accuracy. So prompt tuning is compared at a lower rate, and prefix tuning by the mean over two seeds.
+# Training enlarges roundings. At the demonstration's rate, prompt tuning with one thread and with two ended 0.1 apart
+# in accuracy. So prompt tuning is compared at a lower rate, and prefix tuning by the mean over two seeds.
 RUNS = {
     "prompt": {"seeds": (42,), "learning_rate": 0.003, "batch_size": 32},
     "prefix": {"seeds": (42, 43), "learning_rate": 0.1, "batch_size": 8},
