@@ -1,7 +1,7 @@
 """The schema of params.yaml, and its checks. It imports no torch, because light stages read it too.
 
-No stage of dvc.yaml depends on this folder, because it decides no result: it has no behaviour, and no default but None,
-which means that the key is absent.
+Stages of dvc.yaml do not depend on this folder, because it cannot change a result: it has only a schema and checks, and
+its only default is None, which means that the key is absent.
 """
 
 from __future__ import annotations
@@ -247,7 +247,8 @@ def _allowed_keys(path: list[str], values: dict) -> Iterable[str]:
         case ["adapters", _, "method"]:
             return METHOD_BY_NAME
         case ["adapters", name]:
-            group = METHOD_BY_NAME[values["adapters"][name]["method"]]
+            named = {str(key): adapter for key, adapter in values["adapters"].items()}  # a key may be a number
+            group = METHOD_BY_NAME[named[name]["method"]]
         case ["tuning", _]:
             group = Tuned
         case ["evaluate", "untrained", _]:

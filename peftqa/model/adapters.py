@@ -77,7 +77,7 @@ def peft_config_from(values: Mapping, allowed: Collection[str] | None = None, sa
     kept = {}
     for name, value in values.items():
         if name not in known:
-            raise UserError(f"{kind} has no field {name!r}")
+            raise UserError(f"{name!r} is not a field of {kind}")
         own = saved and (name in UNUSED_IN_FOLDER or (name, value) == ("task_type", "SEQ_2_SEQ_LM"))
         if not own and name != "peft_type" and value != defaults.get(name):
             kept[name] = _checked(name, value, hints[name])
