@@ -51,12 +51,7 @@ def main() -> None:
         on_epoch=seconds,
         title=f"{name}, fold {fold}, seed {seed}",
     )
-    runtime = {
-        "seconds": seconds(),
-        "examples": len(train),
-        "epochs": len(epochs),
-        "peak_memory_mb": peak_memory_mb(),
-    }
+    runtime = {"seconds": seconds(), "examples": len(train), "epochs": len(epochs), "peak_memory_mb": peak_memory_mb()}
     save_run(model, tokenizer, name, (fold, seed), epochs, runtime, params)
     shutil.rmtree(checkpoints, ignore_errors=True)
 

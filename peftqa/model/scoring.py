@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
-from transformers import GenerationConfig
+from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 
 def pad_batch(prompts: Sequence[Sequence[int]], pad_id: int) -> dict[str, torch.Tensor]:
@@ -42,37 +42,24 @@ def label_probabilities(
     prompts: token ids, any order and length. label_token_ids: the first token id of each label.
     Result: float64 (len(prompts), len(label_token_ids)), each row summing to 1, in the order of `prompts`.
     """
-    return _score(model, prompts, label_token_ids, batch_size, 1, title)[0]
+    return probabilities_and_answers(model, None, prompts, label_token_ids, batch_size, 1, title)[0]
 
 
+@torch.inference_mode()
 def probabilities_and_answers(
     model: torch.nn.Module,
-    tokenizer,
+    tokenizer: PreTrainedTokenizerBase | None,
     prompts: Sequence[Sequence[int]],
     label_token_ids: Sequence[int],
     batch_size: int,
     max_new_tokens: int,
     title: str = "scoring",
 ) -> tuple[np.ndarray, list[str]]:
-    """`label_probabilities`, and the answers that the model generates freely.
+    """`label_probabilities`, and the answers that the model generates freely, if there is a tokenizer to decode them.
 
     The answers are greedy, of at most `max_new_tokens` tokens, without special tokens. The encoder does nearly all of
     the work, and reads each prompt once for both.
     """
-    probabilities, ids = _score(model, prompts, label_token_ids, batch_size, max_new_tokens, title)
-    return probabilities, tokenizer.batch_decode(ids, skip_special_tokens=True)
-
-
-@torch.inference_mode()
-def _score(
-    model: torch.nn.Module,
-    prompts: Sequence[Sequence[int]],
-    label_token_ids: Sequence[int],
-    batch_size: int,
-    max_new_tokens: int,
-    title: str,
-) -> tuple[np.ndarray, list[list[int]]]:
-    """P(label | prompt), and the token ids of the greedy answers, start and padding included."""
     config, adapter = model.config, getattr(model, "active_peft_config", None)
     greedy = GenerationConfig(
         max_new_tokens=max_new_tokens,
@@ -101,8 +88,8 @@ def _score(
             for row, answer in zip(rows, output.sequences.tolist(), strict=True):
                 answers[row] = answer
             bar.update(len(rows))
-    # Rows of a float32 softmax sum to 1 only within rounding.
-    return probabilities / probabilities.sum(axis=1, keepdims=True), answers
+    probabilities /= probabilities.sum(axis=1, keepdims=True)  # rows of a float32 softmax sum to 1 within rounding only
+    return probabilities, tokenizer.batch_decode(answers, skip_special_tokens=True) if tokenizer else []
 
 
 def valid_answer_rate(answers: Sequence[str], labels: Sequence[str]) -> float:

@@ -3,12 +3,9 @@
 import copy
 import json
 import os
-import shutil
 import subprocess
 import sys
-import sysconfig
 from itertools import combinations
-from pathlib import Path
 
 import pytest
 import torch
@@ -146,7 +143,7 @@ def test_mt5_and_umt5_agree_with_plain_tensor_operations(config, model, scale, a
 @torch.no_grad()  # torch has another sdpa kernel for position biases that want a gradient, as unfrozen ones do
 def test_without_tokens_or_disabled_logits_equal_the_base_models_to_the_bit(attention):
     batch = padded_batch()
-    unpadded = {"input_ids": batch["input_ids"], "decoder_input_ids": batch["decoder_input_ids"]}
+    unpadded = {name: batch[name] for name in ("input_ids", "decoder_input_ids")}
     base = tiny_t5(attn_implementation=attention)
     empty = with_prefix(copy.deepcopy(base), num_virtual_tokens=0)
     model = with_prefix(copy.deepcopy(base))
@@ -211,7 +208,7 @@ def test_peft_prefix_tuning_is_the_same_as_a_decoder_prefix_when_the_decoder_has
 # Parameters
 
 
-def test_just_two_tensors_of_each_attention_module_are_trainable():
+def test_only_two_tensors_of_each_attention_module_are_trainable():
     model = with_prefix(tiny_t5())
     paths = [f"base_model.model.{path}" for path in prefix_layers(model)]
     assert len(paths) == 6
@@ -381,7 +378,7 @@ def test_a_reparametrized_prefix_starts_where_a_plain_one_does():
     assert len(hidden) == 3 * 3  # embedding, weight and bias, shared by the modules of each target
 
 
-def test_plain_keys_and_values_are_not_loaded_into_an_mlp_without_a_word(tmp_path):
+def test_plain_keys_and_values_are_not_loaded_into_an_mlp(tmp_path):
     model = with_prefix(tiny_t5(), reparametrization=16)
     model.save_pretrained(tmp_path)
     with pytest.raises(UserError, match="cannot be loaded"):
@@ -477,17 +474,15 @@ def test_unloading_gives_the_base_model_back_and_merging_is_refused():
 
 
 def test_a_model_without_such_attention_modules_is_refused():
-    bart = BartForConditionalGeneration(
-        BartConfig(vocab_size=32, d_model=8, encoder_layers=1, decoder_layers=1, encoder_ffn_dim=8, decoder_ffn_dim=8,
-                   encoder_attention_heads=2, decoder_attention_heads=2, max_position_embeddings=8)
-    )  # fmt: skip
+    with torch.device("meta"):
+        bart = BartForConditionalGeneration(BartConfig(encoder_layers=1, decoder_layers=1))
     with pytest.raises(UserError, match=r"BartForCond.* lacks .* encoder\.block\.N\.layer\.N\.SelfAttention"):
         with_prefix(bart)
     with pytest.raises(UserError, match=r"T5EncoderModel lacks .* cross; .*EncDecAttention"):
         with_prefix(T5EncoderModel(T5Config(**SHAPE)), target=["encoder", "cross"])
 
 
-def test_a_prefix_is_never_dropped_without_a_word():
+def test_an_attention_without_prefixes_is_refused():
     with pytest.raises(UserError, match="flex_attention; a prefix needs eager or sdpa"):
         with_prefix(tiny_t5(attn_implementation="flex_attention"))
     model = with_prefix(tiny_t5())
@@ -501,7 +496,6 @@ def test_a_prefix_is_never_dropped_without_a_word():
     [
         ({"target": []}, "target is"),
         ({"target": ["encoder", "head"]}, "target is"),
-        ({"target": ["cross", "cross"]}, "target is"),
         ({"num_virtual_tokens": -1}, "negative"),
         ({"init": "zeros"}, "random or text"),
         ({"init": "text"}, "init_token_ids is empty"),
@@ -539,56 +533,3 @@ def test_the_whole_model_compiles_to_one_graph_with_the_same_gradients(attention
     compiled = torch.compile(model, backend="aot_eager", fullgraph=True)  # traces, and leaves out the slow C++ compiler
     found = prefix_gradients(compiled, batch)
     assert_gradients_agree({name.removeprefix("_orig_mod."): g for name, g in found.items()}, expected)
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(
-    not shutil.which("c++") or not Path(sysconfig.get_paths()["include"], "Python.h").exists(),
-    reason="torch.compile on a CPU needs a C++ compiler and Python.h",
-)
-def test_a_compiled_attention_module_gives_the_same_gradients():
-    model = with_prefix(tiny_t5())
-    batch = padded_batch()
-    expected = prefix_gradients(model, batch)
-    prefix_layers(model)["decoder.block.1.layer.0.SelfAttention"].compile(fullgraph=True)
-    assert_gradients_agree(prefix_gradients(model, batch), expected)
-
-
-def loss_after_distillation(base, steps=200, **config):
-    """Teach a prefix what the model answers when eight fixed tokens stand in front of its input.
-
-    The student's encoder reads the input alone, so it is the encoder's output that has to change. Returns the
-    divergence from the teacher on other inputs before and after, in nats, and the number of parameters.
-    """
-    generator = torch.Generator().manual_seed(5)
-    instruction = torch.randint(3, 64, (1, 8), generator=generator)
-    model = with_prefix(copy.deepcopy(base), init_scale=0.02, **config)
-    optimizer = torch.optim.Adam(trainable(model).values(), lr=0.1)
-    start = torch.zeros(256, 1, dtype=torch.long)
-
-    def divergence(rows):
-        text = torch.randint(3, 64, (rows, 4), generator=generator)
-        instructed = torch.cat([instruction.expand(rows, -1), text], dim=1)
-        with torch.no_grad():
-            wanted = base(input_ids=instructed, decoder_input_ids=start[:rows]).logits[:, 0].log_softmax(-1)
-        found = model(input_ids=text, decoder_input_ids=start[:rows]).logits[:, 0].log_softmax(-1)
-        return nn.functional.kl_div(found, wanted, log_target=True, reduction="batchmean")
-
-    with torch.no_grad(), model.disable_adapter():
-        before = divergence(256).item()
-    for _ in range(steps):
-        optimizer.zero_grad()
-        divergence(16).backward()
-        optimizer.step()
-    with torch.no_grad():
-        return before, divergence(256).item(), model.get_nb_trainable_parameters()[0]
-
-
-@pytest.mark.slow
-def test_if_the_encoder_must_change_a_prefix_everywhere_beats_one_in_the_decoder_alone():
-    base = tiny_t5()
-    before, everywhere, parameters = loss_after_distillation(base, num_virtual_tokens=4)
-    _, decoder_alone, as_many = loss_after_distillation(base, num_virtual_tokens=12, target=["decoder"])
-    assert parameters == as_many
-    assert everywhere < 0.5 * before
-    assert everywhere < 0.8 * decoder_alone

@@ -7,12 +7,7 @@ from transformers import AutoTokenizer
 from peftqa.config.params import Template, read_params
 from peftqa.data.records import clean, read_records, to_table
 from peftqa.errors import UserError
-from peftqa.model.prompts import (
-    encode_prompts,
-    few_shot_examples,
-    fill_instruction,
-    first_token_ids,
-)
+from peftqa.model.prompts import encode_prompts, few_shot_examples, fill_instruction, first_token_ids
 from tests.conftest import ROOT
 from tests.tiny import tiny_tokenizer
 
