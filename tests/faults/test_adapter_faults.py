@@ -51,7 +51,6 @@ BROKEN_ADAPTERS = {
         lambda f: edit_config(f, peft_type="LORA", r=2, target_modules=["q", "v"]),
         "peft_type 'LORA' cannot be used here; these can: KV_PREFIX",
     ),
-    "of another length": (lambda f: edit_config(f, num_virtual_tokens=7), "size mismatch"),
     "one byte changed": (lambda f: flip(f / WEIGHTS), f"{WEIGHTS} is damaged: its sha256 is not the one"),
     "of an earlier version": (lambda f: forget_digest(f / "task.json"), "(weights: missing key); train the"),
     "without a configuration": (

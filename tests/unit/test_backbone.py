@@ -63,14 +63,6 @@ def test_auto_is_a_dtype_that_t5_can_run_in():
     assert choose_dtype("auto") in (torch.float32, torch.bfloat16)
 
 
-def test_a_checkpoint_without_safetensors_is_not_loaded(folder, tmp_path):
-    for path in folder.glob("*.json"):
-        (tmp_path / path.name).write_bytes(path.read_bytes())
-    torch.save(load_file(folder / "model.safetensors"), tmp_path / "pytorch_model.bin")
-    with pytest.raises(UserError, match=r"model\.safetensors is missing, and so is"):
-        load_backbone(tmp_path, settings())
-
-
 def damaged(folder, target, **changes):
     """A copy of the checkpoint with other tensors; None drops one."""
     shutil.copytree(folder, target)
@@ -208,8 +200,7 @@ def test_a_share_of_a_gpu_that_cannot_be_is_refused(folder, fake_gpu, monkeypatc
         load_backbone(folder, settings())
 
 
-@pytest.mark.parametrize("value", [math.nan, math.inf])
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize(("value", "dtype"), [(math.nan, "float32"), (math.inf, "bfloat16")])
 def test_weights_that_are_not_numbers_are_refused(folder, tmp_path, value, dtype):
     name = "decoder.block.1.layer.0.SelfAttention.v.weight"
     weight = load_file(folder / "model.safetensors")[name]

@@ -56,12 +56,8 @@ def padded_batch(batch=3, length=9, decoder_length=5):
     decoder_input_ids = torch.randint(3, 64, (batch, decoder_length))
     decoder_attention_mask = torch.ones_like(decoder_input_ids)
     decoder_attention_mask[1, 3:] = 0
-    return {
-        "input_ids": input_ids,
-        "attention_mask": attention_mask,
-        "decoder_input_ids": decoder_input_ids,
-        "decoder_attention_mask": decoder_attention_mask,
-    }
+    batch = {"input_ids": input_ids, "attention_mask": attention_mask, "decoder_input_ids": decoder_input_ids}
+    return batch | {"decoder_attention_mask": decoder_attention_mask}
 
 
 def prefix_layers(model):

@@ -10,34 +10,9 @@ from safetensors.torch import save_file
 from peftqa.training.trainer import (
     TRAINED_WEIGHTS,
     VALIDATION,
-    epoch_metrics,
     last_complete_checkpoint,
     patience_is_over,
 )
-
-
-def test_epoch_metrics_join_training_and_validation():
-    log = [
-        {"loss": 1.5, "trainable_params": 9, "epoch": 1.0, "step": 6, "grad_norm": 1.0},
-        {
-            **{"eval_loss": 1.4, "eval_log_loss": 0.6, "eval_accuracy": 0.5, "eval_macro_f1": 0.4},
-            **{"eval_confidence": [0.5, 0.9], "epoch": 1.0, "step": 6},
-        },
-        {"train_runtime": 3.0, "epoch": 1.0, "step": 6},
-    ]
-    assert epoch_metrics(log) == [
-        {
-            "epoch": 1,
-            "step": 6,
-            "loss": 1.5,
-            "trainable_params": 9,
-            "val_loss": 1.4,
-            "val_log_loss": 0.6,
-            "val_accuracy": 0.5,
-            "val_macro_f1": 0.4,
-            "val_confidence": [0.5, 0.9],
-        }
-    ]
 
 
 def save_checkpoint(folder, step, best):
