@@ -44,9 +44,6 @@ TARGETS = {
 
 Prefix = tuple[torch.Tensor, torch.Tensor]  # keys and values, (heads, prefix, d_kv) each
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Attention over [prefix; tokens]
-
 
 def with_prefix(
     attention: Callable,
@@ -107,9 +104,6 @@ def eager_attention(module: nn.Module, *args, **kwargs) -> tuple[torch.Tensor, t
 
 support_attention("eager", eager_attention, eager_mask)
 support_attention("sdpa", sdpa_attention_forward, sdpa_mask)
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Parameters
 
 
 class PrefixTrunk(nn.Module):
@@ -194,8 +188,8 @@ class KVPrefixAttention(nn.Module, BaseTunerLayer):
             self.kv_prefix_value[adapter_name].copy_(value)
 
     def forward(self, *args, **kwargs) -> tuple:
-        prefixes = [] if self.disable_adapters else [self.prefix(name) for name in self.active_adapters]
-        prefixes = [prefix for prefix in prefixes if prefix is not None and prefix[0].shape[1] > 0]
+        names = [] if self.disable_adapters else self.active_adapters
+        prefixes = [prefix for name in names if (prefix := self.prefix(name)) is not None]
         if not prefixes:
             return self.base_layer(*args, **kwargs)
         if not self.base_layer.config._attn_implementation.endswith(SUFFIX):
@@ -216,8 +210,8 @@ def text_prefixes(
     Keys and values are (heads, num_virtual_tokens, d_kv) each. The encoder and the decoder both read the text, which is
     repeated until it is as long as the prefix. Its first `num_virtual_tokens` positions are taken.
     """
-    repeats = max(1, math.ceil(num_virtual_tokens / len(token_ids)))
-    text = torch.tensor([list(token_ids) * repeats], device=model.device)
+    text = [list(token_ids) * math.ceil(num_virtual_tokens / len(token_ids))]
+    text = torch.tensor(text, device=model.device)
     layers = {path: m.base_layer for path, m in model.named_modules() if isinstance(m, KVPrefixAttention)}
     states = {}
 
@@ -239,10 +233,6 @@ def text_prefixes(
         return projection(states[layer]).view(-1, layer.n_heads, layer.key_value_proj_dim).transpose(0, 1)
 
     return {path: [project_heads(layer, layer.k), project_heads(layer, layer.v)] for path, layer in layers.items()}
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# The PEFT method
 
 
 class PeftType(StrEnum):
@@ -277,14 +267,14 @@ class KVPrefixConfig(PeftConfig):
         self.target = list(self.target)
         if not self.target or len(set(self.target)) < len(self.target) or set(self.target) - set(TARGETS):
             raise UserError(f"target is {self.target}; it must be one or more of {', '.join(TARGETS)}, each once.")
-        if self.num_virtual_tokens < 0:
-            raise UserError(f"num_virtual_tokens is {self.num_virtual_tokens}; it must not be negative.")
+        if self.num_virtual_tokens < 1:
+            raise UserError(f"num_virtual_tokens is {self.num_virtual_tokens}; it must be 1 or more.")
         if self.init not in ("random", "text"):
             raise UserError(f"init is {self.init!r}; it must be random or text.")
         if self.init == "text" and not self.init_token_ids:
             raise UserError("init is text, but init_token_ids is empty; give the token ids of the text.")
         width, tokens = self.reparametrization, self.num_virtual_tokens
-        if width is not None and width < max(1, tokens):
+        if width is not None and width < tokens:
             raise UserError(f"reparametrization is {width}; it must be at least the length of the prefix, {tokens}.")
 
     @property

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import resource
 import sys
@@ -29,8 +28,6 @@ from peftqa.model.checkpoint import check_checkpoint, differences
 
 if TYPE_CHECKING:
     from peftqa.config.params import ModelSettings
-
-logger = logging.getLogger(__name__)
 
 GPU_SHARE = "PEFTQA_GPU_SHARE"  # the share of the GPU's memory that this process may use; unset: all of it
 
@@ -68,7 +65,6 @@ def load_backbone(folder: Path, settings: ModelSettings) -> PreTrainedModel:
     device = choose_device()
     if device.type == "cuda":
         prepare_gpu()
-    dtype = choose_dtype(settings.dtype)
     if settings.fast:
         from peftqa.model import fast
 
@@ -77,7 +73,9 @@ def load_backbone(folder: Path, settings: ModelSettings) -> PreTrainedModel:
         raise UserError("model.attention: fused is part of the fast path, and model.fast is off; change one of them.")
     else:
         attention = "sdpa" if settings.attention == "auto" else settings.attention
-    model = load_weights(folder, dtype=dtype, attn_implementation=attention, dropout_rate=settings.dropout)
+    model = load_weights(
+        folder, dtype=choose_dtype(settings.dtype), attn_implementation=attention, dropout_rate=settings.dropout
+    )
     for config in (model.config, model.get_decoder().config):  # the decoder reads its own copy
         config.use_cache = False  # training reads no cache of keys and values
     for name, weight in model.named_parameters():
@@ -92,8 +90,6 @@ def load_backbone(folder: Path, settings: ModelSettings) -> PreTrainedModel:
     model.to(device)
     if settings.fast:
         fast.patch_t5(model)
-    how = fast.describe(model) if settings.fast else "computed as transformers does"
-    logger.info("backbone: %s, %s, %s attention, dropout %g, %s", device, dtype, attention, settings.dropout, how)
     return model
 
 

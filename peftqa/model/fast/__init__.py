@@ -6,13 +6,12 @@ A first reading may skip it. `t5` replaces parts of the model by the operations 
 from __future__ import annotations
 
 import torch
-from transformers import PreTrainedModel
 
 from peftqa.errors import UserError
 from peftqa.model.fast.kernels import compile_library
 from peftqa.model.fast.t5 import patch_t5
 
-__all__ = ["choose_attention", "describe", "patch_t5"]
+__all__ = ["choose_attention", "patch_t5"]
 
 
 def choose_attention(name: str, dropout: float, device: torch.device) -> str:
@@ -28,9 +27,3 @@ def choose_attention(name: str, dropout: float, device: torch.device) -> str:
     if name == "auto":
         return "sdpa" if obstacle or dropout else "fused"
     return name
-
-
-def describe(model: PreTrainedModel) -> str:
-    """What the model computes with, in a few words for the log."""
-    library, note = compile_library() if model.device.type == "cpu" else (None, "on a GPU")
-    return f"fast path, kernels {note}" if library else f"fast path, kernels of PyTorch ({note})"

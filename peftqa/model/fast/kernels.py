@@ -28,10 +28,6 @@ DTYPES = (torch.float32, torch.bfloat16)
 ROWS = 4096  # the tokens of a typical batch, for which oneDNN chooses the packed layout
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Compiling
-
-
 @functools.cache
 def compile_library() -> tuple[ctypes.CDLL | None, str]:
     """The compiled kernels, or None, and a phrase that names the compiler, or says why they could not be compiled."""
@@ -77,10 +73,6 @@ def _argument(value: torch.Tensor | int | float | None):
         assert value.is_contiguous()
         return ctypes.c_void_p(value.data_ptr())
     return ctypes.c_float(value) if isinstance(value, float) else ctypes.c_int64(value)
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Operations
 
 
 def rms_norm(x: torch.Tensor, weight: torch.Tensor, epsilon: float) -> torch.Tensor:
