@@ -34,6 +34,7 @@ from experiments.git import git
 from experiments.overrides import FOLDER, files_of, read_overrides, write_params
 from experiments.runs import REPRO, environment, run_python
 from peftqa import program
+from peftqa.config.errors import explain
 from peftqa.config.params import Params, Seed, read_params, read_yaml
 from peftqa.config.settings import Positive, Settings
 from peftqa.data.files import write_json
@@ -92,8 +93,7 @@ def main() -> None:
     try:
         search = Search.model_validate(read_yaml(SEARCH))
     except ValidationError as error:
-        faults = (f"{'.'.join(map(str, fault['loc'])) or 'the file'}: {fault['msg']}" for fault in error.errors())
-        raise UserError(f"{SEARCH}: {'; '.join(faults)}") from None
+        raise UserError(f"{SEARCH}: {'; '.join(explain(error))}") from None
     wanted = search.trials if options.trials is None else options.trials
     if wanted < 1:
         raise UserError(f"--trials is {wanted}; it must be 1 or more.")

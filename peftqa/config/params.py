@@ -6,7 +6,6 @@ no default but None, which means that the key is absent.
 
 from __future__ import annotations
 
-import difflib
 import math
 from pathlib import Path
 from typing import Annotated, Literal, get_args
@@ -16,6 +15,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from peftqa.config.adapters import KVPrefix, PEFTMethod, PromptTuning
+from peftqa.config.errors import explain
 from peftqa.config.settings import Baseline, Distinct, Dtype, Label, Positive, Schedule, Settings
 from peftqa.errors import UserError, one_line
 
@@ -227,51 +227,24 @@ def check_params(values: object, source: str = "params.yaml") -> Params:
     try:
         return Params.model_validate(values)
     except ValidationError as error:
-        lines = [_explain(problem, values) for problem in error.errors()]
+        lines = explain(
+            error,
+            allowed=lambda path: _allowed_keys(path, values),
+            location=lambda path: _in_file(path, values),
+            patterns=PATTERNS,
+            single="{where} must be a list: -S '{where}=[{text}]'",
+        )
         raise UserError(f"{source}: " + "; ".join(lines)) from None
 
 
-def _explain(problem: dict, values: object) -> str:
-    """One pydantic error as `key.path: value: what is allowed`."""
-    # pydantic names the chosen method inside an adapter's path; the file has no such level.
-    location = [str(part) for part in problem["loc"]]
-    if location[:1] == ["adapters"] and len(location) > 2 and not _exists(values, location[:3]):
-        location.pop(2)
-    where = ".".join(location)
-    message = problem["msg"].removeprefix("Value error, ")
-    if problem["type"] == "extra_forbidden":
-        allowed = _allowed_keys(location[:-1], values)
-        close = difflib.get_close_matches(location[-1], allowed, n=1)
-        hint = f"; did you mean {close[0]}?" if close else f"; allowed: {', '.join(allowed)}"
-        return f"{where}: unknown key{hint if allowed else ''}"
-    if problem["type"] == "missing":
-        return f"{where}: missing key"
-    if problem["type"].startswith("union_tag"):
-        tag = problem["ctx"].get("tag")
-        expected = problem["ctx"].get("expected_tags") or ", ".join(repr(kind) for kind in METHOD_BY_NAME)
-        return f"{where}.method: {f'{tag!r} is not allowed' if tag else 'missing key'}: must be one of {expected}"
-    if problem["type"] in ("model_type", "model_attributes_type", "dict_type"):
-        return f"{where or 'the file'}: must be a group of keys, not {problem['input']!r}"
-    if problem["type"] == "list_type":
-        value = problem["input"]
-        if isinstance(value, str | int | float):
-            return f"{where} must be a list: -S '{where}=[{value}]'"
-        return f"{where}: must be a list, not {value!r}"
-    if problem["type"] == "string_pattern_mismatch":
-        message = PATTERNS[problem["ctx"]["pattern"]]
-    if not where:
-        return message
-    value = problem["input"]
-    shown = "" if isinstance(value, dict) else f" {value!r} is not allowed:"
-    return f"{where}:{shown} {message}"
+def _in_file(path: list[str], values: dict) -> list[str]:
+    """A path without the method that pydantic names inside an adapter's path, if the file has no such key."""
+    named = path[:1] == ["adapters"] and len(path) > 2 and path[2] not in _adapter(path[1], values)
+    return path[:2] + path[3:] if named else path
 
 
-def _exists(values: object, path: list[str]) -> bool:
-    for key in path:
-        if not isinstance(values, dict) or key not in values:
-            return False
-        values = values[key]
-    return True
+def _adapter(name: str, values: dict) -> dict:
+    return {str(key): value for key, value in values["adapters"].items()}[name]
 
 
 def _allowed_keys(path: list[str], values: dict) -> list[str]:
@@ -279,7 +252,7 @@ def _allowed_keys(path: list[str], values: dict) -> list[str]:
     if not path:
         return list(Params.model_fields)
     if path[0] == "adapters":
-        method = values["adapters"][path[1]].get("method")
+        method = _adapter(path[1], values).get("method")
         return list(METHOD_BY_NAME[method].model_fields)
     if path[0] == "tuning":
         return list(Tuned.model_fields)
