@@ -35,7 +35,7 @@ ADAPTERS = {
     "oft": {"method": "peft", "config": {"peft_type": "OFT", "oft_block_size": 8}},
 }
 LABELS = ["yes", "no"]
-# T5 never reads half of the parameters of PEFT's prefix tuning (docs/questions.md). In one batch a
+# T5 never reads half of the parameters of PEFT's prefix tuning (docs/method.md). In one batch a
 # rectifier in P-tuning's network can be zero for all tokens.
 DEAD_PARAMETERS = {"peft_prefix", "p_tuning"}
 BATCH = {
