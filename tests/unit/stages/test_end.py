@@ -1,4 +1,4 @@
-"""How a program starts and ends: with a sentence if the user can put it right, with a traceback if it is our mistake."""
+"""How a program starts and ends: a sentence if the user can put it right, a traceback if it is our mistake."""
 
 import subprocess
 import sys
