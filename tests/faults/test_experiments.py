@@ -102,15 +102,6 @@ def test_results_in_any_state_are_recorded_and_stay_as_they_are(whole, elsewhere
         assert not (elsewhere.folder / "experiments/.compare").exists()
 
 
-@pytest.mark.parametrize("name", ["my exp", "a..b", "sub/mine", "../tuning"])
-def test_a_name_that_cannot_be_recorded_is_refused_before_anything_runs(clone, name):
-    (clone.folder / "experiments/sub").mkdir()
-    (clone.folder / f"experiments/{name}.yaml").write_text("selected: base\n")
-    before = set(clone.folder.rglob("*"))
-    clone.refused("make", "experiment", f"NAME={name}", "SETUP=", says=(repr(name), "cannot be the name"))
-    assert {path for path in clone.folder.rglob("*") if "__pycache__" not in path.parts} <= before
-
-
 @pytest.mark.parametrize("place", ["download", "subfolder", "no commit"])
 def test_outside_of_a_repository_one_sentence_says_what_is_needed(clone, place):
     shutil.rmtree(clone.folder / ".git")

@@ -109,24 +109,3 @@ def test_a_compiler_that_hangs_costs_20_seconds_once_and_is_named(whole, clone, 
     assert (tmp_path / "c++.log").read_text() == "x\n"
     clone("dvc", "repro", "--force", "--single-item", "predict@prefix-0-42")
     clone.recovers(whole)
-
-
-def test_a_terminal_that_knows_ascii_alone(whole, clone):
-    plain = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
-    for stage in ("clean", "split", "baselines", "compare", "report"):
-        clone("python", "-m", f"stages.{stage}", **plain)
-    assert clone.bytes() == whole.bytes()
-
-
-@pytest.mark.parametrize(
-    ("command", "variables", "says"),
-    [
-        ("download", {"PUBMEDQA_SOURCE": "ori_pqal.json"}, ("PUBMEDQA_SOURCE", "relative path")),
-        ("train nobody-0-42", {}, ("no run 'nobody-0-42'", "prompt, prefix")),
-        ("evaluate nobody", {}, ("no variant 'nobody'", "majority")),
-        ("predict", {}, ("python -m stages.predict NAME",)),
-    ],
-)
-def test_a_stage_that_is_asked_for_something_unknown(whole, clone, command, variables, says):
-    clone.refused("python", "-m", *f"stages.{command}".split(), says=says, **variables)
-    assert clone.bytes() == whole.bytes()
