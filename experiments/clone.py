@@ -39,7 +39,7 @@ def prepare(folder: Path, overrides: dict[str, object], files: Iterable[Path] = 
         with atomic_write(folder) as partial:
             git("clone", "--quiet", "--origin", "origin", "--no-checkout", ".", str(partial))
     copied = folder / COPIED
-    before = set(os.fsdecode(copied.read_bytes()).split("\0")) if copied.exists() else names("ls-files", cwd=folder)
+    before = read_names(copied) if copied.exists() else names("ls-files", cwd=folder)
     git("fetch", "--quiet", "--no-tags", os.path.relpath(".", folder), "HEAD", cwd=folder)
     git("reset", "--quiet", commit, cwd=folder)
     write_params(folder / workspace.PARAMS, overrides)
@@ -47,19 +47,19 @@ def prepare(folder: Path, overrides: dict[str, object], files: Iterable[Path] = 
     results = {"dvc.lock", *results_of(read_params(folder / workspace.PARAMS))}
     apart = results | {str(workspace.PARAMS)}
     ours = {name for name in names("ls-files") | set(map(str, files)) if is_file(Path(name))} - apart
+    for name in before - ours - apart:
+        remove_file(folder / name)
     changed = [name for name in sorted(ours) if not same(Path(name), folder / name)]
     for target in (folder / name for name in changed):
         if os.path.lexists(target) and (str(target.relative_to(folder)) not in before or is_folder(target)):
             raise UserError(f"{target} is in the way of a file that git tracks here; move it.")
-    copied.write_bytes(os.fsencode("\0".join(before | ours)))
-    for name in before - ours - apart - {""}:
-        remove_file(folder / name)
+    write_names(copied, before | ours)
     for name in changed:
         copy(Path(name), folder / name)
     for name in results:
         if is_file(Path(name)) and not os.path.lexists(folder / name):
             copy(Path(name), folder / name)
-    copied.write_bytes(os.fsencode("\0".join(ours)))
+    write_names(copied, ours)
     staged = [name for name in ours | (names("ls-files", cwd=folder) - results) if not is_folder(folder / name)]
     git("update-index", "--add", "--remove", "--replace", "-z", "--stdin", cwd=folder, paths=sorted(staged))
     check_inputs(folder)
@@ -75,6 +75,15 @@ def results_of(params: Params) -> list[str]:
 def is_file(path: Path) -> bool:
     """Whether git would take it for a file: a link is one, and what is behind a link to a folder is not."""
     return (path.is_symlink() or path.is_file()) and not any(parent.is_symlink() for parent in path.parents)
+
+
+def read_names(path: Path) -> set[str]:
+    return set(os.fsdecode(path.read_bytes()).split("\0"))
+
+
+def write_names(path: Path, found: set[str]) -> None:
+    with atomic_write(path) as partial:
+        partial.write_bytes(os.fsencode("\0".join(found)))
 
 
 def is_folder(path: Path) -> bool:
