@@ -52,8 +52,8 @@ def find_flags(
     epochs = {name: variant["epochs"] for name, variant in variants.items() if variant["kind"] == "adapter"}
     if epochs:
         flags += training_flags(epochs, n_val)
-        flags += design_flags(len(params.train.seeds), len(params.split.folds), params.split.protocol)
-    return flags
+    seeds = len(params.train.seeds) if epochs else None
+    return flags + design_flags(seeds, len(params.split.folds), params.split.protocol)
 
 
 def scope(trained: int, seeds: int, folds: int) -> str:
@@ -68,9 +68,9 @@ def scope(trained: int, seeds: int, folds: int) -> str:
     return "about the methods on this training set"
 
 
-def design_flags(seeds: int, folds: int, protocol: str) -> list[dict]:
-    """`level` and `one_training_set`. The figures are those of docs/protocol.md."""
-    if seeds == folds == 1:
+def design_flags(seeds: int | None, folds: int, protocol: str) -> list[dict]:
+    """`level` and `one_training_set`, with docs/protocol.md's figures. seeds: None without an adapter."""
+    if folds == 1 and seeds in (1, None):
         return []  # the tests are about these adapters alone, and `one_training` says so
     flags = []
     if folds == 1:

@@ -8,6 +8,7 @@ from scipy.stats import mannwhitneyu, pearsonr
 from sklearn.metrics import brier_score_loss, confusion_matrix, f1_score, log_loss, roc_auc_score
 
 from peftqa.evaluation import metrics
+from peftqa.evaluation.predictions import Replicates
 from tests.unit.made_up import BINS, THREE, TWO, binary, example
 
 
@@ -144,6 +145,23 @@ def test_the_order_of_questions_does_not_change_accuracy_at_coverage():
     shuffled = np.random.default_rng(1).permutation(len(truth))
     accuracy = metrics.accuracy_at_coverage(probabilities, truth, THREE, 0.8)
     assert accuracy == metrics.accuracy_at_coverage(probabilities[shuffled], truth[shuffled], THREE, 0.8)
+
+
+def test_what_a_variant_is_by_itself_is_the_mean_over_its_runs():
+    # Of two runs, each the surest where it is right, the pooled answers would leave out all of the second's.
+    truth, folds = ["yes"] * 5 + ["no"] * 5, np.zeros(10, int)
+    sure, unsure = (np.where(np.arange(10) < 5, p, 1 - p) for p in (0.99, 0.6))
+    unsure[[0, 9]] = 0.45, 0.55
+    runs = Replicates([str(i) for i in range(10)], truth, folds, ["1", "2"], np.stack([binary(*sure), binary(*unsure)]))
+    found = metrics.evaluate(runs, runs, TWO, BINS, 0.5)
+    each = [metrics.accuracy_at_coverage(run, truth, TWO, 0.5) for run in runs.probabilities]
+    assert found["abstention"] == {"coverage": 0.5, "accuracy": pytest.approx(np.mean(each))}
+    assert found["mean"]["accuracy"] == pytest.approx((1 + 0.8) / 2) == pytest.approx(found["mean"]["val_accuracy"])
+    assert list(found["replicates"]) == ["1", "2"]
+    pooled = runs.probabilities.reshape(-1, 2)
+    assert metrics.accuracy_at_coverage(pooled, truth * 2, TWO, 0.9) != pytest.approx(
+        metrics.evaluate(runs, runs, TWO, BINS, 0.9)["abstention"]["accuracy"]
+    )
 
 
 def test_many_confusion_matrices_at_once_give_the_scores_of_each():

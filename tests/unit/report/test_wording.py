@@ -14,6 +14,7 @@ from peftqa.report.wording import (
     interval,
     listed,
     opening,
+    references,
     signed,
     significant,
     span,
@@ -226,6 +227,23 @@ def test_the_report_says_what_was_tuned_and_whether_test_questions_had_a_part_in
     values["tuning"] = {name: {"trials": trials, "protocol": under} for name, (trials, under) in tuned.items()}
     text = tuning(["prompt", "prefix"], check_params(values))
     assert all(part in text for part in says) and not [part for part in says_not if part in text], text
+
+
+def test_the_demonstration_says_that_its_settings_were_chosen_by_hand():
+    values, demo = YAML(typ="safe").load(ROOT / "params.yaml"), YAML(typ="safe").load(ROOT / "experiments/demo.yaml")
+    values["tuning"] = {name: demo[f"tuning.{name}"] for name in ("prompt", "prefix")}
+    assert tuning(["prompt", "prefix"], check_params(values)) == (
+        "trials that chose the settings: prompt unknown (by hand) and prefix unknown (by hand); judged on validation "
+        "questions; no test question had a part in the choice"
+    )
+
+
+def test_reference_rows_are_explained_in_a_sentence_each():
+    params = crafted_params(["base", "calibrated", "question_only", "prompt"], ["yes", "no"], 1, 1)
+    calibrated, question_only = references(params.evaluate.variants, params)
+    assert calibrated.startswith("calibrated shows ") and "it was fitted on" in calibrated
+    assert question_only.startswith("question_only shows what can be answered without reading the abstract.")
+    assert references(["base", "prompt"], params) == []
 
 
 @pytest.mark.parametrize(
