@@ -268,18 +268,24 @@ def pair_table(comparison: Mapping) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=[*columns, *errors, "decided_by"])
 
 
+def about_pairs(pairs: Sequence[Mapping]) -> str:
+    """What the tests of all pairs are about, to be said once, and for how many they are corrected; empty for none."""
+    if not pairs:
+        return ""
+    scopes = {pair["scope"] for pair in pairs}
+    about = scopes.pop() if len(scopes) == 1 else "about these trained adapters"
+    return f"The tests are {about}" + f"; p and intervals are corrected for {len(pairs)} tests" * (len(pairs) > 1)
+
+
 def as_text(comparison: Mapping) -> str:
     """The comparison for a terminal: the variants, the pairs, and what to keep in mind."""
     metrics = {name: variant["metrics"] for name, variant in comparison["variants"].items()}
     table = pd.DataFrame.from_dict(metrics | comparison["humans"], orient="index").reindex(columns=list(PRINTED))
     text = [f"{comparison['n']} test questions", table.to_string(float_format="{:.3f}".format, na_rep="-"), ""]
-    level, corrected = (
-        f"{100 * comparison['confidence']:g}% interval",
-        ", both corrected" * (len(comparison["pairs"]) > 1),
-    )
+    text += [f"{about}:" for about in [about_pairs(comparison["pairs"])] if about]
     for pair in comparison["pairs"]:
         low, high = pair["test"]["interval_holm"]
+        between = f"{100 * comparison['confidence']:g}% interval {100 * low:+.1f} to {100 * high:+.1f}"
         p, difference = p_text(pair["test"]["p_holm"], comparison["alpha"]), 100 * pair["test"]["difference"]
-        between = f"{level} {100 * low:+.1f} to {100 * high:+.1f}, {p}{corrected}"
-        text.append(f"{pair['verdict']}, {difference:+.1f} points of accuracy ({between}), {pair['scope']}")
+        text.append(f"{pair['verdict']}, {difference:+.1f} points of accuracy ({between}, {p})")
     return "\n".join([*text, *(f"note: {flag['text']}" for flag in comparison["flags"])])
