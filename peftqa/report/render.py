@@ -72,7 +72,17 @@ def template_environment() -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    in_words = ("value", "interval", "points", "evidence", "outcome", "standard_errors", "span", "listed", "significant")
+    in_words = (
+        "value",
+        "interval",
+        "points",
+        "evidence",
+        "outcome",
+        "standard_errors",
+        "span",
+        "listed",
+        "significant",
+    )
     environment.filters |= {name: getattr(wording, name) for name in in_words}
     environment.filters |= {"p": p_text, "decided": wording.DECIDED.get}
     # No line may end within `p = 0.012`.

@@ -27,7 +27,7 @@ EXPLAINED = {
     "accuracy": "share of questions answered right",
     "macro-F1": "mean over the labels of F1, which combines how many of a label's questions are found and how many of "
     "its answers are right; low if a rare label is neglected",
-    "MCC": "correlation of answers and labels: 1 is always right, 0 is no better than chance; undefined if all "
+    "MCC": "correlation of answers and labels: 1 is always right, 0 is chance; undefined if all "
     "questions have one label",
     "ROC AUC": "chance that a question with a label gets a higher probability of it than one without: 0.5 is a guess",
     "log loss": "how surprised the probabilities are by the right label, in nats: 0 is sure and right",
@@ -132,7 +132,7 @@ def references(names: Sequence[str], params: Params) -> list[str]:
     asked = {name: params.evaluate.untrained[name] for name in names if name in params.evaluate.untrained}
     calibrated = (
         "{} shows how much a shift of the labels' shares does without training. An adapter that is no more accurate may "
-        "have learned only that. It was fitted on the validation questions, so its figures on them are too good."
+        "have learned only that. Its figures on validation are too good, since it is fitted on these questions."
     )
     question_only = (
         "{} shows what can be answered without reading the abstract. It has an interval and no test, so that the other "

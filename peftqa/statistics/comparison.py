@@ -27,10 +27,10 @@ docs/protocol.md declares the tests. `compare` returns, and comparison/compariso
     flags       what would mislead a reader (peftqa/statistics/flags.py)
     detectable  what the protocol can show, whatever came out; a list:
         run_sd          standard deviation of a run's accuracy; null if each method was trained once
-        differences     per discordance (share of questions that just one of two single runs gets right): the smallest
-                        true difference in accuracy shown with probability `power`; null if there is none
+        differences     per discordance (share of questions that only one of two single runs gets right): the smallest
+                        true difference in accuracy that is shown with probability `power`; null if there is not any
 
-stages/compare.py adds `humans`: name -> n, accuracy, interval, other_answers (the share of answers that are no label).
+stages/compare.py adds `humans`: name -> n, accuracy, interval, other_answers (share of answers that are not a label).
 """
 
 from __future__ import annotations
@@ -178,7 +178,7 @@ def family(variants: Mapping[str, Mapping]) -> list[tuple[str, str]]:
 def compare_pairs(
     correct: Mapping[str, Answers], scores: dict[str, dict], variants: dict[str, dict], ratio: float, params: Params
 ) -> list[dict]:
-    """One primary test per pair of the family, corrected for their number, and what else is said of a pair.
+    """One primary test per pair of the family, corrected for their number, and the other figures of the pair.
 
     ratio: test questions over training questions of a run.
     """

@@ -194,7 +194,9 @@ def test_a_variant_more_changes_no_mark_of_the_others_and_clips_no_legend(report
 def test_folds_and_seeds_have_their_curves_and_spread(reported, opened):
     workspace = reported("folds and seeds")
     page, comparison = opened(workspace), comparison_of(workspace)
-    assert "means over 9 trainings per adapter. The tests are about the methods;" in page.locator(".finding").inner_text()
+    assert (
+        "means over 9 trainings per adapter. The tests are about the methods;" in page.locator(".finding").inner_text()
+    )
     captions = page.locator("#curves figcaption").all_inner_texts()
     for label in ("yes", "no", "maybe"):
         assert any(caption.startswith(f"ROC curve: {label}") for caption in captions)
@@ -246,7 +248,7 @@ def test_what_one_variant_and_one_label_leave_out_is_said(reported, opened):
         "there is nothing to compare it with",
         "so there is no ROC or precision-recall curve",
         "None of the variants listed was trained",
-        "All test questions have one label, yes",
+        "All test questions have the label yes",
     ):
         assert sentence in text
     assert "\N{EN DASH}" in text and "None\n" not in text and "nan" not in text.lower().split()

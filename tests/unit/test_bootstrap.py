@@ -53,18 +53,6 @@ def test_scores_of_resamples_agree_with_scikit_learn(labels, n):
         assert {name: scores[name][resample] for name in expected} == pytest.approx(expected, nan_ok=True)
 
 
-@pytest.mark.parametrize("labels", [2, 3])
-def test_scores_of_a_variant_that_always_gives_one_answer(labels):
-    _, y_true = example(labels)
-    probabilities = np.tile([0.8] + [0.2 / (labels - 1)] * (labels - 1), (1, len(y_true), 1))
-    weights = boot.bootstrap_weights(one_fold(len(y_true)), 50, 1, draw_folds=False).questions
-    scores = boot.weighted_scores(probabilities, y_true, weights)
-    assert (scores["mcc"] == 0).all()
-    share = (weights * (y_true == 0)).sum(axis=1) / weights.sum(axis=1)
-    assert scores["macro_f1"] == pytest.approx(2 * share / (1 + share) / labels)
-    assert scores["roc_auc"] == pytest.approx(np.full(50, 0.5))
-
-
 @pytest.mark.filterwarnings("ignore:A single label was found")
 def test_a_resample_puts_replicates_together_from_runs_drawn_within_folds():
     # Two folds, two replicates. With every question drawn once only the runs differ between resamples, and each score
@@ -114,14 +102,6 @@ def test_folds_are_drawn_where_asked():
     assert (shares.sum(axis=1) == 2).all()
 
 
-def test_a_single_replicate_adds_no_spread():
-    probabilities, y_true = example(3)
-    weights = boot.bootstrap_weights(one_fold(60), 100, 1, draw_folds=False)
-    scores = boot.bootstrap_scores(probabilities, y_true, one_fold(60), weights, [1])
-    for name, values in boot.weighted_scores(probabilities, y_true, weights.questions).items():
-        assert scores[name] == pytest.approx(values)
-
-
 def test_the_spread_over_questions_and_runs_is_that_of_the_formula():
     # Runs that agree on every question add their own variance to that of the questions.
     n, fold = 200, np.repeat([0, 1], 100)
@@ -160,17 +140,3 @@ def test_intervals_of_a_difference_agree_with_scipys_bootstrap():
         rng=np.random.default_rng(1),
     ).confidence_interval
     assert ours == pytest.approx(tuple(theirs), abs=0.03 * (theirs.high - theirs.low))
-
-
-def test_intervals_hold_the_central_share_of_what_is_defined():
-    assert boot.percentile_interval(np.r_[np.arange(1001.0), np.nan], 0.1) == pytest.approx((50, 950))
-    assert boot.percentile_interval(np.full(3, np.nan), 0.1) is None
-
-
-def test_a_figure_that_no_resample_changes_has_no_interval():
-    # 1.000 (1.000 to 1.000) would say that a perfect score is known exactly.
-    y_true = np.arange(60) % 2
-    weights = boot.bootstrap_weights(one_fold(60), 50, 1, draw_folds=False)
-    scores = boot.bootstrap_scores(np.eye(2)[y_true][None], y_true, one_fold(60), weights, [1])
-    assert scores["macro_f1"] == pytest.approx(np.ones(50))
-    assert {boot.percentile_interval(values, 0.05) for values in scores.values()} == {None}

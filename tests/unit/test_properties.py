@@ -5,16 +5,14 @@ import copy
 import json
 import string
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
-from peftqa.config.params import Params, check_params, read_params
+from peftqa.config.params import Params, check_params
 from peftqa.data.files import COLUMNS, read_table, write_csv
 from peftqa.data.records import Record, clean, read_records, to_table
 from peftqa.errors import UserError, one_line
@@ -153,13 +151,3 @@ def test_any_value_under_any_key_is_a_parameter_or_refused_with_the_key(path, va
             # A name that others refer to may be missed there.
             assert path[0] in str(error) or path[0] in ("adapters", "evaluate", "selected")
             raise
-
-
-@in_a_folder
-@given(content=st.binary(max_size=80) | TEXT.map(lambda text: text.encode(errors="replace")))
-def test_any_bytes_are_parameters_or_refused(tmp_path, content):
-    path = Path(tmp_path / "params.yaml")
-    path.write_bytes(content)
-    with refused_in_one_line():
-        read_params(path)
-        pytest.fail("such a short file cannot hold them all")
