@@ -1,6 +1,6 @@
 # `make` lists the targets. Each sets up .venv first, once.
 PYTHON ?= python3
-# In the folder of an experiment, a clone in experiments/, the environment is that of the repository it belongs to.
+# An experiment's folder, a clone in experiments/, uses the environment of the repository that it is in.
 OUTER := $(patsubst %experiments/clone.py,%,$(firstword $(wildcard ../../experiments/clone.py ../../../experiments/clone.py)))
 VENV := $(OUTER).venv
 SETUP := $(if $(OUTER),,$(VENV)/.installed)
@@ -8,7 +8,7 @@ SETUP := $(if $(OUTER),,$(VENV)/.installed)
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export DVC_NO_ANALYTICS := 1
 
-# Experiments run in a folder of their own, where a relative path would lead elsewhere.
+# Experiments run in other folders, from which a relative path would mean another file.
 ifneq ($(PUBMEDQA_SOURCE),)
 ifeq ($(findstring ://,$(PUBMEDQA_SOURCE))$(filter /%,$(firstword $(PUBMEDQA_SOURCE))),)
 export PUBMEDQA_SOURCE := $(CURDIR)/$(PUBMEDQA_SOURCE)
@@ -17,10 +17,10 @@ endif
 
 # How many runs at a time: make runs JOBS=4
 JOBS ?= 1
-# DVC itself only says "object is not iterable" of a parameter that must be a list.
+# DVC itself only says "object is not iterable" if a parameter should be a list.
 CHECK := from peftqa import program; from peftqa.config.params import read_params; program.run(read_params)
 
-# Whose adapters `make app` asks, and on which port: this workspace's where there are any, else the demonstration's.
+# Whose adapters `make app` asks, and on which port: this workspace's if there are any, else the demonstration's.
 IN ?= $(if $(wildcard release),.,experiments/demo)
 PORT ?= 7860
 
@@ -45,7 +45,7 @@ $(SETUP): requirements.txt requirements.lock
 	@echo "Once, all that requirements.txt pins is installed in $(VENV)/: 2 GB with a CPU build of torch, over 7 GB with the"
 	@echo "build that Linux gets by default (README, Set up, has the choice). It takes minutes."
 	@$(PYTHON) -m venv $(VENV)
-	@# First all that has one content everywhere, by its hashes; then torch, of which machines get different builds.
+	@# First the packages that are the same on every machine, by their hashes; then torch, whose build depends on it.
 	@echo "1/3 the libraries, by their hashes"
 	@$(PIP) --quiet --no-deps --require-hashes -r requirements.lock
 	@echo "2/3 torch"
@@ -55,23 +55,23 @@ $(SETUP): requirements.txt requirements.lock
 	@$(PIP) --quiet --no-deps --editable .
 	@touch $@
 
-check: $(SETUP) ## The inner loop: style, and the quick unit tests
+check: $(SETUP) ## Check the style and run the quick unit tests
 	ruff check .
 	ruff format --check .
 	pytest --numprocesses auto --dist loadfile -m "not slow" tests/unit
 
-test: $(SETUP) ## Check the style and run all tests but the drill and the long ones
+test: $(SETUP) ## Check the style and run all tests except the drill and the long ones
 	ruff check .
 	ruff format --check .
 	pytest --numprocesses auto --dist loadfile --durations 15 -m "not drill"
 
-drill: $(SETUP) ## Every fault that is known, through the real commands, on two cores in a quarter of an hour
+drill: $(SETUP) ## Inject every known fault, through the real commands; 15 minutes on two cores
 	pytest --numprocesses auto --dist loadfile tests/faults
 
-nightly: $(SETUP) ## The tests that are long by nature: a study of ten folds, a batch system
+nightly: $(SETUP) ## The long tests: a study of ten folds, a batch system
 	pytest tests/long
 
-lock: $(SETUP) ## Renew requirements.lock, the hashes of what requirements.txt pins, torch's aside
+lock: $(SETUP) ## Renew requirements.lock: the hashes of all pins in requirements.txt but torch
 	python -m pip install --disable-pip-version-check --quiet uv==0.13.9
 	uv pip compile requirements.txt --no-deps --generate-hashes --no-emit-package torch --python-version 3.11 \
 	  --no-header --no-annotate --no-emit-index-url --quiet --output-file requirements.lock

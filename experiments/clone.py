@@ -1,7 +1,7 @@
 """The clone of this repository that an experiment runs in, and the DVC experiment that is recorded from it.
 
-The clone has what git tracks here, as it is in the workspace; the experiment's own files in experiments/; and results
-of the pipeline. Nothing else gets into it, so nothing else gets into a commit: an untracked file may be private.
+The clone gets the files that git tracks, as they are in the workspace, the experiment's own files in experiments/, and
+the pipeline's results. It gets no other file, because all that it has is committed, and others may be private.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 from experiments.git import IDENTITY, git, head, names
 from experiments.overrides import write_params
 from experiments.runs import DVC, run_python
-from peftqa.config.params import Params, read_params
+from peftqa.config.params import read_params
 from peftqa.data.files import atomic_write
 from peftqa.errors import UserError
 from peftqa.fetch.digest import is_commit
@@ -28,13 +28,13 @@ CACHE = Path(".dvc/cache")
 def prepare(folder: Path, overrides: dict[str, object], files: Iterable[Path] = ()) -> None:
     """Make `folder` a clone of this workspace with the overrides in params.yaml; results of an earlier run stay.
 
-    files: the experiment's own, which git need not track. Raises UserError if git cannot clone this folder, and if a
-    parameter names a file that the clone does not have.
+    files: the experiment's own, which need not be tracked. Raises UserError if git cannot clone this folder, and if a
+    parameter names a file that is not in the clone.
     """
     commit = head()
     if not (folder / ".git").exists():
         if folder.exists() and any(folder.iterdir()):
-            raise UserError(f"{folder} is not the folder of an experiment, and is in its way; move it.")
+            raise UserError(f"{folder} is in the way of an experiment's folder; move it.")
         with atomic_write(folder) as partial:
             git("clone", "--quiet", "--origin", "origin", "--no-checkout", ".", str(partial))
     before = names("ls-files", cwd=folder)
@@ -42,7 +42,7 @@ def prepare(folder: Path, overrides: dict[str, object], files: Iterable[Path] = 
     git("reset", "--quiet", commit, cwd=folder)
     write_params(folder / workspace.PARAMS, overrides)
 
-    results = {"dvc.lock", *results_of(read_params(folder / workspace.PARAMS))}
+    results = {"dvc.lock", *results_of(folder)}
     ours = {name for name in names("ls-files") | set(map(str, files)) if is_file(Path(name))}
     ours -= results | {str(workspace.PARAMS)}
     for name in before - ours - results - {str(workspace.PARAMS)}:
@@ -57,23 +57,26 @@ def prepare(folder: Path, overrides: dict[str, object], files: Iterable[Path] = 
     git("update-index", "--add", "--remove", "--replace", "-z", "--stdin", cwd=folder, paths=sorted(changed))
     check_inputs(folder)
     share_cache(folder)
+    if "data.source" in overrides:
+        os.environ.pop("PUBMEDQA_SOURCE", None)  # it may name other data than the experiment does
 
 
-def results_of(params: Params) -> list[str]:
-    """The files that git tracks and the pipeline writes: metrics/."""
+def results_of(folder: Path) -> list[str]:
+    """The files that the pipeline writes in a clone and git tracks: metrics/."""
+    params = read_params(folder / workspace.PARAMS)
     metrics = [workspace.METRICS / f"{name}.json" for name in {*params.adapters, *params.evaluate.variants, "selected"}]
     return [*map(str, metrics), str(workspace.METRICS / "pairs.csv")]
 
 
 def is_file(path: Path) -> bool:
-    """Whether git would take it for a file: a link is one, and what is behind a link to a folder is not."""
+    """Whether git would treat the path as a file. A link is one; what is behind a link to a folder is not."""
     return (path.is_symlink() or path.is_file()) and not any(parent.is_symlink() for parent in path.parents)
 
 
 def copy(source: Path, target: Path, known: bool = True) -> None:
-    """Copy a file, or a link as a link. A target that is equal keeps its time stamp, by which DVC knows it.
+    """Copy a file, or a link as a link. A target that is equal keeps its time stamp, which DVC compares.
 
-    known: whether the target, if there is one, is a copy of ours. Raises UserError if it is somebody's own file.
+    known: whether an older target is a copy too. Raises UserError if it is a user's own file.
     """
     there = os.path.lexists(target)
     if there and not target.is_dir() and content(source) == content(target):
@@ -91,7 +94,7 @@ def content(path: Path) -> tuple[object, ...]:
 
 
 def remove_file(path: Path) -> None:
-    """Delete a file that git no longer tracks here, and the folders that held nothing else."""
+    """Delete a file that git no longer tracks, and the folders that are then empty."""
     if not path.is_symlink() and path.is_dir():
         return
     path.unlink(missing_ok=True)
@@ -117,7 +120,7 @@ def check_inputs(folder: Path) -> None:
 
 @contextmanager
 def explain_untracked() -> Iterator[None]:
-    """If what runs in a clone fails, say which modules of this workspace the clone does not have."""
+    """If something fails in a clone, say which modules of this workspace are not in the clone."""
     try:
         yield
     except SystemExit:
@@ -127,20 +130,16 @@ def explain_untracked() -> Iterator[None]:
 
 
 def untracked_modules() -> str:
-    """A sentence that names the modules which are in this workspace and in no clone of it; "" if there are none."""
+    """A sentence that names this workspace's modules that git does not track; "" if there are none."""
     found = sorted(name for name in names("ls-files", "--others", "--exclude-standard") if name.endswith(".py"))
-    if not found:
-        return ""
-    return (
-        f"git does not track {', '.join(found[:5])}, so the experiment does not have it: if it is needed, `git add` it "
-        "and start again."
-    )
+    listed = ", ".join(found[:5])
+    return f"git does not track {listed}; if the experiment needs it, `git add` it and start again." if found else ""
 
 
 def share_cache(folder: Path) -> None:
     """Let the clone use this workspace's DVC cache, wherever that is.
 
-    By a link, because DVC cannot write a path with other letters than ASCII into its configuration.
+    It is a link, because DVC's configuration can only have paths in ASCII.
     """
     path = Path(run_python(*DVC[1:], "cache", "dir", stdout=subprocess.PIPE).strip())
     link = folder / CACHE
@@ -149,18 +148,16 @@ def share_cache(folder: Path) -> None:
     link.unlink(missing_ok=True)
     path.mkdir(parents=True, exist_ok=True)
     link.symlink_to(os.path.relpath(path.resolve(), link.parent.resolve()))
-    # In the clone's own configuration, which counts more than a tracked one.
     dvc(folder, "cache", "dir", "--local", str(CACHE))
 
 
 def record(folder: Path, name: str, stages: Sequence[str] = ()) -> None:
-    """Save what the clone has as a DVC experiment of its HEAD in this repository; one of that name is replaced.
+    """Save the clone as a DVC experiment of its HEAD in this repository; an older one of that name is replaced.
 
     stages: those that have run, if not all.
     """
-    results = results_of(read_params(folder / workspace.PARAMS))
-    untracked = names("ls-files", "--others", cwd=folder).intersection(results)
-    included = [f"-I{path}" for path in sorted(untracked)]
+    untracked = names("ls-files", "--others", cwd=folder)
+    included = [f"-I{path}" for path in sorted(untracked.intersection(results_of(folder)))]
     dvc(folder, "exp", "save", "--force", "--name", name, *included, *stages)
     commit = git("rev-parse", "HEAD", cwd=folder)
     ref = f"refs/exps/{commit[:2]}/{commit[2:]}/{name}"  # where DVC keeps an experiment of this commit
@@ -168,5 +165,5 @@ def record(folder: Path, name: str, stages: Sequence[str] = ()) -> None:
 
 
 def dvc(folder: Path, *arguments: str) -> None:
-    """Run DVC in a clone; of what it says only warnings and errors are shown."""
+    """Run DVC in a clone, and show only its warnings and errors."""
     run_python(*DVC[1:], *arguments, folder=folder, stdout=subprocess.PIPE, **IDENTITY)

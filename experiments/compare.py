@@ -27,14 +27,14 @@ def main() -> None:
 
 
 def compare(variants: Sequence[str] = ()) -> None:
-    """Record variants, by default all, as experiments of their names; others of these names are replaced.
+    """Record variants, by default all, as experiments of their names; older ones of these names are replaced.
 
-    Works in a clone, and deletes it at the end. Raises UserError for a variant that params.yaml does not compare.
+    It works in a clone, which it deletes. Raises UserError for a variant that is not in evaluate.variants.
     """
     known = read_params().evaluate.variants
     for variant in variants:
         if variant not in known:
-            raise UserError(f"no variant {variant!r} in evaluate.variants of params.yaml; it has: {', '.join(known)}.")
+            raise UserError(f"{variant!r} is not in evaluate.variants of params.yaml, which has: {', '.join(known)}.")
     try:
         with FileLock(f"{CLONE}.lock", timeout=0), explain_untracked():
             remove(CLONE)  # of a process that was killed

@@ -1,4 +1,4 @@
-"""git, as the other modules here ask it."""
+"""git, as the other modules of this folder use it."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from pathlib import Path
 
 from peftqa.errors import UserError
 
-# An experiment is a commit, which needs an author; a newcomer may have no git identity yet.
+# An experiment is a commit, which needs an author, and a newcomer's git may not know one yet.
 IDENTITY = {
     f"GIT_{role}_{key}": value
     for role in ("AUTHOR", "COMMITTER")
     for key, value in {"NAME": "pubmedqa-peft", "EMAIL": "pubmedqa-peft@localhost"}.items()
 }
-# A hook of git's has these, and git in an experiment's clone would change the user's own repository through them.
+# git sets these for its hooks. With them, git in an experiment's clone would change the user's own repository.
 PLACES = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_COMMON_DIR", "GIT_PREFIX")
 
 
 def git(*arguments: str, cwd: Path | None = None, paths: Iterable[str] = ()) -> str:
-    """Run git here, or in the clone `cwd`; returns what it printed. paths: what it reads, for its options -z --stdin.
+    """Run git here, or in the clone `cwd`; returns what it printed. paths: what it reads if it has -z --stdin.
 
-    Raises UserError if it is not installed, and with its own words if it fails.
+    Raises UserError if git is not installed, and with git's own words if it fails.
     """
-    # Named, so that git does not look for another repository further up if this one is damaged.
+    # Without these, git would look for another repository further up if the clone is damaged.
     place = ["--git-dir=.git", "--work-tree=."] if cwd else []
     result = _run(*place, *arguments, cwd=cwd, text="".join(f"{path}\0" for path in paths))
     if result.returncode:
@@ -43,14 +43,14 @@ def git_accepts(ref: str) -> bool:
 
 
 def head() -> str:
-    """This repository's last commit. Raises UserError if this folder is not a git repository's root, or has none."""
+    """This repository's last commit. Raises UserError if there is none, or if this is not the root of a repository."""
     if not Path(".git").exists():
         raise UserError(
             "this folder is not the root of a git repository, and an experiment is a commit; clone the project with "
             "`git clone`, or type `git init`, `git add .` and `git commit` here."
         )
     if _run("rev-parse", "--verify", "--quiet", "HEAD").returncode == 1:
-        raise UserError("this repository has no commit yet, and an experiment builds on one; type `git commit` first.")
+        raise UserError("this repository lacks a first commit, and an experiment needs one; type `git commit` first.")
     return git("rev-parse", "HEAD")
 
 
@@ -67,4 +67,4 @@ def _run(*arguments: str, cwd: Path | None = None, text: str = "") -> subprocess
             errors="surrogateescape",  # names of files are bytes
         )
     except FileNotFoundError:
-        raise UserError("git is not there; install it (on Debian: apt-get install git).") from None
+        raise UserError("git is not installed; install it (on Debian: apt-get install git).") from None

@@ -1,8 +1,7 @@
-"""Run a named experiment from its start, or from where it was, to the recorded DVC experiment."""
+"""Run a named experiment, from where it was interrupted if it was, until it is recorded as a DVC experiment."""
 
 from __future__ import annotations
 
-import os
 import shlex
 
 from filelock import FileLock, Timeout
@@ -29,8 +28,6 @@ def run(name: str, jobs: int) -> None:
     try:
         with FileLock(f"{folder}.lock", timeout=0), explain_untracked():
             prepare(folder, overrides, files_of(name))
-            if "data.source" in overrides:
-                os.environ.pop("PUBMEDQA_SOURCE", None)  # it would lead to other data than the experiment's
             run_python("-m", "experiments.runs", "--jobs", str(jobs), folder=folder)
             repro(folder=folder)
             record(folder, name)

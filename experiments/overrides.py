@@ -13,7 +13,6 @@ from peftqa.errors import UserError
 from stages import workspace
 
 FOLDER = Path("experiments")
-EXAMPLE = "`train.epochs: 6`"
 
 
 def known_names() -> list[str]:
@@ -34,7 +33,7 @@ def files_of(name: str) -> list[Path]:
 
 
 def check_name(name: str) -> None:
-    """Raise UserError unless git and DVC accept this name of an experiment; DVC itself looks only at the end."""
+    """Raise UserError unless git and DVC accept an experiment's name. DVC itself would only check it at the end."""
     if "/" in name or name.startswith("-") or not git_accepts(f"refs/exps/{name}"):
         raise UserError(
             f"{name!r} cannot be the name of an experiment, because git or DVC would refuse it at the end; "
@@ -43,7 +42,7 @@ def check_name(name: str) -> None:
 
 
 def _files(name: str, including: tuple[str, ...] = ()) -> Iterator[tuple[Path, dict[str, object]]]:
-    """Each file with what it changes, in the order in which they apply. including: the files that led here."""
+    """Each file with what it changes, in the order in which they apply. including: the files that include it."""
     check_name(name)
     path = FOLDER / f"{name}.yaml"
     if name in including:
@@ -52,7 +51,7 @@ def _files(name: str, including: tuple[str, ...] = ()) -> Iterator[tuple[Path, d
         raise UserError(f"there is no {path}; there are: {', '.join(known_names())}.")
     values = read_yaml(path)
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
-        raise UserError(f"{path} must hold lines like {EXAMPLE}.")
+        raise UserError(f"{path} must have lines like `train.epochs: 6`.")
     included = values.pop("include", [])
     included = [included] if isinstance(included, str) else included
     if not isinstance(included, list) or not all(isinstance(other, str) for other in included):
@@ -65,10 +64,10 @@ def _files(name: str, including: tuple[str, ...] = ()) -> Iterator[tuple[Path, d
 def write_params(path: Path, overrides: dict[str, object], base: Path | str = workspace.PARAMS) -> None:
     """Write params.yaml of this workspace, or a text like it, with the overrides; an equal file is left as it is.
 
-    Raises UserError for a key or a value that it may not have.
+    Raises UserError for a key or a value that is not allowed.
     """
     if isinstance(base, Path):
-        read_params(base)  # so that what is wrong there is not said of the experiment
+        read_params(base)  # so that a fault in it is not blamed on the experiment
     yaml = YAML()
     params = yaml.load(base)
     for key, value in overrides.items():
@@ -78,7 +77,7 @@ def write_params(path: Path, overrides: dict[str, object], base: Path | str = wo
             group = group.get(name)
             if not isinstance(group, dict):
                 raise UserError(
-                    f"{key}: params.yaml has no group {name!r}; a new key is a group, `adapters.mine: {{method: ...}}`."
+                    f"{key}: params.yaml lacks a group {name!r}; a new key is a group, `adapters.mine: {{method: ...}}`."
                 )
         group[last] = value
     partial = path.with_name("params.yaml.partial")

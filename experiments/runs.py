@@ -1,9 +1,8 @@
 """Train and predict what is missing in this workspace, several runs at a time: python -m experiments.runs --jobs 4
 
-A run is one adapter, one fold and one seed: the stages train@RUN and predict@RUN. Each is a `dvc repro --single-item`
-of its own, which may run beside others in one workspace, as plain `dvc repro` may not. Afterwards `dvc repro` finds
-every run in place. Interrupted, it goes on where it was when it is started again. With names, it runs those alone, as
-a job of a batch system does (cluster/).
+A run is one adapter, one fold and one seed: the stages train@RUN and predict@RUN. Each is a `dvc repro --single-item`,
+several of which can run in one workspace at a time; plain `dvc repro` cannot. Afterwards `dvc repro` finds every run
+done. If it is interrupted, the same command goes on where it was. A job of a batch system names its runs (cluster/).
 """
 
 import argparse
@@ -18,9 +17,8 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from statistics import mean
 from typing import TextIO
 
 from filelock import FileLock, Timeout
@@ -29,21 +27,20 @@ from tqdm import tqdm
 from experiments.git import PLACES
 from peftqa import program
 from peftqa.config.params import Params, read_params
-from peftqa.data.files import read_json
 from peftqa.errors import UserError
 from stages import run_stage, workspace
 from stages import runs as stage_runs
 
 DVC = (sys.executable, "-m", "dvc")
-# Without --wait-for-lock DVC gives up after three seconds when other runs are writing to dvc.lock: at the start, or at
-# the end of a training, which would then be lost.
+# Without --wait-for-lock DVC gives up after three seconds if another run is writing to dvc.lock: at the start of a
+# training or at its end, and then it is lost.
 REPRO = (*DVC, "--wait-for-lock", "repro")
 LOCKS = Path(".dvc/tmp")
 SECONDS_TO_END = 10
 MOST_JOBS = 1000
 DATA_STAGES = ("download", "clean", "split", "fetch_model")
 EPOCH = re.compile(r" epoch (\d+)/\d+: ")  # in the line that a training prints after each
-# What DVC says beside each stage's own line, for people who run one command after the other.
+# DVC's lines beside those of the stages, for people who type one command after the other.
 CHATTER = re.compile(
     r"Stage '.*' didn't change, skipping|> (exec )?python -m stages\.|(Updating|Generating) lock file|"
     r"To track the changes with git, run:|\tgit add |To enable auto staging, run:|\tdvc config core\.autostage|"
@@ -67,7 +64,7 @@ def main() -> None:
         print(*runs, sep="\n", end="\n" if runs else "")
         return
     if not options.runs:
-        print(f"{len(runs)} of {len(all_runs(params))} runs are missing{time_needed(runs, params, options.jobs)}")
+        print(f"{len(runs)} of {len(all_runs(params))} runs are missing")
     failed = run_all(runs, params, options.jobs)
     if failed:
         raise UserError(f"{len(failed)} runs failed: {', '.join(failed)}; what they printed is above.")
@@ -101,32 +98,17 @@ def changed_stages(*stages: str) -> set[str]:
     return set(json.loads(run_python(*DVC[1:], "--wait-for-lock", "status", "--json", *stages, stdout=subprocess.PIPE)))
 
 
-def time_needed(missing: list[str], params: Params, jobs: int) -> str:
-    """What finished runs of the same adapters say about the missing ones, in words; nothing if there are none."""
-    rates = {}
-    for name in params.adapters:
-        finished = [read_json(path) for path in (stage_runs.RUNTIME / "train" / name).rglob("*.json")]
-        if finished:
-            rates[name] = mean(run["seconds"] / run["epochs"] for run in finished)
-    seconds = [rates.get(run.partition("-")[0]) for run in missing if run.partition("-")[0] in params.adapters]
-    if not seconds or None in seconds:
-        return ""
-    return f", at most about {duration(sum(seconds) * params.train.epochs / jobs)} on this machine"
-
-
 def run_all(runs: list[str], params: Params, jobs: int) -> list[str]:
     """Run all of them, `jobs` at a time, with a line when one starts and when it is done; returns those that failed.
 
     In a terminal there is one bar over all runs, in epochs.
     """
-    if not runs:
-        return []
-    stages, began, done, failed = all_runs(params), time.monotonic(), 0, []
+    stages, began, left, failed = all_runs(params), time.monotonic(), len(runs), []
     slots: queue.SimpleQueue[dict[str, str]] = queue.SimpleQueue()
-    for variables in job_variables(min(jobs, len(runs))):
+    for variables in job_variables(max(1, min(jobs, len(runs)))):
         slots.put(variables)
     steps = {name: params.train.epochs if len(stages[name]) > 1 else 1 for name in runs}
-    bar = tqdm(total=sum(steps.values()), desc=f"{len(runs)} runs", unit="epoch", disable=None)
+    bar = tqdm(total=sum(steps.values()), desc=f"{len(runs)} runs", unit="epoch", disable=None if runs else True)
     lock = threading.Lock()
 
     def say(*lines: str) -> None:
@@ -134,8 +116,8 @@ def run_all(runs: list[str], params: Params, jobs: int) -> list[str]:
             print(*lines, sep="\n", flush=True)
 
     def run(name: str) -> None:
-        nonlocal done
-        clock, reached = time.monotonic(), 0
+        nonlocal left
+        clock, slot, reached = time.monotonic(), slots.get(), 0
 
         def advance(epoch: int) -> None:
             nonlocal reached
@@ -143,7 +125,6 @@ def run_all(runs: list[str], params: Params, jobs: int) -> list[str]:
                 bar.update(epoch - reached)
             reached = epoch
 
-        slot = slots.get()
         try:
             say(f"{name}: started")
             code, printed = run_one(name, stages[name], slot, advance)
@@ -151,22 +132,17 @@ def run_all(runs: list[str], params: Params, jobs: int) -> list[str]:
             slots.put(slot)
         advance(steps[name])
         with lock:
-            done += 1
-            left = len(runs) - done
-            rest = f"{left} left, about {duration((time.monotonic() - began) / done * left)}" if left else "none left"
+            left -= 1
+            needed = (time.monotonic() - began) / (len(runs) - left) * left
+            rest = f"{left} left, about {duration(needed)}" if left else "none left"
             line = f"{name}: {'FAILED' if code else 'done'} in {duration(time.monotonic() - clock)}; {rest}"
             if code:
                 failed.append(name)
             say(line, *([printed] if code else []))
 
     with bar, ThreadPoolExecutor(jobs) as pool:
-        futures = [pool.submit(run, name) for name in runs]
-        try:
-            for future in as_completed(futures):
-                future.result()
-        except BaseException:
-            pool.shutdown(wait=True, cancel_futures=True)
-            raise
+        for _ in pool.map(run, runs):  # which starts no other run after an error or Ctrl-C
+            pass
     return failed
 
 
@@ -175,9 +151,8 @@ def run_one(
 ) -> tuple[int, str]:
     """Bring a run's stages up to date, in their order; returns DVC's exit status, and all that was printed.
 
-    on_epoch gets the number of each epoch when it ends. DVC knows processes of other runs by their pid, which means
-    nothing on another machine that works in this folder: two that do the same run would write over each other's files.
-    So each run has a lock in the file system.
+    on_epoch: called with the number of each epoch when it ends. Two processes that do the same run would write over
+    each other's files, and DVC knows only processes of its own machine. So each run has a lock in the file system.
     """
     LOCKS.mkdir(parents=True, exist_ok=True)
     printed = []
@@ -203,7 +178,7 @@ def run_one(
 
 
 def repro(*targets: str, folder: Path = Path(), out: TextIO | None = None) -> None:
-    """`dvc repro` in a folder, without DVC's lines that say nothing of the result. Ends the program if it fails."""
+    """`dvc repro` in a folder, without DVC's lines that are not about the result. Ends the program if it fails."""
     left_out = False
     with started(*REPRO[1:], *targets, folder=folder, stdout=subprocess.PIPE) as process:
         for line in process.stdout:
@@ -225,10 +200,9 @@ def run_python(
 def started(
     *arguments: str, folder: Path, stdout: int | TextIO | None = None, **variables: str
 ) -> Iterator[subprocess.Popen]:
-    """This Python, started in a folder; it has ended when the block ends.
+    """This Python, started in a folder; it has ended when the block ends, and ends if this process is killed.
 
-    Ends the program if it fails: its own message is on the terminal then. After Ctrl-C, of which the terminal has told
-    it too, it has time to end by itself. If this process is killed, it ends too.
+    If it fails, it has said why, and the program ends. After Ctrl-C, which reaches both, it has time to end by itself.
     """
     with subprocess.Popen(
         [sys.executable, *arguments],
@@ -251,9 +225,9 @@ def started(
 
 
 def job_variables(jobs: int) -> list[dict[str, str]]:
-    """Environment variables for each of `jobs` runs at a time: which GPU it uses, and its share of one that it shares.
+    """Environment variables for each of `jobs` runs at a time: its GPU, and its share of the GPU's memory.
 
-    peftqa/model/backbone.py reads PEFTQA_GPU_SHARE. Without a GPU there are none, and model.threads is what counts.
+    peftqa/model/backbone.py reads PEFTQA_GPU_SHARE. Without a GPU there are none: model.threads is used.
     """
     gpus = visible_gpus()
     if not gpus:
@@ -282,9 +256,8 @@ def visible_gpus() -> list[str]:
 def environment() -> dict[str, str]:
     """This process's, with this Python first, because a stage's command is `python -m ...`.
 
-    Without what names a place for git, which may be another repository than the one of a folder. And with threads that
-    sleep while they wait for each other. By default they wait by computing, which takes the time from other runs on the
-    same cores: two runs of two threads on two cores then took 1.6 times as long.
+    It leaves out what would lead git to another repository. OMP_WAIT_POLICY lets threads sleep while they wait for each
+    other: by default they take time from other runs, and two runs of two threads on two cores took 1.6 times as long.
     """
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
     kept = {key: value for key, value in os.environ.items() if key not in PLACES}

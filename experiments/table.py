@@ -1,7 +1,7 @@
 """The experiments in 120 columns, lowest validation log loss first: python -m experiments.table
 
-A row for each adapter whose numbers differ from those of the commit that the experiment began at, with the parameters
-that the experiment changed. `dvc exp show` has every number and parameter, a thousand characters wide.
+One row per adapter whose numbers differ from those of the commit that the experiment began at, with the parameters that
+the experiment changed. `dvc exp show` has every number and parameter, a thousand characters wide.
 """
 
 import argparse
@@ -31,17 +31,16 @@ def main() -> None:
 
 
 def rows(shown: list[dict]) -> Iterator[dict]:
-    """What `dvc exp show --json` has, as rows: experiment, adapter, the columns where they exist, changes.
+    """What `dvc exp show --json` prints, as rows: experiment, adapter, those of COLUMNS that it has, changes.
 
-    Of commits all adapters, with no changes.
+    A commit has one row per adapter, without changes.
     """
     for commit in shown:
         if commit["rev"] == "workspace":
             continue
         base = commit["data"] or {}
-        name = commit["name"] or commit["rev"][:7]
         for adapter, numbers in metrics(base).items():
-            yield {"experiment": name, "adapter": adapter, **numbers, "changes": {}}
+            yield {"experiment": commit["name"] or commit["rev"][:7], "adapter": adapter, **numbers, "changes": {}}
         for experiment in commit["experiments"] or ():
             data = experiment["revs"][-1]["data"] or {}
             before, after = parameters(base), parameters(data)
@@ -53,7 +52,7 @@ def rows(shown: list[dict]) -> Iterator[dict]:
 
 
 def metrics(data: dict) -> dict[str, dict[str, float]]:
-    """By adapter, the columns' numbers in metrics/ADAPTER.json."""
+    """By adapter, the numbers of metrics/ADAPTER.json that are in COLUMNS."""
     adapters = {key.split(".")[1] for key in parameters(data) if key.startswith("adapters.")}
     files = {path: file.get("data") for path, file in (data.get("metrics") or {}).items()}
     numbers = {adapter: files.get(f"{workspace.METRICS}/{adapter}.json") for adapter in sorted(adapters)}
@@ -63,58 +62,38 @@ def metrics(data: dict) -> dict[str, dict[str, float]]:
 def parameters(data: dict) -> dict[str, object]:
     """params.yaml as {"train.epochs": 3}."""
 
-    def flat(group: dict, path: str) -> Iterator[tuple[str, object]]:
-        for key, value in group.items():
-            if isinstance(value, dict):
-                yield from flat(value, f"{path}{key}.")
-            else:
-                yield f"{path}{key}", value
+    def flat(value: object, path: str) -> dict[str, object]:
+        if not isinstance(value, dict):
+            return {path[1:]: value}
+        return {full: leaf for key, part in value.items() for full, leaf in flat(part, f"{path}.{key}").items()}
 
-    return dict(flat((data.get("params") or {}).get(str(workspace.PARAMS), {}).get("data") or {}, ""))
+    return flat((data.get("params") or {}).get(str(workspace.PARAMS), {}).get("data") or {}, "")
 
 
 def relevant(changes: dict[str, object], adapter: str) -> dict[str, object]:
-    """Without other adapters' settings, and the adapter's own by their short names, first."""
-    own, others = f"adapters.{adapter}.", {key for key in changes if key.startswith("adapters.")}
+    """The changes without those of other adapters. The adapter's own come first, by their short names."""
+    own = f"adapters.{adapter}."
     short = {key.removeprefix(own): value for key, value in changes.items() if key.startswith(own)}
-    return short | {key: value for key, value in changes.items() if key not in others}
+    return short | {key: value for key, value in changes.items() if not key.startswith("adapters.")}
 
 
 def as_text(found: list[dict]) -> str:
-    """The rows as a table, lowest validation log loss first; changes that do not fit are counted."""
-    found = sorted(found, key=lambda row: row.get("val_log_loss", math.inf))
-    heads = ("experiment", "adapter", "val log loss", "accuracy", "changed")
-    cells = [(row["experiment"], row["adapter"], number(row.get("val_log_loss")), accuracy(row)) for row in found]
-    widths = [max(map(len, column)) for column in zip(heads, *((*row, "") for row in cells), strict=True)][:-1]
-    room = WIDTH - sum(widths) - 2 * len(widths)
-    lines = [(*heads,)] + [(*row, fit(about["changes"], room)) for row, about in zip(cells, found, strict=True)]
-    widths.append(0)
-    return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip() for line in lines)
-
-
-def fit(changes: dict[str, object], room: int) -> str:
-    """As many `key=value` as fit into `room` characters, and how many more there are."""
-    parts = [f"{key}={short(value)}" for key, value in changes.items()]
-    kept: list[str] = []
-    for part in parts:
-        if len(" ".join([*kept, part, f"(+{len(parts)})"])) <= room:
-            kept.append(part)
-    left = len(parts) - len(kept)
-    return " ".join([*kept, *([f"(+{left})"] if left else [])])
+    """The rows as a table, lowest validation log loss first; a line that is too long is cut."""
+    lines = [("experiment", "adapter", "val log loss", "accuracy", "changed")]
+    for row in sorted(found, key=lambda row: row.get("val_log_loss", math.inf)):
+        loss = f"{row['val_log_loss']:.4f}" if "val_log_loss" in row else ""
+        accuracy = f"{100 * row['accuracy']:.1f}%" if "accuracy" in row else ""
+        spread = f" ± {100 * row['accuracy_sd']:.1f}" if "accuracy_sd" in row else ""
+        changes = " ".join(f"{key}={short(value)}" for key, value in row["changes"].items())
+        lines.append((row["experiment"], row["adapter"], loss, accuracy + spread, changes))
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    text = ("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines)
+    return "\n".join(line if len(line) <= WIDTH else f"{line[: WIDTH - 1]}…" for line in text)
 
 
 def short(value: object) -> str:
     """Three digits of a number that a search has drawn."""
     return f"{value:.3g}" if isinstance(value, float) else str(value)
-
-
-def number(value: float | None) -> str:
-    return "" if value is None else f"{value:.4f}"
-
-
-def accuracy(row: dict) -> str:
-    spread = f" ± {100 * row['accuracy_sd']:.1f}" if "accuracy_sd" in row else ""
-    return f"{100 * row['accuracy']:.1f}%{spread}" if "accuracy" in row else ""
 
 
 if __name__ == "__main__":

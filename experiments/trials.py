@@ -1,4 +1,4 @@
-"""What comes out of a search (experiments/tune.py): its table, its picture, and the settings to take over."""
+"""The results of a search (experiments/tune.py): its table, its picture, and the settings to take over."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from peftqa.data.files import write_csv
 
 
 def report(study: Study, space: Mapping, base: Params, adapter: str, experiment: str | None, folder: Path) -> None:
-    """Write trials.csv and trials.svg into `folder`, and print what they say and what to do with it.
+    """Write trials.csv and trials.svg into `folder`, and print the best trials and how to take them over.
 
-    A row per finished trial: trial, val_log_loss (infinite if training diverged), epoch (mean), settings.
+    trials.csv has one row per finished trial: trial, val_log_loss (infinite if training diverged), epoch, settings.
     """
     table = pd.DataFrame(
         {"trial": trial.number, "val_log_loss": trial.value, "epoch": trial.user_attrs["epoch"]} | trial.params
@@ -47,7 +47,7 @@ def report(study: Study, space: Mapping, base: Params, adapter: str, experiment:
         print(f"({len(ranked) - 10} more in trials.csv)")
     best = study.best_params
     for key in edges(best, space):
-        print(f"\nThe best trial's {key}, {short(best[key])}, is on an edge of its range: widen it in tuning.yaml.")
+        print(f"\nThe best trial's {key}, {short(best[key])}, is at an end of its range: widen it in tuning.yaml.")
     print(
         f"\n{take_over(best, base, adapter, len(table), experiment)}"
         f"\n\nEvery trial:  {folder / 'trials.csv'}    (and as an experiment: make experiments)"
@@ -70,21 +70,21 @@ def progress(study: Study, trial: FrozenTrial, wanted: int) -> str:
 
 
 def edges(settings: Mapping, space: Mapping) -> list[str]:
-    """The settings that are on an edge of their range. A choice among names has none."""
+    """The settings that are at an end of their range, if they have one."""
     return [key for key, choices in space.items() if not isinstance(choices, list) and choices.on_edge(settings[key])]
 
 
 def current_settings(base: Params, adapter: str, space: Mapping) -> dict[str, object]:
-    """What the parameters have for the settings of a space; None for one that they do not have."""
+    """The parameters' values of the settings in a space; None for a setting that they lack."""
     values = base.adapters[adapter].model_dump()
     values["schedule"] = values["schedule"] or base.train.schedule
     return {path: reduce(lambda group, key: (group or {}).get(key), path.split("."), values) for path in space}
 
 
 def take_over(settings: Mapping, base: Params, adapter: str, trials: int, experiment: str | None) -> str:
-    """In words, how to take settings over: options of `dvc exp run`, or lines for the experiment's file.
+    """How to take settings over: options of `dvc exp run`, or lines for the experiment's file.
 
-    Only what differs from the parameters searched from, and how many trials chose it, which the report says.
+    They name the settings that differ from those that the search started from, and how many trials there were.
     """
     now = current_settings(base, adapter, settings)
     changes = {f"adapters.{adapter}.{key}": value for key, value in settings.items() if now[key] != value}

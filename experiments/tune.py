@@ -2,8 +2,7 @@
 
 tuning.yaml says what is searched. Each trial trains the adapter once per fold and seed named there, in a clone of this
 repository (experiments/tune-ADAPTER/worker-N/), and becomes a DVC experiment. No trial reads a test question. The same
-command continues an interrupted search, and its trial at the last epoch. If it is started several times, also on
-machines that share the folder, all processes work on one study.
+command continues an interrupted search. Several processes, also on machines that share the folder, work on one study.
 """
 
 import argparse
@@ -34,6 +33,7 @@ from experiments.git import git
 from experiments.overrides import FOLDER, files_of, read_overrides, write_params
 from experiments.runs import REPRO, environment, run_python
 from peftqa import program
+from peftqa.config.errors import explain
 from peftqa.config.params import Params, Seed, read_params, read_yaml
 from peftqa.config.settings import Positive, Settings
 from peftqa.data.files import write_json
@@ -44,9 +44,8 @@ from stages.runs import CHECKPOINTS, training_code
 from stages.summary import training_summary
 
 SEARCH = Path("tuning.yaml")
-# What peftqa/training/trainer.py prints if a training has diverged. That is a result like any other.
-DIVERGED = "the loss is no longer a number"
-EDGE = 0.05  # of a range, in logarithms if it is searched so: a value nearer to an end than this is on the edge
+DIVERGED = "the loss is no longer a number"  # as peftqa/training/trainer.py prints; it is a result like any other
+EDGE = 0.05  # part of a range, in logarithms if it is searched so, that counts as its end
 Choice = str | int | float | bool
 
 
@@ -92,15 +91,14 @@ def main() -> None:
     try:
         search = Search.model_validate(read_yaml(SEARCH))
     except ValidationError as error:
-        faults = (f"{'.'.join(map(str, fault['loc'])) or 'the file'}: {fault['msg']}" for fault in error.errors())
-        raise UserError(f"{SEARCH}: {'; '.join(faults)}") from None
+        raise UserError(f"{SEARCH}: {'; '.join(explain(error))}") from None
     wanted = search.trials if options.trials is None else options.trials
     if wanted < 1:
         raise UserError(f"--trials is {wanted}; it must be 1 or more.")
     overrides = read_overrides(options.experiment) if options.experiment else {}
     overrides |= {"split.folds": search.folds, "train.seeds": search.seeds}
     text, base, space = check(search, options.adapter, overrides)
-    # Nothing has been written so far.
+    # So far nothing has been written.
     folder = FOLDER / "-".join(filter(None, [options.experiment, "tune", options.adapter]))
     worker, clone, _held = claim_clone(folder, overrides, files_of(options.experiment) if options.experiment else [])
     name = f"{options.adapter}-{study_digest(options.adapter, base, search.seed, space, clone)}"
@@ -118,17 +116,17 @@ def main() -> None:
         trial.set_user_attr("epoch", epoch)
         return score
 
-    # A process holds the lock except while it trains, so that it sees the study as it is.
+    # A process holds the lock except while it trains, so that no other changes the study meanwhile.
     with lock:
         study = open_study(folder / "study.journal", name, lock)
         given = trials.current_settings(base, options.adapter, space)
         if not study.trials and all(given[key] in space[key] for key in space):
             study.enqueue_trial(given)
         put_back(study, space, folder, worker)
-        # With one seed for all, every process and every new start would propose the same settings.
+        # With one seed, every process and every new start would propose the same settings.
         seed = np.random.SeedSequence([search.seed, len(study.trials), worker]).generate_state(1)
         study.sampler = optuna.samplers.TPESampler(seed=int(seed[0]), constant_liar=True)
-        # Trials that other processes are running count, so that there are never more than wanted.
+        # Running trials of other processes count too, so that there are never more than wanted.
         counted = (TrialState.COMPLETE, TrialState.RUNNING)
         callbacks = (
             lambda study, trial: print(trials.progress(study, trial, wanted), flush=True),
@@ -143,19 +141,18 @@ def main() -> None:
 def check(search: Search, adapter: str, overrides: dict[str, object]) -> tuple[str, Params, Space]:
     """params.yaml with the overrides, as text and read, and the adapter's space.
 
-    Raises UserError for an adapter that does not exist, has no space, or may not have one of the space's values.
+    Raises UserError if the adapter or its space is missing, or if a value of the space is not allowed.
     """
     with TemporaryDirectory() as scratch:
         path = Path(scratch) / workspace.PARAMS
         write_params(path, overrides)
         text, base = path.read_text(encoding="utf-8"), read_params(path)
         if adapter not in base.adapters:
-            known = ", ".join(base.adapters)
-            raise UserError(f"there is no adapter {adapter!r} in {workspace.PARAMS}; there are: {known}.")
+            raise UserError(f"{workspace.PARAMS} lacks an adapter {adapter!r}; it has: {', '.join(base.adapters)}.")
         settings = base.adapters[adapter].model_dump()
         method = settings.get("config", {}).get("peft_type", settings["method"])
         if method not in search.spaces:
-            raise UserError(f"{SEARCH} has no space for {method}; it has: {', '.join(search.spaces)}.")
+            raise UserError(f"{SEARCH} lacks a space for {method}; it has: {', '.join(search.spaces)}.")
         for key, choices in search.spaces[method].items():
             for value in choices if isinstance(choices, list) else (choices.low, choices.high):
                 try:
@@ -166,26 +163,24 @@ def check(search: Search, adapter: str, overrides: dict[str, object]) -> tuple[s
 
 
 def claim_clone(folder: Path, overrides: dict[str, object], files: list[Path]) -> tuple[int, Path, FileLock]:
-    """The first number that no other process works under, its clone, ready to train, and the lock that keeps it."""
+    """The first number that no other process uses, its clone, ready to train, and the lock that keeps it."""
     (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
     worker, held = next((n, held) for n in count() if (held := hold(folder / f"worker-{n}.lock")))
     clone = folder / f"worker-{worker}"
     prepare(clone, overrides, files)
     if not (clone / CHECKPOINTS).exists():
-        # All workers share a folder, so that any of them can continue what another has begun.
+        # All workers share a folder, so that each can continue what another has begun.
         (clone / CHECKPOINTS).symlink_to(Path("..", "checkpoints"))
-    if "data.source" in overrides:
-        os.environ.pop("PUBMEDQA_SOURCE", None)  # it would lead to other data than the experiment's
     with explain_untracked():
-        # DVC's own lines go into a pipe; its errors and the stages' progress bars go to standard error.
+        # Of what DVC prints, its errors and the stages' progress bars remain: they go to standard error.
         run_python(*REPRO[1:], "split", "fetch_model", folder=clone, stdout=subprocess.PIPE)
     return worker, clone, held
 
 
 def hold(path: Path) -> FileLock | None:
-    """The lock, held as long as something refers to it; None if another process holds it.
+    """The lock, held as long as something refers to it; None if another process, on any machine, holds it.
 
-    The file system frees the lock of a killed process, on whatever machine it was.
+    The file system frees the lock of a killed process.
     """
     lock = FileLock(path)
     with contextlib.suppress(Timeout):
@@ -196,7 +191,7 @@ def hold(path: Path) -> FileLock | None:
 def open_study(journal: Path, name: str, lock: FileLock) -> Study:
     """The study of this name in a journal. Raises UserError if the journal is damaged.
 
-    A process that is killed while it writes leaves half a line. It is cut off: no other line may follow it.
+    Half a line at its end, which a process leaves if it is killed while it writes, is cut off.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     journal.touch()
@@ -210,12 +205,12 @@ def open_study(journal: Path, name: str, lock: FileLock) -> Study:
     except Exception as error:  # its class depends on the damage
         raise UserError(
             f"{journal} is damaged ({one_line(error)}); delete the file to begin the search anew. "
-            "Its finished trials are still in the list of `make experiments`."
+            "`make experiments` still lists its finished trials."
         ) from None
 
 
 def put_back(study: Study, space: Space, folder: Path, worker: int) -> None:
-    """Queue again what was cut short: by an error, by Ctrl-C, or because the process that ran the trial has ended."""
+    """Queue the trials again that an error or Ctrl-C ended, or whose process has ended."""
     for trial in study.get_trials(states=(TrialState.RUNNING,)):
         other = trial.user_attrs.get("worker", worker)
         if other == worker or hold(folder / f"worker-{other}.lock"):
@@ -225,7 +220,7 @@ def put_back(study: Study, space: Space, folder: Path, worker: int) -> None:
         settings = trial.system_attrs.get("fixed_params", {}) | trial.params
         (failed if trial.state == TrialState.FAIL else others).append(settings)
     for settings in failed:
-        # A trial that did not have all of its settings yet had not begun to train.
+        # A trial that lacks a setting had not begun to train.
         if settings.keys() == space.keys() and settings not in others:
             study.enqueue_trial(settings)
             others.append(settings)
@@ -241,8 +236,8 @@ def suggest(trial: Trial, key: str, choices: list[Choice] | Range) -> Choice:
 def train(clone: Path, adapter: str, search: Search, name: str) -> tuple[float, float | None]:
     """Train with the clone's parameters and record that as the experiment `name`; returns its score and best epoch.
 
-    Both are means over the runs: of the validation log loss at the best epoch (infinite if a run diverged), and of that
-    epoch. Raises UserError if a training failed in another way.
+    The score is the validation log loss at the best epoch, or infinite if a run diverged; both are means over the runs.
+    Raises UserError if a training failed in another way.
     """
     runs = list(product(search.folds, search.seeds))
     stages = [f"train@{adapter}-{fold}-{seed}" for fold, seed in runs]
@@ -252,7 +247,7 @@ def train(clone: Path, adapter: str, search: Search, name: str) -> tuple[float, 
     diverged = result.returncode != 0 and DIVERGED in printed
     if result.returncode and not diverged:
         raise UserError(f"trial {name} failed; what it printed:\n{printed} {untracked_modules()}")
-    # Numbers of this commit belong to its own settings. A trial has one, and no test question has a part in it.
+    # The metrics of this commit belong to other settings. A trial has one number, which no test question decides.
     for file in (clone / workspace.METRICS).glob("*"):
         file.unlink()
     score, epoch = float("inf"), None
@@ -260,15 +255,15 @@ def train(clone: Path, adapter: str, search: Search, name: str) -> tuple[float, 
         best = [training_summary(adapter, run, clone)["best"] for run in runs]
         score, epoch = (mean(figures[key] for figures in best) for key in ("val_log_loss", "epoch"))
         write_json(clone / workspace.METRICS / f"{adapter}.json", {"val_log_loss": round(score, 6)})
-    # DVC cannot save a file that git's index has, but neither the commit nor the folder: a result of the trial before.
+    # DVC fails on a file that is only in git's index, as results of the trial before are.
     git("add", "--update", cwd=clone)
-    # Of a training that diverged there is nothing to save but its settings.
+    # A training that diverged has only its settings to save.
     record(clone, name, ["split"] if diverged else stages)
     return score, epoch
 
 
 def study_digest(adapter: str, base: Params, seed: int, space: Space, clone: Path) -> str:
-    """What a score depends on besides a trial's settings, in 4 hexadecimal digits: scores of others never mix."""
+    """4 hexadecimal digits of all that a score depends on besides a trial's settings. Each has a study of its own."""
     used = base.model_dump(include={"data", "split", "model", "template", "train"}) | {
         "adapter": base.adapters[adapter].model_dump(),
         "space": repr(space),

@@ -1,4 +1,4 @@
-"""Ask trained adapters: peftqa ask --adapter FOLDER QUESTION ABSTRACT, or a page, peftqa app FOLDER... (docs/ask.md)"""
+"""Ask trained adapters: peftqa ask --adapter FOLDER QUESTION ABSTRACT, or a page, peftqa app FOLDER... (docs/use.md)"""
 
 from peftqa import program
 

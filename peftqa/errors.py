@@ -1,10 +1,10 @@
-"""The one kind of error that a user is meant to read, and any error in one line."""
+"""The error that a user is meant to read, and any error in one line."""
 
 import re
 
 
 class UserError(Exception):
-    """Something the user can mend. The message is one sentence: what is wrong, where, and what to do."""
+    """Something the user can put right. The message is one sentence: what is wrong, where, and what to do."""
 
 
 def one_line(text: object) -> str:

@@ -1,23 +1,23 @@
 """Prefix tuning as published, as a PEFT method: learned keys and values in front of every attention module.
 
 Li and Liang 2021 (arXiv 2101.00190) let every attention of a frozen encoder-decoder look at a few learned positions
-besides its own tokens. PEFT's own prefix tuning reaches only the decoder's self-attention in T5. This module supplies
-the rest for T5, mT5, UMT5 and models built like them. Importing it registers the peft type `KV_PREFIX`:
+besides its own tokens. In T5, PEFT's own prefix tuning reaches only the decoder's self-attention. This module reaches
+all attention of T5, mT5, UMT5 and models built like them. Importing it registers the peft type `KV_PREFIX`:
 
     config = KVPrefixConfig(num_virtual_tokens=5, task_type="SEQ_2_SEQ_LM")
     model = get_peft_model(t5, config)
 
-How it works: each attention module is wrapped in a `KVPrefixAttention`, which hands its prefix to the module as one
-more keyword argument. The module passes unknown keywords on to its attention function, and that is where the prefix
-is put in front of keys and values: after the projections, the position bias and the key-value cache, so that no
-forward pass of a model is copied here and the cache never holds a prefix. transformers lets a project register the
-attention function (`AttentionInterface`) and the mask that goes with it (`AttentionMaskInterface`).
+How it works: a `KVPrefixAttention` wraps each attention module and gives it the prefix as one more keyword argument.
+The module passes unknown keywords on to its attention function, which puts the prefix in front of keys and values. That
+is after the projections, the position bias and the key-value cache. So no model's forward pass is copied here, and the
+cache never has a prefix. transformers lets a project register the attention function (`AttentionInterface`) and the
+mask that goes with it (`AttentionMaskInterface`).
 """
 
 import math
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -44,9 +44,6 @@ TARGETS = {
 
 Prefix = tuple[torch.Tensor, torch.Tensor]  # keys and values, (heads, prefix, d_kv) each
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Attention over [prefix; tokens]
-
 
 def with_prefix(
     attention: Callable,
@@ -63,8 +60,8 @@ def with_prefix(
     """Run an attention function of transformers over [prefix; tokens].
 
     query, key, value: (batch, heads, positions, d_kv). attention_mask: (batch, 1, queries, keys), bool or float.
-    position_bias: (1, heads, queries, keys). Result: as `attention`'s, (batch, queries, heads, d_kv), and the weights
-    or None. Without a prefix it is exactly that of `attention`.
+    position_bias: (1, heads, queries, keys). Result: that of `attention`, (batch, queries, heads, d_kv), and the
+    weights or None.
 
     The rule for a prefix, here and in fast/t5.py: its position bias is zero (as in UnifiedSKG, Xie et al. 2022, arXiv
     2201.05966), it is never masked, and the bias and the mask of the tokens stay as they are.
@@ -91,8 +88,8 @@ def support_attention(name: str, attention: Callable, mask: Callable) -> None:
     """
 
     def explicit_mask(*args, **kwargs) -> torch.Tensor:
-        # Instead of a purely causal mask transformers passes None, and sdpa hides keys by their position. With a prefix
-        # there are more keys than queries, and it would hide the wrong ones. So the mask is always made.
+        # For a purely causal mask transformers passes None, and sdpa then hides keys by their position. A prefix shifts
+        # the positions, so that sdpa would hide the wrong keys. So the mask is always made.
         return mask(*args, **kwargs | {"allow_is_causal_skip": False})
 
     AttentionInterface.register(name + SUFFIX, partial(with_prefix, attention))
@@ -101,22 +98,16 @@ def support_attention(name: str, attention: Callable, mask: Callable) -> None:
 
 
 def eager_attention(module: nn.Module, *args, **kwargs) -> tuple[torch.Tensor, torch.Tensor]:
-    """Eager attention, which every model's source file in transformers defines for itself."""
+    """Eager attention. In transformers, every model's source file has its own."""
     return sys.modules[type(module).__module__].eager_attention_forward(module, *args, **kwargs)
 
 
 support_attention("eager", eager_attention, eager_mask)
 support_attention("sdpa", sdpa_attention_forward, sdpa_mask)
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Parameters
-
 
 class PrefixTrunk(nn.Module):
-    """The part of Li and Liang's MLP that all modules of one target share: embedding and hidden layer.
-
-    Takes no input and returns (tokens, width).
-    """
+    """The part of Li and Liang's MLP that all modules of one target share. It returns (tokens, width)."""
 
     def __init__(self, num_virtual_tokens: int, d_model: int, width: int) -> None:
         super().__init__()
@@ -128,10 +119,7 @@ class PrefixTrunk(nn.Module):
 
 
 class PrefixMLP(nn.Module):
-    """The MLP of one attention module: the shared trunk and an output layer of its own.
-
-    Takes no input and returns keys and values, (heads, tokens, d_kv) each.
-    """
+    """The MLP of one attention module: the shared trunk and an output layer of its own. It returns the prefix."""
 
     def __init__(self, trunk: PrefixTrunk, num_heads: int, d_kv: int) -> None:
         super().__init__()
@@ -144,9 +132,9 @@ class PrefixMLP(nn.Module):
         return self.output(self.trunk()).view(self.shape).permute(1, 2, 0, 3).unbind()
 
     def fit(self, key: torch.Tensor, value: torch.Tensor) -> None:
-        """Choose the output layer so that the MLP gives these keys and values. Call it without gradients.
+        """Choose the output layer by least squares so that the MLP gives these keys and values, without gradients.
 
-        By least squares: exact where the trunk's rows are independent, for which width must be at least tokens.
+        It is exact if the trunk's rows are independent, for which width must be at least tokens.
         """
         wanted = torch.stack([key, value]).permute(2, 0, 1, 3).flatten(1)
         weight = torch.linalg.pinv(self.trunk().double()) @ wanted.to(self.output.weight.device, torch.float64)
@@ -158,8 +146,8 @@ class KVPrefixAttention(nn.Module, BaseTunerLayer):
     """An attention module with, for each adapter, a learned prefix of keys and values.
 
     `kv_prefix_key` and `kv_prefix_value` hold them by adapter name, (heads, tokens, d_kv) each. While an adapter is
-    trained with a reparametrization, `kv_prefix_mlp` holds the network that makes them instead. Where several adapters
-    are active, their prefixes are concatenated.
+    trained with a reparametrization, `kv_prefix_mlp` holds the network that makes them instead. If several adapters are
+    active, their prefixes are concatenated.
     """
 
     adapter_layer_names = ("kv_prefix_key", "kv_prefix_value", "kv_prefix_mlp")
@@ -183,7 +171,7 @@ class KVPrefixAttention(nn.Module, BaseTunerLayer):
         self.kv_prefix_value[adapter_name] = nn.Parameter(torch.zeros(shape, **place))
 
     def prefix(self, adapter_name: str) -> Prefix | None:
-        """Keys and values of one adapter, (heads, tokens, d_kv) each, or None where it has none in this module."""
+        """Keys and values of one adapter, (heads, tokens, d_kv) each; None if this module does not have any."""
         if adapter_name in self.kv_prefix_mlp:
             return self.kv_prefix_mlp[adapter_name]()
         if adapter_name in self.kv_prefix_key:
@@ -200,35 +188,17 @@ class KVPrefixAttention(nn.Module, BaseTunerLayer):
             self.kv_prefix_value[adapter_name].copy_(value)
 
     def forward(self, *args, **kwargs) -> tuple:
-        prefixes = [] if self.disable_adapters else [self.prefix(name) for name in self.active_adapters]
-        prefixes = [prefix for prefix in prefixes if prefix is not None and prefix[0].shape[1] > 0]
+        names = [] if self.disable_adapters else self.active_adapters
+        prefixes = [prefix for name in names if (prefix := self.prefix(name)) is not None]
         if not prefixes:
             return self.base_layer(*args, **kwargs)
         if not self.base_layer.config._attn_implementation.endswith(SUFFIX):
             raise UserError(
-                "The attention implementation was changed after the prefix was added, which would drop the prefix: "
-                f"choose one before, or set one of {', '.join(name + SUFFIX for name in SUPPORTED)}."
+                "The attention implementation was changed after the prefix was added, which would drop the prefix. "
+                f"Choose one before, or set one of {', '.join(name + SUFFIX for name in SUPPORTED)}."
             )
         kv_prefix = prefixes[0] if len(prefixes) == 1 else [torch.cat(p, dim=1) for p in zip(*prefixes, strict=True)]
         return self.base_layer(*args, kv_prefix=kv_prefix, **kwargs)
-
-
-@contextmanager
-def without_prefixes(model: nn.Module) -> Iterator[None]:
-    """Within the `with` block, the model is in evaluation mode and its prefixes are switched off."""
-    layers = [module for module in model.modules() if isinstance(module, KVPrefixAttention)]
-    disabled = [layer.disable_adapters for layer in layers]
-    training = [module.training for module in model.modules()]
-    for layer in layers:
-        layer._disable_adapters = True  # enable_adapters(False) would change requires_grad too
-    model.eval()
-    try:
-        yield
-    finally:
-        for layer, value in zip(layers, disabled, strict=True):
-            layer._disable_adapters = value
-        for module, value in zip(model.modules(), training, strict=True):
-            module.training = value
 
 
 @torch.no_grad()
@@ -237,33 +207,32 @@ def text_prefixes(
 ) -> dict[str, list[torch.Tensor]]:
     """The keys and values that the frozen model computes for a text: {module path: [keys, values]}.
 
-    Keys and values are (heads, num_virtual_tokens, d_kv) each.
-    The encoder and the decoder both read the text, which is repeated until it is as long as the prefix. Of its
-    positions the first `num_virtual_tokens` are taken.
+    Keys and values are (heads, num_virtual_tokens, d_kv) each. The encoder and the decoder both read the text, which is
+    repeated until it is as long as the prefix. Its first `num_virtual_tokens` positions are taken.
     """
-    repeats = max(1, math.ceil(num_virtual_tokens / len(token_ids)))
-    text = torch.tensor([list(token_ids) * repeats], device=model.device)
+    text = [list(token_ids) * math.ceil(num_virtual_tokens / len(token_ids))]
+    text = torch.tensor(text, device=model.device)
     layers = {path: m.base_layer for path, m in model.named_modules() if isinstance(m, KVPrefixAttention)}
     states = {}
 
-    def record_input(layer: nn.Module, args: tuple, kwargs: dict) -> None:
+    def record_input(layer: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
         # Cross-attention reads the encoder's states, whose name differs in T5 and UMT5; self-attention its own input.
         source = kwargs.get("key_value_states", kwargs.get("encoder_hidden_states"))
         states[layer] = (args[0] if source is None else source)[:, :num_virtual_tokens]
+        return args, {name: value for name, value in kwargs.items() if name != "kv_prefix"}
 
-    with ExitStack() as stack, without_prefixes(model):
+    training = {module: module.training for module in model.modules()}
+    with ExitStack() as stack:
         for layer in layers.values():
             stack.enter_context(layer.register_forward_pre_hook(record_input, with_kwargs=True))
-        model(input_ids=text, decoder_input_ids=text, use_cache=False)
+        model.eval()(input_ids=text, decoder_input_ids=text, use_cache=False)
+    for module, mode in training.items():
+        module.training = mode
 
     def project_heads(layer: nn.Module, projection: nn.Linear) -> torch.Tensor:
         return projection(states[layer]).view(-1, layer.n_heads, layer.key_value_proj_dim).transpose(0, 1)
 
     return {path: [project_heads(layer, layer.k), project_heads(layer, layer.v)] for path, layer in layers.items()}
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# The PEFT method
 
 
 class PeftType(StrEnum):
@@ -279,11 +248,10 @@ class KVPrefixConfig(PeftConfig):
     num_virtual_tokens: length of the prefix in every module.
     target: any of "encoder" and "decoder" (their self-attention) and "cross" (attention over the encoder's output).
     init: "random", normal with standard deviation `init_scale`; or "text", the keys and values that the text with
-        token ids `init_token_ids` has in the frozen model, read by the encoder and by the decoder. A shorter text is
-        repeated; of a longer one the first `num_virtual_tokens` positions are taken.
-    reparametrization: None, or the width of the MLP of Li and Liang that makes the prefix during training, one for each
-        target. With init "text" training starts from the same prefix as without the MLP; with "random" the numbers
-        differ, since the MLP's own weights are drawn first. Only the keys and values that it makes are saved.
+        token ids `init_token_ids` has in the frozen model (`text_prefixes`).
+    reparametrization: None, or the width of the MLP of Li and Liang that makes the prefix during training, one per
+        target. With init "text", training starts from the same prefix as without the MLP. With "random" the numbers
+        differ, because the MLP's own weights are drawn first. Only the keys and values that it makes are saved.
     """
 
     num_virtual_tokens: int = 5
@@ -298,20 +266,16 @@ class KVPrefixConfig(PeftConfig):
         self.peft_type = PeftType.KV_PREFIX
         self.target = list(self.target)
         if not self.target or len(set(self.target)) < len(self.target) or set(self.target) - set(TARGETS):
-            raise UserError(
-                f"target is {self.target}: name each at most once of {', '.join(TARGETS)}, and one at least."
-            )
-        if self.num_virtual_tokens < 0:
-            raise UserError(f"num_virtual_tokens is {self.num_virtual_tokens}: it must not be negative.")
+            raise UserError(f"target is {self.target}; it must be one or more of {', '.join(TARGETS)}, each once.")
+        if self.num_virtual_tokens < 1:
+            raise UserError(f"num_virtual_tokens is {self.num_virtual_tokens}; it must be 1 or more.")
         if self.init not in ("random", "text"):
-            raise UserError(f"init is {self.init!r}: it must be random or text.")
+            raise UserError(f"init is {self.init!r}; it must be random or text.")
         if self.init == "text" and not self.init_token_ids:
-            raise UserError("init is text, but init_token_ids is empty: give the token ids of the text.")
-        if self.reparametrization is not None and self.reparametrization < max(1, self.num_virtual_tokens):
-            raise UserError(
-                f"reparametrization is {self.reparametrization}: the MLP must be at least as wide as the prefix is "
-                f"long ({self.num_virtual_tokens}), or it cannot make any prefix."
-            )
+            raise UserError("init is text, but init_token_ids is empty; give the token ids of the text.")
+        width, tokens = self.reparametrization, self.num_virtual_tokens
+        if width is not None and width < tokens:
+            raise UserError(f"reparametrization is {width}; it must be at least the length of the prefix, {tokens}.")
 
     @property
     def target_modules(self) -> str:
@@ -319,7 +283,7 @@ class KVPrefixConfig(PeftConfig):
         return rf"(?:.*\.)?(?:{'|'.join(TARGETS[name] for name in self.target)})"
 
     def save_pretrained(self, save_directory: str, **kwargs) -> None:
-        # What is saved are plain keys and values, so whoever loads them must not build an MLP.
+        # Plain keys and values are saved, so nobody who loads them must build an MLP.
         PeftConfig.save_pretrained(replace(self, reparametrization=None), save_directory, **kwargs)
 
 
@@ -334,15 +298,15 @@ class KVPrefixModel(BaseTuner):
             if not any(re.fullmatch(rf"(?:.*\.)?{TARGETS[target]}", path) for path, _ in model.named_modules()):
                 wanted = TARGETS[target].replace(r"\.", ".").replace(r"\d+", "N")
                 raise UserError(
-                    f"{type(model).__name__} has no attention modules for the target {target}: "
-                    f"looked for {wanted}, as in T5, mT5 and UMT5."
+                    f"{type(model).__name__} lacks attention modules for the target {target}; it needs {wanted}, as in "
+                    "T5, mT5 and UMT5."
                 )
         if model.config._attn_implementation in SUPPORTED:
             model.set_attn_implementation(model.config._attn_implementation + SUFFIX)
         if not model.config._attn_implementation.endswith(SUFFIX):
             raise UserError(
-                f"The attention implementation of {type(model).__name__} is {model.config._attn_implementation}: "
-                f"a prefix needs {' or '.join(SUPPORTED)}, through transformers' AttentionInterface."
+                f"The attention implementation of {type(model).__name__} is {model.config._attn_implementation}; a "
+                f"prefix needs {' or '.join(SUPPORTED)}."
             )
 
     def inject_adapter(self, model, adapter_name, *args, **kwargs):
@@ -363,11 +327,8 @@ class KVPrefixModel(BaseTuner):
             layer.set_prefix(adapter_name, key, value)
 
     def _create_and_replace(self, peft_config, adapter_name, target, target_name, parent, current_key):
-        if isinstance(target, KVPrefixAttention):
-            layer = target
-        else:
-            layer = KVPrefixAttention(target)
-            self._replace_module(parent, target_name, layer, target)
+        layer = target if isinstance(target, KVPrefixAttention) else KVPrefixAttention(target)
+        setattr(parent, target_name, layer)
         trunk = None
         if peft_config.reparametrization is not None:
             kind = next(name for name in peft_config.target if re.search(TARGETS[name], current_key))
@@ -397,19 +358,19 @@ class KVPrefixModel(BaseTuner):
     def _remap_adapter_state_dict_for_load(cls, model, config, adapter_name, state_dict):
         if config.reparametrization is not None:  # PEFT would silently ignore every key
             raise UserError(
-                f"Adapter {adapter_name} is in training with a reparametrization, into which saved keys and values "
-                "cannot be loaded: load them as a new adapter."
+                f"Saved keys and values cannot be loaded into adapter {adapter_name}, because it is in training with a "
+                "reparametrization; load them as a new adapter."
             )
         return super()._remap_adapter_state_dict_for_load(model, config, adapter_name, state_dict)
 
     def _check_merge_allowed(self):
-        raise UserError("A key-value prefix cannot be merged: it adds positions to attend to and changes no weights.")
+        raise UserError("A key-value prefix cannot be merged, because it adds positions and does not change weights.")
 
     @contextmanager
     def _enable_peft_forward_hooks(self, *args, adapter_names=None, **kwargs):
-        # PEFT's hook for a mixed batch, each row with an adapter of its own. Without it PEFT drops `adapter_names`.
+        # PEFT's hook for a batch whose rows have adapters of their own. Without it PEFT ignores `adapter_names`.
         if adapter_names is not None:
-            raise UserError("adapter_names is not possible with KV_PREFIX: choose one adapter by set_adapter(NAME).")
+            raise UserError("adapter_names is not possible with KV_PREFIX; choose one adapter by set_adapter(NAME).")
         yield
 
     def unload(self):

@@ -3,10 +3,11 @@
 Nothing here decides a result, so no stage in dvc.yaml depends on this file.
 """
 
+import errno
 import os
 import sys
 
-# Only what Python has loaded by now: in place of any other module, a file random.py of the working folder could come.
+# Only what Python has loaded by now: any other module could be a file of that name in the working folder.
 # ruff: noqa: PTH109, PTH113, PTH118, PTH123, PTH208
 from importlib.machinery import PathFinder, all_suffixes
 
@@ -17,9 +18,9 @@ OWN = {"peftqa", "stages", "experiments", "benchmarks", "tests", "test"}
 
 
 def start(interrupted: str = GOES_ON) -> None:
-    """To be called before the imports that take time. Ends the program if it cannot work here.
+    """Call this before the imports that take time. It ends the program if it cannot work here.
 
-    From now on Ctrl-C ends it with a sentence, and a stage ends with the DVC that started it.
+    From now on Ctrl-C ends the program with a sentence, and a stage ends with the DVC that started it.
     """
     try:
         hidden = hidden_modules()
@@ -79,8 +80,8 @@ def end_with_parent() -> None:
 def parent_is_gone() -> bool:
     """Whether the DVC that started this process ended before `end_with_parent` was called.
 
-    The system then gives the process another parent: process 1, which in a container may be DVC itself, or a
-    process of another session. DVC starts its stages in its own session.
+    The system then gives the process another parent: process 1, which in a container may be DVC itself, or a process
+    of another session. DVC starts its stages in its own session.
     """
     try:
         if os.getppid() == 1 and sys.platform == "linux":
@@ -94,10 +95,10 @@ def parent_is_gone() -> bool:
 def run(main, interrupted: str = GOES_ON) -> None:
     """Call `main()` and end the program: with its result, or with one sentence and exit code 1.
 
-    A UserError, an error of the system (a full disk, a name that is too long, a missing right) and Ctrl-C become one
-    sentence on standard error; after Ctrl-C the process ends by that signal, as a shell, make and DVC expect. A closed
-    pipe behind standard output ends it without a word by SIGPIPE, as other programs. Any other exception is a mistake
-    of this project and keeps its traceback. interrupted: the sentence for Ctrl-C.
+    A UserError, an error of the system (a full disk, a missing right) and Ctrl-C become one sentence on standard error.
+    After Ctrl-C the process ends by that signal, as a shell, make and DVC expect. If the reader of standard output has
+    gone, it ends by SIGPIPE. Any other exception is a mistake of this project and keeps its traceback.
+    interrupted: the sentence for Ctrl-C.
     """
     start(interrupted)
     import signal
@@ -111,16 +112,14 @@ def run(main, interrupted: str = GOES_ON) -> None:
     if sys.stdout is None:
         sys.exit("error: standard output is closed; let it lead to a terminal or a file.")
     if hasattr(sys.stdout, "reconfigure"):
-        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that has no β
+        sys.stdout.reconfigure(errors="backslashreplace")  # for a terminal that does not know β
+    code = None
     try:
         try:
             main()
-        except SystemExit:
-            flush()
-            raise
-        flush()
-    except UserError as error:
-        fail(one_line(error))
+        except SystemExit as end:
+            code = end.code
+        sys.stdout.flush()
     except KeyboardInterrupt:
         say(interrupted)
         sys.excepthook = lambda *_: None
@@ -129,26 +128,16 @@ def run(main, interrupted: str = GOES_ON) -> None:
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
         signal.raise_signal(signal.SIGPIPE)
     except Exception as error:
-        sentence = explain(error)
+        sentence = error if isinstance(error, UserError) else explain(error)
         if sentence is None:
             raise
-        fail(one_line(sentence))
-
-
-def flush() -> None:
-    """Write out what was printed. Raises OSError that names standard output."""
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        error.filename = "standard output"
-        raise
+        say(one_line(sentence))
+        code = 1
+    sys.exit(code)
 
 
 def explain(error: Exception) -> str | None:
     """A sentence for an error of the system: what is wrong, where, and what to do. None for any other error."""
-    import errno
     import re
     import shutil
 
@@ -164,21 +153,12 @@ def explain(error: Exception) -> str | None:
 
 
 def say(sentence: str) -> None:
-    """Print an error to standard error, or if that is closed, to standard output."""
-    print_all(sys.stderr or sys.stdout, f"error: {sentence}\n")
-
-
-def fail(sentence: str) -> None:
-    """End the program with a sentence and exit code 1."""
-    say(sentence)
-    print_all(sys.stdout, "")
-    sys.exit(1)
-
-
-def print_all(stream, text: str) -> None:
-    """Write a text and all that waits in the stream; what cannot be written is dropped."""
-    try:
-        stream.write(text)
-        stream.flush()
-    except OSError:  # else Python would try again at its end, print a traceback, and change the exit code
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    """Print an error to standard error, or if that is closed, to standard output. What cannot be written is dropped."""
+    for stream, text in ((sys.stderr or sys.stdout, f"error: {sentence}\n"), (sys.stdout, "")):
+        try:
+            stream.write(text)
+            stream.flush()
+        except OSError:  # else Python would try again at its end, print a traceback, and change the exit code
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        except RuntimeError:  # Ctrl-C came while the program was writing
+            pass

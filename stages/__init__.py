@@ -9,7 +9,7 @@ if sys.argv[0] == "-m":  # Python is still looking for the module NAME, whose im
 
 
 def run_stage(main) -> None:
-    """Run a stage, which ends as peftqa/program.py says; what the library logs is printed."""
+    """Run a stage, and end as peftqa/program.py says. The library's log is printed."""
     import logging
 
     logging.basicConfig(format="%(message)s", stream=sys.stdout)

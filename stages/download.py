@@ -15,14 +15,14 @@ REMEDY = (
 
 
 def resolve_source(override: str | None, source: str) -> str:
-    """The address of the records: `override` (the environment's) where there is one, else `source` (params.yaml's).
+    """The address of the records: `override` (the environment's) if it is set, else `source` (params.yaml's).
 
-    Raises UserError for a path that would lead elsewhere from the temporary folder of a DVC experiment.
+    Raises UserError for a path that would mean another file in an experiment's folder.
     """
     if override and not is_url(override) and not Path(override).is_absolute():
         raise UserError(
-            f"{ENVIRONMENT}: {override!r} is a relative path, and experiments run in a folder of their own, where it "
-            "leads elsewhere; give an absolute path, or a URL"
+            f"{ENVIRONMENT}: {override!r} is a relative path, and experiments run in other folders, from which it "
+            "would mean another file; give an absolute path, or a URL"
         )
     if not override and not is_url(source):
         workspace.check_inside("data.source", source)

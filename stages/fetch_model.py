@@ -13,8 +13,8 @@ def main() -> None:
     unverified = fetch_model(model.name, model.revision, runs.BASE_MODEL)
     if unverified:
         print(
-            f"warning: nothing says what {model.name} must hold, so changed weights could pass for these; to pin them "
-            f"set model.revision to {unverified}",
+            f"warning: {model.name} has no digest to be checked by, so a change of its files would not be noticed; to "
+            f"pin them, set model.revision to {unverified}",
             file=sys.stderr,
         )
     sizes = [path.stat().st_size for path in runs.BASE_MODEL.iterdir()]

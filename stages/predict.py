@@ -48,8 +48,8 @@ def main() -> None:
     model, extra_metrics = load_backbone(runs.BASE_MODEL, params.model), {}
     if name in params.adapters:
         folder = runs.run_path(runs.ADAPTERS, name, run)
-        read_task(folder)  # refuses weights that are damaged
-        extra_metrics = adapter_size(folder, model)
+        trained = read_task(folder).trainable_params  # it also refuses weights that are damaged
+        extra_metrics = adapter_size(folder, trained, model)
         model = load_adapter(model, folder, allowed=[peft_type(params.adapters[name])])
 
     title = f"{name}, fold {fold}, seed {seed}" if name in params.adapters else f"{name}, fold {fold}"

@@ -53,8 +53,8 @@ def find_run(key: str, params: Params, variants: Iterable[str]) -> tuple[str, in
 def stage_key() -> str:
     """The part of this stage's name after the @: `prompt-0-42` in `train@prompt-0-42`.
 
-    It is on the command line if a person runs the stage, else in DVC_STAGE, which DVC sets. So the commands in dvc.yaml
-    hold no parameter, and no value of params.yaml ever reaches a shell.
+    It is on the command line if a person runs the stage, else in DVC_STAGE, which DVC sets. So no command in dvc.yaml
+    contains a value of params.yaml, which a shell would read.
     """
     if len(sys.argv) == 2 and not sys.argv[1].startswith("-"):
         return sys.argv[1]
@@ -90,5 +90,5 @@ def training_code() -> list[Path]:
     try:
         deps = read_yaml(Path("dvc.yaml"))["stages"]["train"]["deps"]
     except (KeyError, TypeError):
-        raise UserError("dvc.yaml has no stage `train` with deps; restore it: `git checkout dvc.yaml`.") from None
+        raise UserError("dvc.yaml lacks a stage `train` with deps; restore it: `git checkout dvc.yaml`.") from None
     return [Path(dep) for dep in deps if Path(dep).parts[0] in ("peftqa", "stages")]

@@ -14,7 +14,7 @@ def main() -> None:
     elif split.protocol == "cross_validation":
         folds = split_cross_validation(table, split.seed)
     else:
-        # `clean` may have dropped official records, so whether an id is known is asked of the raw file.
+        # Ids are looked up in the raw file, because `clean` may have dropped official records.
         test_ids = read_test_ids(workspace.RAW_TEST_IDS, read_records(workspace.RAW_RECORDS))
         folds = split_official(table, test_ids, split.seed)
     for fold, parts in enumerate(folds):

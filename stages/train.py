@@ -51,12 +51,7 @@ def main() -> None:
         on_epoch=seconds,
         title=f"{name}, fold {fold}, seed {seed}",
     )
-    runtime = {
-        "seconds": seconds(),
-        "examples": len(train),
-        "epochs": len(epochs),
-        "peak_memory_mb": peak_memory_mb(),
-    }
+    runtime = {"seconds": seconds(), "examples": len(train), "epochs": len(epochs), "peak_memory_mb": peak_memory_mb()}
     save_run(model, tokenizer, name, (fold, seed), epochs, runtime, params)
     shutil.rmtree(checkpoints, ignore_errors=True)
 
@@ -87,7 +82,7 @@ def save_run(
     params: Params,
 ) -> None:
     """Write what a finished training leaves: its table of epochs, the adapter with its task, and what it took."""
-    write_csv(runs.epochs_table(name, run), pd.DataFrame(epochs).drop(columns="val_confidence"))
+    write_csv(runs.epochs_table(name, run), pd.DataFrame(epochs).drop(columns=["trainable_params", "val_confidence"]))
     training = describe_training(tokenizer, read_table(runs.fold_table(run[0], "train")), params.data.name)
     with atomic_write(runs.run_path(runs.ADAPTERS, name, run)) as partial:
         save_adapter(model, partial, params.model.name, params.model.revision)
@@ -100,6 +95,7 @@ def task(adapter: Path, epochs: list[dict], training: Training, params: Params) 
     name, revision, dtype = params.model.name, params.model.revision, params.model.dtype
     return Task(
         weights=weights_digest(adapter),
+        trainable_params=max(epoch["trainable_params"] for epoch in epochs),
         base_model=BaseModelReference(name=name, revision=revision, digest=folder_digest(runs.BASE_MODEL), dtype=dtype),
         labels=params.data.labels,
         template=params.template,

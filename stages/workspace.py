@@ -1,4 +1,4 @@
-"""Where the files of the pipeline are that are not of one run (those: stages/runs.py), from the repository's root."""
+"""Paths of the pipeline's files, from the repository's root; those of one run are in stages/runs.py."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ RELEASE = Path("release")
 
 
 def check_inside(setting: str, path: str) -> None:
-    """Raise UserError where a relative `path` leads out of the repository.
+    """Raise UserError if a relative `path` is outside the repository.
 
-    An experiment runs in another folder, where the same path would mean another file.
+    An experiment runs in another folder, from which the same path would mean another file.
     """
     if not Path(path).is_absolute() and not Path(path).resolve().is_relative_to(Path.cwd()):
         raise UserError(
-            f"{setting}: {path!r} leads out of the repository, and experiments run in a folder of their own, where it "
-            "leads elsewhere; give an absolute path, or one inside the repository"
+            f"{setting}: {path!r} is outside the repository, and experiments run in other folders, from which it would "
+            "mean another file; give an absolute path, or one inside the repository"
         )

@@ -6,64 +6,15 @@ import torch
 from torch import nn
 from transformers import AutoTokenizer, T5Config, T5ForConditionalGeneration, T5Tokenizer
 
-SHAPE = {
-    "vocab_size": 64,
-    "d_model": 32,
-    "d_kv": 8,
-    "num_heads": 3,  # 3 * 8 is not d_model, as in flan-t5-small
-    "d_ff": 48,
-    "num_layers": 2,
-    "num_decoder_layers": 2,
-    "feed_forward_proj": "gated-gelu",
-    "relative_attention_num_buckets": 8,
-    "relative_attention_max_distance": 16,
-    "tie_word_embeddings": False,
-    "pad_token_id": 0,
-    "eos_token_id": 1,
-    "decoder_start_token_id": 0,
-}
-
-WORDS = [
-    "yes",
-    "no",
-    "maybe",
-    "answer",
-    "the",
-    "question",
-    "with",
-    "or",
-    "question:",
-    "abstract:",
-    "does",
-    "is",
-    "are",
-    "was",
-    "were",
-    "in",
-    "of",
-    "and",
-    "to",
-    "a",
-    "for",
-    "on",
-    "by",
-    "from",
-    "patients",
-    "study",
-    "treatment",
-    "group",
-    "risk",
-    "results",
-    "methods",
-    "conclusion",
-    "increase",
-    "reduce",
-    "associated",
-    "between",
-    "effect",
-    "higher",
-    "lower",
-]
+SHAPE = {"vocab_size": 64, "d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 2, "num_decoder_layers": 2}
+SHAPE |= {"num_heads": 3}  # 3 * 8 is not d_model, as in flan-t5-small
+SHAPE |= {"relative_attention_num_buckets": 8, "relative_attention_max_distance": 16, "tie_word_embeddings": False}
+SHAPE |= {"feed_forward_proj": "gated-gelu", "pad_token_id": 0, "eos_token_id": 1, "decoder_start_token_id": 0}
+TEXT = """
+yes no maybe answer the question with or question: abstract: does is are was were in of and to a for on by from
+patients study treatment group risk results methods conclusion increase reduce associated between effect higher lower
+"""
+WORDS = TEXT.split()
 
 
 def untie(model: nn.Module) -> nn.Module:

@@ -79,7 +79,7 @@ class PEFTMethod(AdapterSettings):
     def _is_the_users(cls, config: dict) -> dict:
         kind = config.get("peft_type")
         if not isinstance(kind, str):
-            raise ValueError("needs peft_type, the method's name in PEFT, such as LORA")
+            raise ValueError("peft_type is missing: the method's name in PEFT, such as LORA")
         if kind in OWN_METHODS:
             raise ValueError(f"peft_type {kind} has settings of its own here: use method: {OWN_METHODS[kind]}")
         for name in SET_BY_PROJECT:

@@ -18,9 +18,9 @@ def explain(
 ) -> list[str]:
     """A line for each problem: `key.path: value: what is allowed`.
 
-    allowed: the keys that the group at a path may have. location: the path in the file, if pydantic's has parts that
-    the file lacks. patterns: what is allowed, in words, by regular expression. single: the line for one value
-    where a list is expected; {value} is the value as Python writes it, {text} as a shell does.
+    allowed: the keys that the group at a path may have. location: from pydantic's path to the one in the file.
+    patterns: what is allowed, in words, by regular expression. single: the line for one value instead of a list;
+    {value} is the value as Python writes it, {text} as a shell does.
     """
     return [_explain(problem, allowed, location, patterns, single) for problem in error.errors()]
 
@@ -38,10 +38,10 @@ def _explain(problem: Mapping, allowed: Callable, location: Callable, patterns: 
         return f"{where}: unknown key{hint if known else ''}"
     if kind.startswith("union_tag"):
         key, tag = details["discriminator"].strip("'"), details.get("tag")
-        one_of = f": must be one of {details['expected_tags']}" if "expected_tags" in details else ""
-        return f"{where}.{key}: {f'{tag!r} is not allowed' if tag else 'missing key'}{one_of}"
+        one_of = ", ".join(map(repr, allowed([*path, key])))
+        return f"{where}.{key}: {f'{tag!r} is not allowed' if tag else 'missing key'}: must be one of {one_of}"
     if kind in ("model_type", "model_attributes_type", "dict_type"):
-        return f"{where or 'the whole'}: must be a group of keys, not {shown(value)}"
+        return f"{where or 'the file'}: must be a group of keys, not {shown(value)}"
     if kind == "list_type":
         line = single if isinstance(value, str | int | float) else "{where}: must be a list, not {value}"
         return line.format(where=where, value=shown(value), text=value)

@@ -1,13 +1,13 @@
-"""The settings of params.yaml, typed and checked. Imports no torch: every stage reads it, light ones too.
+"""The schema of params.yaml, and its checks. It imports no torch, because light stages read it too.
 
-No stage of dvc.yaml depends on this folder, because it decides no result: it has a schema and checks, no behaviour, and
-no default but None, which means that the key is absent.
+Stages of dvc.yaml do not depend on this folder, because it cannot change a result: it has only a schema and checks, and
+its only default is None, which means that the key is absent.
 """
 
 from __future__ import annotations
 
-import difflib
 import math
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Literal, get_args
 
@@ -16,6 +16,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from peftqa.config.adapters import KVPrefix, PEFTMethod, PromptTuning
+from peftqa.config.errors import explain
 from peftqa.config.settings import Baseline, Distinct, Dtype, Label, Positive, Schedule, Settings
 from peftqa.errors import UserError, one_line
 
@@ -33,7 +34,7 @@ NAME = r"^[A-Za-z0-9_]+$"
 # What the patterns ask for, in words.
 PATTERNS = {
     DIGEST: "must be 64 hexadecimal digits in lower case",
-    REVISION: "must be a commit of the Hub (40 hexadecimal digits in lower case; no branch or tag, which can move), "
+    REVISION: "must be a commit of the Hub (40 hexadecimal digits in lower case; a branch or tag can move), "
     "`sha256:` and the digest of a local folder's files, or null",
     NAME: "may have letters, digits and _ only",
 }
@@ -63,7 +64,7 @@ class Split(Settings):
         known = FOLDS_BY_PROTOCOL[self.protocol]
         if max(self.folds) >= known:
             last = f"the folds 0 to {known - 1}" if known > 1 else "one fold, 0"
-            raise ValueError(f"folds: there is no fold {max(self.folds)}; protocol {self.protocol} has {last}")
+            raise ValueError(f"folds: fold {max(self.folds)} does not exist; protocol {self.protocol} has {last}")
         return self
 
     @model_validator(mode="after")
@@ -97,7 +98,7 @@ class Template(Settings):
         for field in ("{question}", "{context}", "{instruction}"):
             if text.count(field) != 1:
                 raise ValueError(f"must contain {field} exactly once")
-        # The parts around the abstract are tokenised by themselves, which white space makes the same as all at once.
+        # White space makes the tokens of the parts, one by one, those of the whole.
         before, after = text.split("{context}")
         if (before and not before[-1].isspace()) or (after and not after[0].isspace()):
             raise ValueError("must have white space around {context}")
@@ -140,7 +141,7 @@ class Untrained(Settings):
         if self.few_shot and (self.seed is None or self.max_tokens is None):
             raise ValueError("few_shot examples need a seed to draw them and max_tokens, the most they may take")
         if not self.few_shot and (self.seed is not None or self.max_tokens is not None):
-            raise ValueError("seed and max_tokens are of few_shot examples, of which there are none")
+            raise ValueError("seed and max_tokens are allowed only with few_shot examples")
         return self
 
 
@@ -154,8 +155,7 @@ class Evaluate(Settings):
 
 
 class Tuned(Settings):
-    """By how many trials (null: by hand, not counted), and under which protocol's validation questions, settings were
-    chosen."""
+    """How settings were chosen: by how many trials (null: by hand), on the validation questions of which protocol."""
 
     trials: Positive | None
     protocol: Protocol
@@ -183,35 +183,36 @@ class Params(Settings):
 
     @model_validator(mode="after")
     def _names_agree(self) -> Params:
-        for group, names in (("adapters", self.adapters), ("evaluate.untrained", self.evaluate.untrained)):
+        untrained = self.evaluate.untrained
+        for group, names in (("adapters", self.adapters), ("evaluate.untrained", untrained)):
             for name in names:
                 if name in RESERVED_NAMES:
-                    raise ValueError(f"{group}.{name}: the name {name!r} is taken; choose another")
-        both = set(self.adapters) & set(self.evaluate.untrained)
-        if both:
-            raise ValueError(f"evaluate.untrained.{min(both)}: there is an adapter of this name; choose another")
-        for name in self.tuning:
-            if name not in self.adapters:
-                raise ValueError(f"tuning: no adapter {name!r}; there are: {', '.join(self.adapters)}")
-        known = [*BASELINES, *self.evaluate.untrained, *self.adapters]
-        for name in self.evaluate.variants:
-            if name not in known:
-                raise ValueError(f"evaluate.variants: no variant {name!r}; known: {', '.join(known)}")
+                    raise ValueError(f"{group}.{name}: the name is taken; choose another")
+        if both := self.adapters.keys() & untrained:
+            raise ValueError(f"evaluate.untrained.{min(both)}: an adapter has this name already; choose another")
+        if unknown := [name for name in self.tuning if name not in self.adapters]:
+            known = ", ".join(self.adapters)
+            raise ValueError(f"tuning: {unknown[0]!r} is not an adapter; there are: {known}")
+        variants = [*BASELINES, *untrained, *self.adapters]
+        if unknown := [name for name in self.evaluate.variants if name not in variants]:
+            raise ValueError(f"evaluate.variants: {unknown[0]!r} is not a variant; there are: {', '.join(variants)}")
         if self.selected not in self.evaluate.variants:
-            raise ValueError(
-                f"selected: {self.selected!r} is not in evaluate.variants ({', '.join(self.evaluate.variants)})"
-            )
+            known = ", ".join(self.evaluate.variants)
+            raise ValueError(f"selected: {self.selected!r} is not in evaluate.variants ({known})")
         return self
 
 
 def read_params(path: Path = Path("params.yaml")) -> Params:
-    """Read and check a params.yaml. Raises UserError with every offending key's path, its value and what is allowed."""
+    """Read and check a params.yaml. Raises UserError with every wrong key's path, its value and what is allowed."""
     return check_params(read_yaml(path), str(path))
 
 
 def read_yaml(path: Path) -> object:
-    """What a file holds as YAML 1.2, in which an unquoted `yes` is a string: `dvc exp run -S` drops the quotes of
-    labels, and a YAML 1.1 reader (PyYAML) would then see booleans. Raises UserError where it is missing or no YAML."""
+    """What a file holds as YAML 1.2. Raises UserError if it is missing or not YAML.
+
+    In YAML 1.2 an unquoted `yes` is a string. `dvc exp run -S` drops the quotes of labels, and a reader of YAML 1.1
+    (PyYAML) would then see booleans.
+    """
     try:
         return YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -219,7 +220,7 @@ def read_yaml(path: Path) -> object:
     except RecursionError:
         raise UserError(f"{path} is nested too deeply to be read.") from None
     except (YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is no valid YAML: {one_line(error)}") from None
+        raise UserError(f"{path} is not valid YAML: {one_line(error)}") from None
 
 
 def check_params(values: object, source: str = "params.yaml") -> Params:
@@ -227,62 +228,31 @@ def check_params(values: object, source: str = "params.yaml") -> Params:
     try:
         return Params.model_validate(values)
     except ValidationError as error:
-        lines = [_explain(problem, values) for problem in error.errors()]
+        single = "{where} must be a list: -S '{where}=[{text}]'"
+        lines = explain(error, lambda path: _allowed_keys(path, values), _location, PATTERNS, single)
         raise UserError(f"{source}: " + "; ".join(lines)) from None
 
 
-def _explain(problem: dict, values: object) -> str:
-    """One pydantic error as `key.path: value: what is allowed`."""
-    # pydantic names the chosen method inside an adapter's path; the file has no such level.
-    location = [str(part) for part in problem["loc"]]
-    if location[:1] == ["adapters"] and len(location) > 2 and not _exists(values, location[:3]):
-        location.pop(2)
-    where = ".".join(location)
-    message = problem["msg"].removeprefix("Value error, ")
-    if problem["type"] == "extra_forbidden":
-        allowed = _allowed_keys(location[:-1], values)
-        close = difflib.get_close_matches(location[-1], allowed, n=1)
-        hint = f"; did you mean {close[0]}?" if close else f"; allowed: {', '.join(allowed)}"
-        return f"{where}: unknown key{hint if allowed else ''}"
-    if problem["type"] == "missing":
-        return f"{where}: missing key"
-    if problem["type"].startswith("union_tag"):
-        tag = problem["ctx"].get("tag")
-        expected = problem["ctx"].get("expected_tags") or ", ".join(repr(kind) for kind in METHOD_BY_NAME)
-        return f"{where}.method: {f'{tag!r} is not allowed' if tag else 'missing key'}: must be one of {expected}"
-    if problem["type"] in ("model_type", "model_attributes_type", "dict_type"):
-        return f"{where or 'the file'}: must be a group of keys, not {problem['input']!r}"
-    if problem["type"] == "list_type":
-        value = problem["input"]
-        if isinstance(value, str | int | float):
-            return f"{where} must be a list: -S '{where}=[{value}]'"
-        return f"{where}: must be a list, not {value!r}"
-    if problem["type"] == "string_pattern_mismatch":
-        message = PATTERNS[problem["ctx"]["pattern"]]
-    if not where:
-        return message
-    value = problem["input"]
-    shown = "" if isinstance(value, dict) else f" {value!r} is not allowed:"
-    return f"{where}:{shown} {message}"
+def _location(path: list[str]) -> list[str]:
+    """The path in the file: pydantic adds the chosen method to an adapter's, and `[key]` to that of a wrong name."""
+    if path[:1] == ["adapters"]:
+        path = path[:2] + path[3:]
+    return [part for part in path if part != "[key]"]
 
 
-def _exists(values: object, path: list[str]) -> bool:
-    for key in path:
-        if not isinstance(values, dict) or key not in values:
-            return False
-        values = values[key]
-    return True
-
-
-def _allowed_keys(path: list[str], values: dict) -> list[str]:
-    """The keys that the group at `path` may have."""
-    if not path:
-        return list(Params.model_fields)
-    if path[0] == "adapters":
-        method = values["adapters"][path[1]].get("method")
-        return list(METHOD_BY_NAME[method].model_fields)
-    if path[0] == "tuning":
-        return list(Tuned.model_fields)
-    if path[:2] == ["evaluate", "untrained"]:
-        return list(Untrained.model_fields)
-    return list(Params.model_fields[path[0]].annotation.model_fields)
+def _allowed_keys(path: list[str], values: dict) -> Iterable[str]:
+    """The keys that the group at `path` may have, or the methods if it is an adapter's method."""
+    group = Params
+    match path:
+        case ["adapters", _, "method"]:
+            return METHOD_BY_NAME
+        case ["adapters", name]:
+            named = {str(key): adapter for key, adapter in values["adapters"].items()}  # a key may be a number
+            group = METHOD_BY_NAME[named[name]["method"]]
+        case ["tuning", _]:
+            group = Tuned
+        case ["evaluate", "untrained", _]:
+            group = Untrained
+        case [name]:
+            group = Params.model_fields[name].annotation
+    return group.model_fields

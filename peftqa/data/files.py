@@ -15,11 +15,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 COLUMNS = ["id", "question", "context", "label"]
-REMAKE = "delete the file and run `dvc repro` to have it made anew."
 
 
 def read_table(path: Path) -> pd.DataFrame:
-    """Read a table of COLUMNS, all of them text. Raises UserError where it is missing, damaged or another table."""
+    """Read a table of COLUMNS, all of them text. Raises UserError if it is missing, damaged or another table."""
     table = read_csv(path, str)
     if list(table.columns) != COLUMNS:
         raise UserError(f"{path} has the columns {', '.join(table.columns)} instead of {', '.join(COLUMNS)}")
@@ -27,39 +26,38 @@ def read_table(path: Path) -> pd.DataFrame:
 
 
 def read_csv(path: Path, dtype: type | dict[str, type] | None = None, separator: str = ",") -> pd.DataFrame:
-    """A table that a stage wrote. Text stays what it is: "NA" or "null" is no missing value.
-
-    Raises UserError if the file is missing or is not such a table.
-    """
-    import pandas as pd  # what only downloads does without
+    """A table that a stage wrote; text such as "NA" stays text. Raises UserError if it is missing or damaged."""
+    import pandas as pd  # here, because a stage that only downloads needs none
 
     try:
         table = pd.read_csv(path, dtype=dtype, sep=separator, keep_default_na=False, encoding="utf-8")
         if not isinstance(table.index, pd.RangeIndex):  # pandas makes surplus values row names
             raise ValueError("it has rows with more values than columns")
-    except FileNotFoundError:
-        raise UserError(f"{path} is missing; run `dvc repro`.") from None
-    except ValueError as error:  # pandas' parser errors and wrong encodings are kinds of it
-        raise UserError(f"{path} is damaged ({one_line(error)}); {REMAKE}") from None
-    return table
+        return table
+    except (OSError, ValueError) as error:  # pandas' parser errors and wrong encodings are kinds of ValueError
+        raise _unreadable(path, error) from None
 
 
 def read_json(path: Path) -> dict:
-    """The JSON object in a file. Raises UserError where there is none."""
+    """The JSON object in a file. Raises UserError if it is missing or damaged."""
     try:
         return dict(json.loads(path.read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        raise UserError(f"{path} is missing; run `dvc repro`.") from None
-    except (TypeError, ValueError) as error:
-        raise UserError(f"{path} is damaged ({one_line(error)}); {REMAKE}") from None
+    except (OSError, TypeError, ValueError) as error:
+        raise _unreadable(path, error) from None
+
+
+def _unreadable(path: Path, error: Exception) -> Exception:
+    """The error to raise for an output of the pipeline that could not be read."""
+    if isinstance(error, FileNotFoundError):
+        return UserError(f"{path} is missing; run `dvc repro`.")
+    if isinstance(error, OSError):  # the system's
+        return error
+    return UserError(f"{path} is damaged ({one_line(error)}); delete it and run `dvc repro` to have it made anew.")
 
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """A path to write a file or a folder to; it is renamed to `path` when the block ends without an error.
-
-    So what a failed or killed write leaves never looks finished.
-    """
+    """A path to write a file or a folder to, which is renamed to `path` when the block ends without an error."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
     remove(partial)  # of a process that was killed
@@ -78,7 +76,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 
 def remove(path: Path) -> None:
-    """Delete a file, or a folder with all that is in it, where there is one."""
+    """Delete a file, or a folder with all that is in it, if it exists."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
@@ -86,13 +84,13 @@ def remove(path: Path) -> None:
 
 
 def write_json(path: Path, data: object) -> None:
-    """Write `data` as indented JSON, floats as they are, creating the folder where it is missing."""
+    """Write `data` as indented JSON, floats as they are. The folder is created if it is missing."""
     text = json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     with atomic_write(path) as partial:
         partial.write_text(text, encoding="utf-8")
 
 
 def write_csv(path: Path, table: pd.DataFrame) -> None:
-    """Write a table without its index, creating the folder where it is missing."""
+    """Write a table without its index. The folder is created if it is missing."""
     with atomic_write(path) as partial:
         table.to_csv(partial, index=False)

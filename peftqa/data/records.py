@@ -19,16 +19,14 @@ from peftqa.data.files import COLUMNS
 from peftqa.errors import UserError, one_line
 
 SHOWN_RECORDS = 10
-
-
 Text = Annotated[str, AfterValidator(encodable)]
 
 
 class Record(BaseModel):
     """One expert-labelled record under its upstream keys (PubMedQA, Jin et al. 2019, arXiv 1909.06146).
 
-    Every key must be there; null stands for a missing value, and `clean` drops the record where it matters.
-    LONG_ANSWER is the abstract's conclusion: it gives the answer away and must never reach the model.
+    Every key must be there. null is a missing value; `clean` drops the record if the project uses the field.
+    LONG_ANSWER is the abstract's conclusion. It gives the answer away and must never reach the model.
     """
 
     model_config = ConfigDict(strict=True, frozen=True)
@@ -45,10 +43,10 @@ class Record(BaseModel):
 
 
 def read_records(path: Path) -> dict[str, Record]:
-    """Read and check a file of PubMedQA records, an object keyed by PMID; the order of the file is kept.
+    """The records in a file, by PMID, in the order of the file.
 
-    Raises UserError where the file is missing, no JSON object, empty, or holds one PMID twice, and names PMIDs and
-    fields of the records that do not fit.
+    Raises UserError if the file is missing, is not a JSON object, is empty, or has one PMID twice. It also names PMIDs
+    and fields of records that do not fit.
     """
     records, problems = {}, {}
     for pmid, values in _read_object(path).items():
@@ -59,20 +57,16 @@ def read_records(path: Path) -> dict[str, Record]:
         except ValueError as error:
             problems[pmid.encode(errors="backslashreplace").decode()] = str(error)
     if problems:
-        shown = [f"{pmid} ({problem})" for pmid, problem in list(problems.items())[:SHOWN_RECORDS]]
-        rest = len(problems) - len(shown)
-        raise UserError(
-            f"{path}: {len(problems)} of {len(problems) + len(records)} records do not have PubMedQA's form: "
-            + "; ".join(shown)
-            + (f"; and {rest} more" if rest else "")
-        )
+        shown = some([f"{pmid} ({problem})" for pmid, problem in problems.items()], "; ")
+        total = len(problems) + len(records)
+        raise UserError(f"{path}: {len(problems)} of {total} records do not have PubMedQA's form: {shown}")
     return records
 
 
 def read_test_ids(path: Path, known_ids: Collection[str]) -> list[str]:
     """PMIDs of PubMedQA's official test set, the keys of test_ground_truth.json.
 
-    Raises UserError where one of them is not among `known_ids`, the PMIDs of the records.
+    Raises UserError if one of them is not among `known_ids`, the PMIDs of the records.
     """
     test_ids = list(_read_object(path))
     unknown = [pmid for pmid in test_ids if pmid not in known_ids]
@@ -96,7 +90,7 @@ def to_table(records: dict[str, Record]) -> pd.DataFrame:
 def with_conclusion(records: dict[str, Record], ids: Iterable[str]) -> list[str]:
     """Those of the PMIDs whose CONTEXTS repeat LONG_ANSWER, which gives the answer away.
 
-    Case, punctuation and white space do not count. Conclusions of one or two words are not looked for.
+    Case, punctuation and white space do not matter. A conclusion of one or two words is not looked for.
     """
 
     def words(text: str) -> str:
@@ -113,8 +107,8 @@ def with_conclusion(records: dict[str, Record], ids: Iterable[str]) -> list[str]
 def clean(table: pd.DataFrame, labels: Sequence[str]) -> tuple[pd.DataFrame, dict]:
     """Normalise white space, then drop missing values, other labels and repeated (question, context) pairs.
 
-    Returns the rows left, in their order, and what was dropped and why. Of equal pairs the first stays.
-    Raises UserError where one of `labels` is left without a row.
+    Returns the rows that are left, in their order, and how many were dropped for each reason. Of equal pairs the first
+    stays. Raises UserError if one of `labels` has no row left.
     """
     table = table[COLUMNS].fillna("").map(single_spaced)
     missing = (table == "").any(axis=1)
@@ -141,7 +135,7 @@ def clean(table: pd.DataFrame, labels: Sequence[str]) -> tuple[pd.DataFrame, dic
 
 
 def _read_object(path: Path) -> dict:
-    """The non-empty JSON object in a file. Python's reader would silently keep the last of two equal keys."""
+    """The JSON object in a file, which has keys, and none twice: Python's reader would silently keep the last."""
 
     def distinct(pairs: list[tuple[str, object]]) -> dict:
         repeated = [key for key, count in Counter(key for key, _ in pairs).items() if count > 1]
@@ -154,15 +148,15 @@ def _read_object(path: Path) -> dict:
     except FileNotFoundError:
         raise UserError(f"{path} is missing; run the stage that downloads it first") from None
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is no valid JSON: {one_line(error)}") from None
+        raise UserError(f"{path} is not valid JSON: {one_line(error)}") from None
     if not isinstance(values, dict):
         raise UserError(f"{path} must hold a JSON object keyed by PMID, not a {type(values).__name__}")
     if not values:
-        raise UserError(f"{path} holds no record")
+        raise UserError(f"{path} does not have a record")
     return values
 
 
-def some(names: Sequence[str]) -> str:
-    """At most ten of the names, then a count."""
+def some(names: Sequence[str], separator: str = ", ") -> str:
+    """At most ten of the names, then how many more there are."""
     rest = len(names) - SHOWN_RECORDS
-    return ", ".join(names[:SHOWN_RECORDS]) + (f" and {rest} more" if rest > 0 else "")
+    return separator.join(names[:SHOWN_RECORDS]) + (f" and {rest} more" if rest > 0 else "")

@@ -1,4 +1,4 @@
-"""Files and texts of other people: read, or refused with what is wrong with them and where."""
+"""Files and texts of other people: read, or refused with what is wrong and where."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from peftqa.errors import UserError
 
 MAX_CHARACTERS = 100_000  # of a question or an abstract; PubMedQA's longest abstract has about 4,000
 FORMATS = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16", b"PK\x03\x04": "an Excel workbook or a ZIP file"}
-# How a dictionary or a list begins that a program wrote into a cell, as in data sets of the Hub.
+# How a dictionary or a list begins that a program has written into a cell, as in data sets on the Hub.
 DICTIONARY = re.compile(r"""\{\s*(['"}]|\d+\s*:|$)""")
 LIST = re.compile(r"""(array\(|\()?\[\s*(['"\[\]{]|[-\d.,\s]*\]?$)""")
 PART = re.compile(r"""['"]((?:context|abstract|question|text)s?)['"]\s*:""", re.IGNORECASE)
@@ -43,7 +43,7 @@ def read_rows(text: str, source: Path) -> Iterator[list[str]]:
 
 
 def read_file(path: Path, limit: int) -> bytes:
-    """The bytes of a file or of a pipe. Raises UserError if it is something else, or longer than `limit`."""
+    """The bytes of a file or of a pipe. Raises UserError if it is something else, or is longer than `limit`."""
     mode = path.stat().st_mode
     if not (stat.S_ISREG(mode) or stat.S_ISFIFO(mode)):
         kind = "a folder" if stat.S_ISDIR(mode) else "a device"
@@ -65,10 +65,10 @@ def decode(content: bytes, source: Path | str, wanted: str = "UTF-8") -> str:
     if seems or start.count(0) > len(start) / 4:
         raise UserError(f"{source}: it seems to be {seems or 'UTF-16'}; save it as {wanted}.")
     try:
-        text, bad, problem = content.decode("utf-8-sig"), nul, "has a NUL byte, which no text has"
+        text, bad, problem = content.decode("utf-8-sig"), nul, "has a NUL byte, which is not text"
     except UnicodeDecodeError as error:
         bad, others = error.start, content.translate(None, bytes(range(128)))
-        few = len(others) < len(content) / 5 and not set(others) & {0x81, 0x8D, 0x8F, 0x90, 0x9D}  # those it lacks
+        few = len(others) < len(content) / 5 and not set(others) & {0x81, 0x8D, 0x8F, 0x90, 0x9D}  # not in Windows-1252
         is_1252 = few and content.decode("utf-8", "ignore").isascii()
         problem = f"is not UTF-8; it seems to be {'Windows-1252' if is_1252 else 'in another encoding, or damaged'}"
     if bad < 0:

@@ -1,4 +1,4 @@
-"""Names by content: what the bytes of files are, whatever their times and places. Imports no torch."""
+"""Digests: sha256 over the bytes of files, whatever their times and places. Imports no torch."""
 
 import hashlib
 from collections.abc import Iterable
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pooch
 
-# The files of a model folder that loading reads: configuration, tokenizer, weights. None of them can hold code.
+# The files of a model folder that loading reads: configuration, tokenizer, weights. None of them can contain code.
 MODEL_FILES = (
     "config.json",
     "generation_config.json",
@@ -23,13 +23,13 @@ MODEL_FILES = (
 
 
 def matching_files(folder: Path, patterns: Iterable[str] = MODEL_FILES) -> list[Path]:
-    """The files in a folder, not in its subfolders, whose name matches one of the patterns; sorted by code point."""
+    """The files in a folder itself whose names match one of the patterns; sorted by code point."""
     names = (path.name for path in folder.iterdir() if path.is_file())
     return [folder / name for name in sorted(names) if any(fnmatchcase(name, pattern) for pattern in patterns)]
 
 
 def is_commit(revision: str | None) -> bool:
-    """Whether a revision is a commit of the Hub, and not the digest of a local folder or none."""
+    """Whether a revision is a commit of the Hub, and not the digest of a local folder or None."""
     return revision is not None and not revision.startswith("sha256:")
 
 
@@ -39,10 +39,10 @@ def digest(path: Path) -> str:
 
 
 def folder_digest(folder: Path, patterns: Iterable[str] = MODEL_FILES) -> str:
-    """`sha256:` and the digest over the names and bytes of a folder's matching files, about a second per gigabyte.
+    """`sha256:` and a digest over the names and bytes of a folder's matching files; it takes a second per gigabyte.
 
-    It is what `sha256sum NAMES... | sha256sum` prints there, names in the order of `LC_ALL=C sort`. For a model's
-    folder it is the value of `model.revision`.
+    It is what `sha256sum NAMES... | sha256sum` prints there, with the names in the order of `LC_ALL=C sort`. For a
+    model's folder it is the value of `model.revision`.
     """
     lines = [f"{pooch.file_hash(path)}  {path.name}\n" for path in matching_files(folder, patterns)]
     return "sha256:" + hashlib.sha256("".join(lines).encode()).hexdigest()

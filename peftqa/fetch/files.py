@@ -1,4 +1,4 @@
-"""Files known by their sha256, fetched from a web address or a local path. Imports no torch."""
+"""Files with a known sha256, fetched from a web address or a local path. Imports no torch."""
 
 import os
 import re
@@ -27,18 +27,18 @@ def sibling(address: str, name: str) -> str:
 
 
 def shown_address(address: str) -> str:
-    """The address without what may be secret: user, password, query string."""
+    """The address without its possible secrets: user, password, query string."""
     return re.sub("[?#].*", "", re.sub("://.*@", "://***@", address)) if is_url(address) else address
 
 
 def without_secrets(error: BaseException, address: str) -> str:
-    """An error's text in one line; the address, and any other in it, has lost user, password and query string."""
+    """An error's text in one line, its addresses without user, password and query string."""
     text = one_line(error).replace(address, shown_address(address))
     return re.sub(r"\?\S+", "", re.sub(r"://\S*@", "://***@", text))
 
 
 def fetch(folder: Path, urls: dict[str, str], registry: dict[str, str], remedy: str) -> None:
-    """Fetch files into `folder`, all or none. `urls` and `registry`: by file name, its address (or path) and sha256.
+    """Fetch files into `folder`, all or none. `urls` and `registry`: each file's address (or path) and sha256, by name.
 
     Raises UserError with the address, the reason, and `remedy`: what to do if the address cannot be used.
     """
@@ -53,39 +53,38 @@ def fetch(folder: Path, urls: dict[str, str], registry: dict[str, str], remedy: 
     files = pooch.create(partial, base_url="", registry=registry, urls=urls, retry_if_failed=RETRIES)
     try:
         for name, url in urls.items():
-            try:
-                if not is_url(url) and Path(url).exists() and not Path(url).is_file():
-                    raise ValueError("it is not a regular file")
-                files.fetch(name, downloader=_download)
-            except (OSError, ValueError) as error:
-                local = isinstance(error, OSError) and not isinstance(error, RequestException)
-                if local and (error.filename != url or error.filename2):  # the disk, not the address
-                    error.filename = error.filename2 or error.filename or str(folder)
-                    raise
-                hint = line_endings_hint([Path(url)]) if isinstance(error, ValueError) and not is_url(url) else ""
-                reason = without_secrets(error, url)
-                raise UserError(f"{shown_address(url)} could not be used ({reason}); {remedy}{hint}") from None
+            if not is_url(url) and Path(url).exists() and not Path(url).is_file():
+                raise ValueError("it is not a regular file")
+            files.fetch(name, downloader=_download)
         for name in urls:
             (partial / name).replace(folder / name)
+    except (OSError, ValueError) as error:
+        local = isinstance(error, OSError) and not isinstance(error, RequestException)
+        if local and (error.filename != url or error.filename2):  # the disk, not the address
+            error.filename = error.filename2 or error.filename or str(folder)
+            raise
+        hint = line_endings_hint([Path(url)]) if isinstance(error, ValueError) and not is_url(url) else ""
+        raise UserError(
+            f"{shown_address(url)} could not be used ({without_secrets(error, url)}); {remedy}{hint}"
+        ) from None
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
 
 def line_endings_hint(paths: Iterable[Path]) -> str:
-    """What to do if JSON files end their lines as on Windows, by which their digest changes; "" if none does."""
-    # os.path.isfile, because an address can be too long for a file's name
-    texts = [path for path in paths if path.suffix == ".json" and os.path.isfile(path)]  # noqa: PTH113
-    changed = [path for path in texts if b"\r\n" in path.open("rb").read(2**20)]
-    if not changed:
-        return ""
-    return (
-        f" ({changed[0]} ends its lines as on Windows, as git does with core.autocrlf; if it is git's, delete it and "
-        f"type `git checkout {changed[0]}`)"
-    )
+    """What to do if a JSON file ends its lines as on Windows, which changes its digest; "" if none does."""
+    for path in paths:
+        # os.path.isfile, because an address can be too long for a file's name
+        if path.suffix == ".json" and os.path.isfile(path) and b"\r\n" in path.open("rb").read(2**20):  # noqa: PTH113
+            return (
+                f" ({path} ends its lines as on Windows, as git does with core.autocrlf; if it is git's, delete it and "
+                f"type `git checkout {path}`)"
+            )
+    return ""
 
 
 def _download(url: str, output_file: str, _: object) -> None:
-    """What pooch calls for each file, into a temporary file beside the target."""
+    """Fetch one file for pooch, which passes the name of a temporary file beside the target."""
     if is_url(url):
         pooch.HTTPDownloader(sys.stderr.isatty(), chunk_size=2**16, timeout=TIMEOUT)(url, output_file, None)
     else:

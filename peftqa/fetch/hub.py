@@ -19,14 +19,19 @@ from peftqa.fetch.files import line_endings_hint, shown_address, without_secrets
 from peftqa.model.checkpoint import MODEL_INDEX, MODEL_WEIGHTS, check_checkpoint
 
 NEEDED = ((MODEL_WEIGHTS, MODEL_INDEX), ("config.json",), ("tokenizer.json",))  # one file of each
+REMEDY = (
+    "; check model.name and model.revision, which change together (README.md lists FLAN-T5's; a local folder takes "
+    "`sha256:` and a digest), or set HF_TOKEN for a gated model, HF_ENDPOINT to a mirror, HF_HOME to a filled cache "
+    "with HF_HUB_OFFLINE=1"
+)
 
 
 def fetch_model(name: str, revision: str | None, target: Path) -> str | None:
     """Make `target` a folder with the model's files (MODEL_FILES) and nothing else; an older one is replaced.
 
-    A `revision` of 40 hexadecimal digits is a commit of the Hub's model `name`. Else `name` is a local folder, and
-    `revision` the digest of its files (`folder_digest`) to verify, or None. Returns the digest that was found where
-    nothing was there to verify it, else None. Raises UserError, and then leaves no `target`.
+    If `revision` is 40 hexadecimal digits, it is a commit of the Hub's model `name`. Otherwise `name` is a local
+    folder, and `revision` is the digest of its files (`folder_digest`), or None. Returns the digest that was found if
+    `revision` is None, else None. Raises UserError, and then there is no `target`.
     """
     on_hub = is_commit(revision)
     if Path(name).resolve() == target.resolve():
@@ -40,14 +45,16 @@ def fetch_model(name: str, revision: str | None, target: Path) -> str | None:
     for old in (target, partial):
         shutil.rmtree(old, ignore_errors=True)
     try:
-        _copy_model(_commit(name, revision) if on_hub else Path(name), name, partial)
+        subject = f"model.name: {name}"
+        source = snapshot(name, revision, MODEL_FILES, f"{subject} at {revision}", REMEDY) if on_hub else Path(name)
+        _copy_model(source, subject, partial)
         digest = revision if on_hub else folder_digest(partial)
         if revision not in (None, digest):
             raise UserError(
                 f"model.name: the files in {name} have the digest {digest}, not model.revision's {revision}; restore "
                 f"the files, or set model.revision to the digest found{line_endings_hint(matching_files(Path(name)))}"
             )
-        check_checkpoint(partial, f"model.name: {name}")
+        check_checkpoint(partial, subject)
         partial.rename(target)
     except OSError as error:
         where = Path(error.filename2 or error.filename or target)
@@ -63,63 +70,49 @@ def fetch_model(name: str, revision: str | None, target: Path) -> str | None:
     return digest if revision is None else None
 
 
-def _copy_model(source: Path, name: str, copy: Path) -> None:
-    """Copy the MODEL_FILES, and only those of a whole and undamaged model, following the links of the Hub's cache."""
+def _copy_model(source: Path, subject: str, copy: Path) -> None:
+    """Copy the MODEL_FILES of a whole and undamaged model, following the links of the Hub's cache."""
     files = {path.name: path for path in matching_files(source)}
-    _check_model(files, name)
+    _check_model(files, subject)
     copy.mkdir(parents=True)
     for file, path in files.items():
-        # The cache links each file to a blob; large ones are named by their sha256.
+        # The cache links each file to a blob, whose name is its sha256 if it is large.
         blob = path.readlink().name if path.is_symlink() else ""
         if re.fullmatch("[0-9a-f]{64}", blob) and pooch.file_hash(path) != blob:
             raise UserError(f"{path.resolve()} is damaged (its sha256 is another); delete it and run again")
         shutil.copyfile(path, copy / file)
 
 
-def _check_model(files: dict[str, Path], name: str) -> None:
-    """Raise UserError for missing files and shards, broken JSON, and code of the model's own."""
+def _check_model(files: dict[str, Path], subject: str) -> None:
+    """Raise UserError for missing files and shards, for broken JSON, and for code that the model would bring."""
     for choices in NEEDED:
         if files.keys().isdisjoint(choices):
             raise UserError(
-                f"model.name: {name} has no {' or '.join(choices)}; choose a model with configuration, tokenizer and "
+                f"{subject} lacks {' or '.join(choices)}; choose a model with configuration, tokenizer and "
                 "safetensors weights (pickled weights are never read)"
             )
     try:
         objects = {file: dict(json.loads(path.read_bytes())) for file, path in files.items() if path.suffix == ".json"}
-        shards = (
-            set() if MODEL_WEIGHTS in files else set(objects[MODEL_INDEX]["weight_map"].values()) or {MODEL_WEIGHTS}
-        )
-        missing = ", ".join(sorted(shards - set(files))[:3])
+        index = {} if MODEL_WEIGHTS in files else objects[MODEL_INDEX]["weight_map"] or {"": MODEL_WEIGHTS}
+        missing = ", ".join(sorted(set(index.values()) - set(files))[:3])
     except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
-        raise UserError(f"model.name: {name} has a broken JSON file ({one_line(error)})") from None
+        raise UserError(f"{subject} has a broken JSON file ({one_line(error)})") from None
     if missing:
-        raise UserError(f"model.name: {name} lacks weight files that {MODEL_INDEX} names: {missing}")
+        raise UserError(f"{subject} lacks weight files that {MODEL_INDEX} names: {missing}")
     if code := [file for file, values in objects.items() if "auto_map" in values]:
-        raise UserError(f"model.name: {code[0]} of {name} asks for code of its own (auto_map), which is never run")
-
-
-def _commit(name: str, commit: str) -> Path:
-    """The Hub's cache folder of one commit, with all of its MODEL_FILES."""
-    remedy = (
-        "; check model.name and model.revision, which change together (README.md lists FLAN-T5's; a local folder takes "
-        "`sha256:` and a digest), or set HF_TOKEN for a gated model, HF_ENDPOINT to a mirror, HF_HOME to a filled "
-        "cache with HF_HUB_OFFLINE=1"
-    )
-    return snapshot(name, commit, MODEL_FILES, f"model.name: {name} at {commit}", remedy)
+        raise UserError(f"{subject}: its {code[0]} asks for code of its own (auto_map), which is never run")
 
 
 def snapshot(name: str, revision: str | None, patterns: Sequence[str], subject: str, remedy: str = "") -> Path:
-    """The Hub's cache folder of a repository, with the files that match; of its newest commit without `revision`.
+    """The Hub's cache folder of a repository, with the files that match; of its newest commit if `revision` is None.
 
-    Raises UserError if they are not to be had. Its sentence begins with `subject` and ends with `remedy`.
+    Raises UserError if the Hub does not give them. Its sentence begins with `subject` and ends with `remedy`.
     """
     try:
         from huggingface_hub import get_token, snapshot_download, utils
 
         if not (get_token() or "").isascii():
-            raise UserError(
-                "HF_TOKEN, or the file of `hf auth login`, has characters that are in no token; set it anew"
-            )
+            raise UserError("HF_TOKEN, or the file of `hf auth login`, has letters that a token never has; set it anew")
         utils.logging.set_verbosity_error()
         if not sys.stderr.isatty():
             utils.disable_progress_bars()
@@ -127,21 +120,21 @@ def snapshot(name: str, revision: str | None, patterns: Sequence[str], subject: 
             return Path(snapshot_download(name, revision=revision, allow_patterns=[*patterns]))
     except UserError:
         raise
-    except Exception as error:  # those of huggingface_hub, httpx2 and hf_xet have no class in common
-        if isinstance(error, OSError) and error.errno:  # this machine's; the libraries' own have no number
+    except Exception as error:  # those of huggingface_hub, httpx2 and hf_xet do not share a class
+        if isinstance(error, OSError) and error.errno:  # this machine's; the libraries' own lack a number
             raise
         hub = os.environ.get("HF_ENDPOINT") or "https://huggingface.co"
         if isinstance(error, FileNotFoundError) and error.__cause__:  # "not in the cache", which the sentence says
             error = error.__cause__
         reason = f"{shown_address(hub)}: {without_secrets(error, hub)}"
-        raise UserError(f"{subject} is neither in the cache nor to be had from the Hub ({reason}){remedy}") from None
+        raise UserError(f"{subject} is not in the cache, and the Hub does not give it ({reason}){remedy}") from None
 
 
 @contextmanager
 def _ended_at_once() -> Iterator[None]:
-    """Let Ctrl-C end the program at once, and not after the threads that are downloading gigabytes.
+    """Let Ctrl-C end the program at once, without waiting for threads that download gigabytes.
 
-    What has come so far stays in the Hub's cache, and the next run goes on from there.
+    What they have fetched stays in the Hub's cache, and the next run goes on from there.
     """
     handler = signal.getsignal(signal.SIGINT)
     if handler is signal.default_int_handler:

@@ -1,14 +1,13 @@
-"""Adapters on a model and in a folder: made from their settings, saved, and loaded after every check.
+"""Adapters are made from their settings, saved into a folder, and loaded after checks.
 
-An adapter's folder may come from anyone. `peft_config_from` lets it, and `config:` in params.yaml, hold plain values of
-fields that it knows, and nothing that names code, a file or an address. Importing this module imports no torch.
+An adapter's folder may come from anyone. So `peft_config_from` accepts plain values of known fields only, and nothing
+that names code, a file or an address. Importing this module imports no torch.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import warnings
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, get_type_hints
 from pydantic import TypeAdapter, ValidationError
 
 from peftqa.config.adapters import AdapterSettings, KVPrefix, PEFTMethod, PromptTuning
+from peftqa.config.errors import shown
 from peftqa.errors import UserError, one_line
 from peftqa.model.checkpoint import differences, tensor_shapes
 from peftqa.model.prompts import join_labels
@@ -27,14 +27,13 @@ if TYPE_CHECKING:
 
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
-REMAKE = "run `dvc repro` to train it anew."
-# Methods whose saving and loading are tested here. Another one is loaded only if params.yaml asks for it.
+# The tests save and load adapters of these methods. Another one is loaded only if params.yaml asks for it.
 TESTED = ("PROMPT_TUNING", "KV_PREFIX", "LORA", "IA3", "P_TUNING", "PREFIX_TUNING", "VERA", "OFT")
 # These need a callback, task ids, another model, a file or the network.
 UNUSABLE = (
     "ADALORA", "ADAPTION_PROMPT", "CARTRIDGE", "CPT", "MULTITASK_PROMPT_TUNING", "POLY", "SHADOW", "SHIRA", "XLORA",
 )  # fmt: skip
-# Fields of text, each with what it may be; every other field of text names code, a file or an address.
+# What a field of text may be. Every other field of text names code, a file or an address.
 WORDS = {
     "bias": ("none",),
     "encoder_reparameterization_type": ("MLP", "LSTM"),
@@ -44,7 +43,7 @@ WORDS = {
     "target": ("encoder", "decoder", "cross"),
 }
 LISTS_OF_WORDS = ("target", "target_modules", "feedforward_modules", "exclude_modules")
-# What a saved adapter says of its training or of where it came from. It decides no answer and is not used.
+# Fields of a saved adapter about its training or its origin. They change no answer and are not used.
 UNUSED_IN_FOLDER = (
     "base_model_name_or_path", "revision", "peft_version", "inference_mode", "prompt_tuning_init",
     "prompt_tuning_init_text", "tokenizer_name_or_path",
@@ -59,9 +58,9 @@ def peft_config_from(values: Mapping, allowed: Collection[str] | None = None, sa
     values: peft_type and fields of that method's configuration class, as in `config:` of params.yaml or, with `saved`,
         as in adapter_config.json, which has every field.
     allowed: the peft types that may be used; None for all that work here.
-    Raises UserError, one sentence, for an unknown or unusable method, an unknown field, and a value that is not a plain
-    one of the field's type within bounds. A field that could name a module to import, a file, an address or a regular
-    expression may only have its default.
+    Raises UserError, one sentence, for a method or field that is unknown or cannot be used, and for a value that is not
+    of the field's type or not within bounds. A field that could name a module, a file, an address or a regular
+    expression may have its default only.
     """
     from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 
@@ -78,12 +77,10 @@ def peft_config_from(values: Mapping, allowed: Collection[str] | None = None, sa
     kept = {}
     for name, value in values.items():
         if name not in known:
-            raise UserError(f"{kind} has no field {name!r}")
-        if name == "peft_type" or (saved and name in UNUSED_IN_FOLDER) or value == defaults.get(name):
-            continue
-        if saved and name == "task_type" and value == "SEQ_2_SEQ_LM":
-            continue
-        kept[name] = _checked(name, value, hints[name])
+            raise UserError(f"{name!r} is not a field of {kind}")
+        own = saved and (name in UNUSED_IN_FOLDER or (name, value) == ("task_type", "SEQ_2_SEQ_LM"))
+        if not own and name != "peft_type" and value != defaults.get(name):
+            kept[name] = _checked(name, value, hints[name])
     try:
         return cls(task_type="SEQ_2_SEQ_LM", inference_mode=saved, **kept)
     except (TypeError, ValueError) as error:
@@ -91,7 +88,7 @@ def peft_config_from(values: Mapping, allowed: Collection[str] | None = None, sa
 
 
 def _checked(name: str, value: object, hint: object) -> object:
-    """The value of one field. Raises UserError unless it is plain, of the field's type and within bounds."""
+    """The value of one field. Raises UserError if it is not plain, not of the field's type or not within bounds."""
     items = value if isinstance(value, list) else [value]
     words = [item for item in items if isinstance(item, str)]
     if isinstance(value, list) and words and name in LISTS_OF_WORDS:
@@ -103,16 +100,12 @@ def _checked(name: str, value: object, hint: object) -> object:
         largest = 2**32 - 1 if name.endswith(SEEDS) else LARGEST.get(name, 10_000)
         fine = all(item is None or (isinstance(item, int | float) and 0 <= item <= largest) for item in items)
     if not fine or len(items) > 1000:
-        raise UserError(f"{name}: {_shown(value)} is not allowed")
+        raise UserError(f"{name}: {shown(value)} is not allowed")
     try:
         # Words are one of WORDS; PEFT's own types for them are enumerations.
         return value if words else TypeAdapter(hint).validate_python(value, strict=True)
     except ValidationError as error:
-        raise UserError(f"{name}: {_shown(value)} is not allowed: {error.errors()[0]['msg']}") from None
-
-
-def _shown(value: object) -> str:
-    return text if len(text := repr(value)) <= 80 else f"{text[:77]}..."
+        raise UserError(f"{name}: {shown(value)} is not allowed: {error.errors()[0]['msg']}") from None
 
 
 def peft_config(
@@ -120,10 +113,9 @@ def peft_config(
 ) -> PeftConfig:
     """The PEFT configuration of an adapter of params.yaml for this encoder-decoder model.
 
-    {labels} in an init_text becomes the labels in use. Raises UserError for a `config:` that PEFT cannot use here.
+    {labels} in an init_text becomes the labels in use. Raises UserError if PEFT cannot use a `config:` here.
     """
-    text = getattr(adapter, "init_text", None) or ""
-    text = text.replace("{labels}", join_labels(labels))
+    text = (getattr(adapter, "init_text", None) or "").replace("{labels}", join_labels(labels))
     match adapter:
         case PromptTuning():
             from peft import PromptTuningConfig
@@ -140,17 +132,12 @@ def peft_config(
         case KVPrefix():
             from peftqa.kv_prefix import KVPrefixConfig
 
-            as_text = adapter.init == "text"
-            scale = {} if adapter.init_scale is None else {"init_scale": adapter.init_scale}
-            return KVPrefixConfig(
-                task_type="SEQ_2_SEQ_LM",
-                num_virtual_tokens=adapter.num_virtual_tokens,
-                target=adapter.target,
-                init=adapter.init,
-                init_token_ids=tokenizer(text, add_special_tokens=False)["input_ids"] if as_text else None,
-                reparametrization=adapter.reparametrization,
-                **scale,
+            settings = adapter.model_dump(
+                include={"num_virtual_tokens", "target", "init", "init_scale", "reparametrization"}, exclude_none=True
             )
+            if adapter.init == "text":
+                settings["init_token_ids"] = tokenizer(text, add_special_tokens=False)["input_ids"]
+            return KVPrefixConfig(task_type="SEQ_2_SEQ_LM", **settings)
         case PEFTMethod():
             from peft import PromptLearningConfig
 
@@ -175,21 +162,17 @@ def add_adapter(
     from peft import get_peft_model
 
     config = peft_config(adapter, backbone, tokenizer, labels)
-    if not isinstance(adapter, PEFTMethod):
-        return get_peft_model(backbone, config)
     try:
         return get_peft_model(backbone, config)
-    except Exception as error:  # PEFT raises whatever it stumbles over
-        raise UserError(
-            f"PEFT cannot make {adapter.config['peft_type']} of this configuration: {one_line(error)}"
-        ) from None
+    except Exception as error:  # PEFT raises errors of many kinds
+        if not isinstance(adapter, PEFTMethod):
+            raise
+        kind = adapter.config["peft_type"]
+        raise UserError(f"PEFT cannot make {kind} of this configuration: {one_line(error)}") from None
 
 
 def save_adapter(model: PeftModel, folder: Path, model_name: str, revision: str | None) -> None:
-    """Save the adapter in PEFT's format, with the name and revision of its base model as params.yaml has them.
-
-    PEFT's model card is left out: it is a form that nobody filled in.
-    """
+    """Save the adapter in PEFT's format, with the name and revision of its base model, and without a model card."""
     config = model.active_peft_config
     config.base_model_name_or_path, config.revision = model_name, revision
     if getattr(config, "tokenizer_name_or_path", None):
@@ -200,64 +183,56 @@ def save_adapter(model: PeftModel, folder: Path, model_name: str, revision: str 
 
 def peft_type(adapter: AdapterSettings) -> str:
     """The name that an adapter's method has in PEFT."""
-    known = {"prompt_tuning": "PROMPT_TUNING", "kv_prefix": "KV_PREFIX"}
-    return known.get(adapter.method) or adapter.config["peft_type"]
+    return adapter.config["peft_type"] if isinstance(adapter, PEFTMethod) else adapter.method.upper()
 
 
 def load_adapter(backbone: PreTrainedModel, folder: Path, allowed: Collection[str] = TESTED) -> PeftModel:
     """A saved adapter on its backbone, in evaluation mode.
 
-    allowed: the peft types that the folder may have. Raises UserError, one sentence, if its configuration is not one
-    that `peft_config_from` accepts, or if its tensors are not those of its configuration: PEFT would leave out what
-    does not fit and keep random numbers for what is missing.
+    allowed: the peft types that the folder may have. Raises UserError, one sentence, if `peft_config_from` refuses its
+    configuration, or if its tensors are not those of its configuration. PEFT would leave out what does not fit and
+    keep random numbers for what is missing.
     """
+    try:
+        return _load(backbone, folder, allowed)
+    except UserError as error:
+        raise UserError(f"{folder}: {str(error).rstrip('.')}; run `dvc repro` to train it anew.") from None
+
+
+def _load(backbone: PreTrainedModel, folder: Path, allowed: Collection[str]) -> PeftModel:
     from peft import PeftModel, get_peft_model_state_dict
 
-    found = adapter_shapes(folder)
-    try:
-        config = peft_config_from(read_config(folder), allowed, saved=True)
-    except UserError as error:
-        raise UserError(f"{folder / ADAPTER_CONFIG}: {error}; {REMAKE}") from None
+    found = tensor_shapes(folder / ADAPTER_WEIGHTS)
+    config = _read_config(folder / ADAPTER_CONFIG, allowed)
     try:
         with warnings.catch_warnings(action="ignore"):  # they are about what is refused here
             model = PeftModel.from_pretrained(backbone, folder, config=config).eval()
-    except Exception as error:  # of a folder that is not its own, PEFT raises whatever it stumbles over
-        raise UserError(f"{folder}: this is not an adapter of this model ({one_line(error)}); {REMAKE}") from None
+    except Exception as error:  # PEFT raises errors of many kinds
+        raise UserError(f"this is not an adapter of this model ({one_line(error)})") from None
     tensors = get_peft_model_state_dict(model, save_embedding_layers=False)  # else PEFT asks the Hub for the model
     if problems := differences({name: tuple(tensor.shape) for name, tensor in tensors.items()}, found):
-        raise UserError(f"{folder}: {ADAPTER_WEIGHTS} does not fit {ADAPTER_CONFIG} ({problems}); {REMAKE}")
+        raise UserError(f"{ADAPTER_WEIGHTS} does not fit {ADAPTER_CONFIG} ({problems})")
     if broken := [name for name, tensor in tensors.items() if not tensor.isfinite().all()]:
-        raise UserError(f"{folder}: {broken[0]} in {ADAPTER_WEIGHTS} holds NaN or infinite numbers; {REMAKE}")
+        raise UserError(f"{broken[0]} in {ADAPTER_WEIGHTS} holds NaN or infinite numbers")
     return model
 
 
-def read_config(folder: Path) -> dict:
-    """The object in adapter_config.json. Raises UserError if there is none."""
+def _read_config(file: Path, allowed: Collection[str]) -> PeftConfig:
     try:
-        values = json.loads((folder / ADAPTER_CONFIG).read_bytes())
+        values = json.loads(file.read_bytes())
+        if not isinstance(values, dict):
+            raise UserError("the file does not hold an object")
+        return peft_config_from(values, allowed, saved=True)
     except FileNotFoundError:
-        raise UserError("the file is missing") from None
+        raise UserError(f"{file.name}: the file is missing") from None
     except (ValueError, RecursionError) as error:
-        raise UserError(f"the file is not JSON ({one_line(error)})") from None
-    if not isinstance(values, dict):
-        raise UserError("the file does not hold an object")
-    return values
-
-
-def adapter_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of an adapter's tensors, as saved. Raises UserError if its file cannot be opened."""
-    try:
-        return tensor_shapes(folder / ADAPTER_WEIGHTS)
+        raise UserError(f"{file.name}: the file is not JSON ({one_line(error)})") from None
     except UserError as error:
-        raise UserError(f"{folder}: {error.args[0].rstrip('.')}; {REMAKE}") from None
+        raise UserError(f"{file.name}: {error}") from None
 
 
-def adapter_size(folder: Path, backbone: PreTrainedModel) -> dict[str, int | float]:
-    """`trainable_params`, `trainable_percent` (of backbone and adapter together), `adapter_bytes`, as saved.
-
-    A network that only training needs, as that of a reparametrized prefix, is not saved and does not count.
-    """
-    count = sum(map(math.prod, adapter_shapes(folder).values()))
-    total = count + backbone.num_parameters()
+def adapter_size(folder: Path, trained: int, backbone: PreTrainedModel) -> dict[str, int | float]:
+    """`trainable_params`, which is `trained`; `trainable_percent` of these and the backbone; `adapter_bytes` saved."""
     size = (folder / ADAPTER_WEIGHTS).stat().st_size
-    return {"trainable_params": count, "trainable_percent": 100 * count / total, "adapter_bytes": size}
+    percent = 100 * trained / (trained + backbone.num_parameters())
+    return {"trainable_params": trained, "trainable_percent": percent, "adapter_bytes": size}

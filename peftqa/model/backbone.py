@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import resource
 import sys
@@ -30,8 +29,6 @@ from peftqa.model.checkpoint import check_checkpoint, differences
 if TYPE_CHECKING:
     from peftqa.config.params import ModelSettings
 
-logger = logging.getLogger(__name__)
-
 GPU_SHARE = "PEFTQA_GPU_SHARE"  # the share of the GPU's memory that this process may use; unset: all of it
 
 
@@ -43,8 +40,8 @@ def choose_device() -> torch.device:
 def choose_dtype(name: str) -> torch.dtype:
     """The torch dtype for `model.dtype`: auto, float32 or bfloat16.
 
-    auto is bfloat16 if the machine multiplies it faster than float32 (AMX or AVX512-BF16 on a CPU, or a GPU that
-    has it), float32 elsewhere. Never float16, in which T5's activations overflow.
+    auto is bfloat16 on a CPU with AMX or AVX512-BF16 and on a GPU that has it, because it is faster there; elsewhere
+    it is float32. It is never float16, in which T5's activations overflow.
     """
     if name != "auto":
         return getattr(torch, name)
@@ -57,11 +54,10 @@ def choose_dtype(name: str) -> torch.dtype:
 def load_backbone(folder: Path, settings: ModelSettings) -> PreTrainedModel:
     """The encoder-decoder model in `folder`, frozen, in evaluation mode, on the device it will run on.
 
-    Only the files that the folder's digest covers are read, and no remote code. If a checkpoint has its own lm_head,
-    transformers loads it even if config.json says that it is tied to the embeddings. Dropout is `settings.dropout` in
-    every layer. From here on PyTorch computes with `settings.threads` CPU threads, whatever the machine has, and on a
-    GPU as `prepare_gpu` says.
-    Raises UserError if tensors are missing, too many, of the wrong shape, or contain NaN or infinite numbers.
+    It is made of the files that the folder's digest covers, and of no remote code. A checkpoint's own lm_head is used
+    even if config.json says that it is tied to the embeddings. Afterwards PyTorch computes with `settings.threads` CPU
+    threads, and on a GPU as `prepare_gpu` says.
+    Raises UserError if tensors are missing, too many, of the wrong shape, or have NaN or infinite numbers.
     """
     check_checkpoint(folder, str(folder))
     quiet_libraries()
@@ -69,16 +65,17 @@ def load_backbone(folder: Path, settings: ModelSettings) -> PreTrainedModel:
     device = choose_device()
     if device.type == "cuda":
         prepare_gpu()
-    dtype = choose_dtype(settings.dtype)
     if settings.fast:
         from peftqa.model import fast
 
         attention = fast.choose_attention(settings.attention, settings.dropout, device)
     elif settings.attention == "fused":
-        raise UserError("model.attention: fused is part of the fast path, and model.fast is off; set one of the two.")
+        raise UserError("model.attention: fused is part of the fast path, and model.fast is off; change one of them.")
     else:
         attention = "sdpa" if settings.attention == "auto" else settings.attention
-    model = load_weights(folder, dtype=dtype, attn_implementation=attention, dropout_rate=settings.dropout)
+    model = load_weights(
+        folder, dtype=choose_dtype(settings.dtype), attn_implementation=attention, dropout_rate=settings.dropout
+    )
     for config in (model.config, model.get_decoder().config):  # the decoder reads its own copy
         config.use_cache = False  # training reads no cache of keys and values
     for name, weight in model.named_parameters():
@@ -93,21 +90,16 @@ def load_backbone(folder: Path, settings: ModelSettings) -> PreTrainedModel:
     model.to(device)
     if settings.fast:
         fast.patch_t5(model)
-    logger.info(
-        "backbone: %s, %s, %s attention, dropout %g, %s",
-        device, dtype, attention, settings.dropout,
-        fast.describe(model) if settings.fast else "computed as transformers does",
-    )  # fmt: skip
     return model
 
 
 def prepare_gpu() -> None:
-    """Make PyTorch compute the same bytes in every run on this GPU, and use its share of the memory.
+    """Make PyTorch compute the same bytes in every run on this GPU, and use at most its share of the memory.
 
-    The share is the environment variable GPU_SHARE, a decimal fraction, which `experiments.runs` sets if several runs
-    use one GPU. Raises UserError if it is not a number above 0 and at most 1.
+    The share is the environment variable GPU_SHARE, which `experiments.runs` sets if several runs use one GPU.
+    Raises UserError if it is not a number above 0 and at most 1.
     """
-    os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # cuBLAS reads it when it starts, and only then is deterministic
+    os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # cuBLAS reads it when it starts, and is deterministic with it
     torch.use_deterministic_algorithms(True)
     # cuDNN's attention builds an execution plan for every new shape, and nearly every batch has a new length. Without
     # it, prompt tuning ran at 152 instead of 42 examples per second (H200, bfloat16, batches of 8).
@@ -125,8 +117,8 @@ def prepare_gpu() -> None:
 def load_weights(folder: Path, **options: object) -> PreTrainedModel:
     """The model in `folder`, as transformers loads it with these options.
 
-    Raises UserError if it cannot be loaded, or if its tensors are not exactly those that its configuration asks for:
-    transformers would fill the missing ones with random numbers.
+    Raises UserError if it cannot be loaded, or if its tensors are not those that its configuration asks for.
+    transformers would fill missing tensors with random numbers.
     """
     with covered_files(folder) as files:
         try:
@@ -158,9 +150,9 @@ def load_weights(folder: Path, **options: object) -> PreTrainedModel:
 
 @contextmanager
 def covered_files(folder: Path) -> Iterator[Path]:
-    """A temporary folder with links to the files in `folder` that its digest covers, and nothing else.
+    """A temporary folder with links to the files in `folder` that its digest covers.
 
-    transformers also reads other files that it finds beside a model, such as an adapter, and changes the model.
+    If transformers finds another file beside a model, such as an adapter, it reads that too and changes the model.
     """
     with tempfile.TemporaryDirectory(prefix="peftqa-") as links:
         for file in matching_files(folder):
@@ -171,8 +163,8 @@ def covered_files(folder: Path) -> Iterator[Path]:
 def float32_logits(model: PreTrainedModel) -> None:
     """Make a model of lower precision compute its logits in float32, in place.
 
-    Near 10, bfloat16 numbers are 1/16 apart, too coarse for label probabilities and for the loss. The
-    output layer runs at one or two decoder positions only, so this costs next to nothing.
+    Near 10, bfloat16 numbers are 1/16 apart, which is too coarse for label probabilities and for the loss. The output
+    layer runs at one or two decoder positions only, so this costs next to nothing.
     """
     head = model.get_output_embeddings()
     # A new tensor: the old one may be the input embeddings' too.
@@ -181,19 +173,16 @@ def float32_logits(model: PreTrainedModel) -> None:
 
 
 def quiet_libraries() -> None:
-    """Silence warnings that a user can do nothing about.
-
-    transformers warns that lm_head and shared are not tied, as they should be in FLAN-T5, and of its own deprecations.
-    """
+    """Silence transformers' warnings of its own deprecations and of an lm_head that is not tied, as in FLAN-T5."""
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """The tokenizer in `folder`, from the files that the folder's digest covers; no remote code.
+    """The tokenizer in `folder`, made of the files that the folder's digest covers, and of no remote code.
 
-    Raises UserError if it is broken or has no token that ends a prompt.
+    Raises UserError if it is broken, or if the token that ends a prompt is missing.
     """
     try:
         with covered_files(folder) as files:
@@ -202,7 +191,7 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     except Exception as error:  # of a file that is not its own, transformers raises whatever it stumbles over
         raise UserError(f"{folder}: the tokenizer cannot be read ({one_line(error)}); fetch the model anew.") from None
     if tokenizer.eos_token_id is None:
-        raise UserError(f"{folder}: the tokenizer has no end-of-sequence token, with which every prompt ends.")
+        raise UserError(f"{folder}: the tokenizer lacks an end-of-sequence token, with which every prompt ends.")
     return tokenizer
 
 
@@ -214,7 +203,7 @@ def memory_explained() -> Iterator[None]:
     except (MemoryError, RuntimeError) as error:
         if out_of_memory(error):
             raise UserError(
-                f"there is not memory enough ({one_line(error)}); lower train.batch_size or evaluate.batch_size, "
+                f"there is not enough memory ({one_line(error)}); lower train.batch_size or evaluate.batch_size, "
                 "template.max_tokens or the adapter's num_virtual_tokens, start fewer runs at a time (JOBS), or choose "
                 "a smaller model (model.name)."
             ) from None

@@ -1,7 +1,7 @@
-"""What loading a T5 would not notice, read from its files' headers in milliseconds. Imports no torch.
+"""Faults of a T5 that loading would not notice, found in its files' headers in milliseconds. It imports no torch.
 
 transformers ties a missing output layer to the embeddings, reads whole numbers as weights, and makes an empty tokenizer
-if there is none. All of these models would answer, and be wrong. Other tensors that are missing, too many or of the
+if the file is missing. All of these models would give wrong answers. Other tensors that are missing, too many or of the
 wrong shape are found when the model is loaded (backbone.py).
 """
 
@@ -17,17 +17,17 @@ MODEL_TYPES = ("t5", "mt5", "umt5")
 MODEL_WEIGHTS, MODEL_INDEX = "model.safetensors", "model.safetensors.index.json"
 FLOATS = ("F64", "F32", "F16", "BF16")
 EMBEDDINGS, OUTPUT = "shared.weight", "lm_head.weight"
-# Names under which some published checkpoints have the embeddings, too or alone.
+# Other names that the embeddings have in some published checkpoints.
 COPIES = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
 
 Shapes = dict[str, tuple[int, ...]]
 
 
 def check_checkpoint(folder: Path, title: str) -> None:
-    """Raise UserError, which begins with `title`, if loading would not notice that `folder` has no usable T5.
+    """Raise UserError, which begins with `title`, if `folder` has a fault that loading it would not notice.
 
-    Checked are: the model type; that the weights can be opened and are floating-point numbers; the embeddings and the
-    output layer, in the shape that the configuration asks for; a tokenizer whose ids the embeddings have rows for.
+    It checks the model type, the type of the weights' numbers, the shapes of the embeddings and of the output layer,
+    and that the embeddings have a row for each id of the tokenizer.
     """
     try:
         config = read_config(folder / "config.json")
@@ -46,7 +46,7 @@ def check_checkpoint(folder: Path, title: str) -> None:
 
 
 def read_config(file: Path) -> dict:
-    """The configuration of a T5. Raises UserError if it is of another model, or lacks a size that is checked here."""
+    """The configuration of a T5. Raises UserError if it is another model's, or if a size that is needed is wrong."""
     try:
         config = dict(json.loads(file.read_bytes()))
     except (OSError, RecursionError, TypeError, ValueError) as error:
@@ -71,7 +71,7 @@ def read_shapes(folder: Path) -> Shapes:
             files = sorted(set(json.loads((folder / MODEL_INDEX).read_bytes())["weight_map"].values()))
         except (AttributeError, KeyError, OSError, RecursionError, TypeError, ValueError) as error:
             raise UserError(
-                f"there is neither {MODEL_WEIGHTS} nor an index of its parts ({one_line(error)})."
+                f"{MODEL_WEIGHTS} is missing, and so is an index of its parts ({one_line(error)})."
             ) from None
     return {name: shape for file in files for name, shape in tensor_shapes(folder / file).items()}
 
@@ -97,12 +97,12 @@ def tensor_shapes(file: Path) -> Shapes:
 
 
 def differences(wanted: Mapping, found: Mapping) -> str:
-    """How tensors found differ from those wanted, in words; "" if they do not. At most three per kind are named."""
-    shared = sorted(wanted.keys() & found.keys())
+    """How the shapes found differ from those wanted, in words; "" if they do not. At most three per kind are named."""
+    other = [name for name in sorted(wanted.keys() & found.keys()) if found[name] != wanted[name]]
     kinds = {
         "missing": sorted(wanted.keys() - found.keys()),
         "not of this model": sorted(found.keys() - wanted.keys()),
-        "of wrong shape": [f"{n} {list(found[n])} for {list(wanted[n])}" for n in shared if found[n] != wanted[n]],
+        "of wrong shape": [f"{name} {list(found[name])} instead of {list(wanted[name])}" for name in other],
     }
     return "; ".join(
         f"{kind}: {', '.join(names[:3])}{f' and {len(names) - 3} more' if len(names) > 3 else ''}"
@@ -112,7 +112,7 @@ def differences(wanted: Mapping, found: Mapping) -> str:
 
 
 def check_tokenizer(file: Path, vocab_size: int) -> None:
-    """Raise UserError unless the file is a tokenizer whose ids are all below `vocab_size`."""
+    """Raise UserError if the file is not a tokenizer, or if it has ids that are not below `vocab_size`."""
     from tokenizers import Tokenizer
 
     try:

@@ -1,4 +1,4 @@
-"""From a question and its abstract to token ids. Only the abstract is ever cut."""
+"""Token ids of questions with their abstracts. Only the abstract is ever cut."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from peftqa.config.params import Template
 
-# Rows tokenised at a time: the tokenizer's lists of Python integers take many times the memory of the arrays kept.
+# Rows tokenised at a time. The tokenizer's lists of Python integers need far more memory than the arrays do.
 ROWS_AT_ONCE = 256
 
 
@@ -38,12 +38,11 @@ def encode_prompts(
 ) -> list[np.ndarray]:
     """Token ids of each row's prompt, int32, at most `template.max_tokens` long, end-of-sequence token included.
 
-    An abstract that does not fit loses tokens on its left or right (`truncation_side`); question and instruction are
-    never cut. T5's tokens never cross white space, and the abstract has white space on both sides. So the parts,
-    tokenised one by one and joined, give the same ids as the whole text.
+    An abstract that does not fit loses tokens on its left or right (`truncation_side`). The parts, tokenised one by one
+    and joined, give the same ids as the whole text, because T5's tokens never cross white space.
 
     table: columns id, question, context. examples: ids put before every prompt, not counted in max_tokens.
-    Raises UserError, with the value that is needed, where question and instruction alone are too long in some rows.
+    Raises UserError, with the value that is needed, if the question and the instruction of a row are too long.
     """
     return [ids for ids, _ in encode_and_cut(tokenizer, table, template, labels, examples)]
 
@@ -86,8 +85,8 @@ def encode_and_cut(
             prompts.append((np.array(ids, dtype=np.int32), lost))
     if too_long:
         raise UserError(
-            f"template.max_tokens is {template.max_tokens}, but question and instruction alone take up to {needed} "
-            f"tokens ({len(too_long)} of {len(table)} records, such as {too_long[0]}, take too many); set "
+            f"template.max_tokens is {template.max_tokens}, but question and instruction alone need up to {needed} "
+            f"tokens ({len(too_long)} of {len(table)} records, such as {too_long[0]}, need too many); set "
             f"template.max_tokens to {needed} at least, and to more for the abstracts."
         )
     return prompts
@@ -96,20 +95,19 @@ def encode_and_cut(
 def first_token_ids(tokenizer: PreTrainedTokenizerBase, labels: Sequence[str]) -> list[int]:
     """The token id that begins each label's answer, in the order of `labels`.
 
-    Raises UserError where two labels share their first token, or one begins with the unknown token: only first tokens
-    are compared, so they could not be told apart.
+    Only first tokens are compared. Raises UserError if two labels have the same one, or if one is the unknown token.
     """
     ids = [tokenizer(label, add_special_tokens=False)["input_ids"][0] for label in labels]
     if len(set(ids)) < len(ids) or tokenizer.unk_token_id in ids:
         raise UserError(
-            f"the model's tokenizer gives the labels {', '.join(labels)} the first tokens {ids}; each must have one "
-            "of its own. Choose another model (model.name) or other labels (data.labels)."
+            f"the model's tokenizer gives the labels {', '.join(labels)} the first tokens {ids}, but each must have "
+            "one of its own; choose another model (model.name) or other labels (data.labels)."
         )
     return ids
 
 
 def encode_answers(tokenizer: PreTrainedTokenizerBase, answers: Sequence[str]) -> list[list[int]]:
-    """Token ids of each answer as the decoder is to write it, end-of-sequence token included."""
+    """Token ids of each answer, end-of-sequence token included."""
     ids = tokenizer(list(answers), add_special_tokens=False)["input_ids"]
     return [[*answer, tokenizer.eos_token_id] for answer in ids]
 
@@ -134,9 +132,9 @@ def few_shot_examples(
 ) -> list[int]:
     """Token ids of training examples with their answers, for few-shot prompting (Brown et al. 2020, arXiv 2005.14165).
 
-    `count` rows are drawn at random, as many of each label as of the others (the first labels get what is left over),
-    and taken shortest first, as long as they fit into `max_tokens` together.
-    Raises UserError where the training split has too few rows, or not even the shortest example fits.
+    `count` rows are drawn at random, equally many per label (the first labels get one more if needed). They are taken
+    shortest first, as long as they fit into `max_tokens` together.
+    Raises UserError if the training split has too few rows, or if not even the shortest example fits.
     """
     random = np.random.default_rng(seed)
     drawn = []
@@ -146,7 +144,7 @@ def few_shot_examples(
         if wanted > len(rows):
             raise UserError(
                 f"evaluate.untrained: few_shot asks for {wanted} examples labelled {label}; the training split has "
-                f"{len(rows)}."
+                f"{len(rows)}. Ask for fewer."
             )
         drawn.extend(random.choice(rows, wanted, replace=False))
     chosen = train.loc[drawn]
@@ -161,7 +159,7 @@ def few_shot_examples(
         ids += example
     if not ids:
         raise UserError(
-            f"evaluate.untrained: max_tokens is {max_tokens}; the shortest drawn example takes {len(examples[0])} "
-            "tokens."
+            f"evaluate.untrained: max_tokens is {max_tokens}, but the shortest drawn example has {len(examples[0])} "
+            "tokens; raise it."
         )
     return ids

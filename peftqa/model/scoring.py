@@ -1,18 +1,18 @@
-"""P(label) by comparing the labels' first tokens at the first decoder step, and the answers a model generates freely.
+"""Probabilities of the labels, and the answers that a model generates freely.
 
-Like multiple choice in lm-evaluation-harness: likelihoods and no string matching. But only the first token of each
-label is compared, so that one forward pass with one decoder position scores them all.
+The likelihoods of the labels are compared, as for multiple choice in lm-evaluation-harness, but of their first tokens
+only. So one forward pass with one decoder position is enough.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
-from transformers import GenerationConfig
+from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 
 def pad_batch(prompts: Sequence[Sequence[int]], pad_id: int) -> dict[str, torch.Tensor]:
@@ -25,28 +25,11 @@ def pad_batch(prompts: Sequence[Sequence[int]], pad_id: int) -> dict[str, torch.
     }
 
 
-def batches_by_length(
-    prompts: Sequence[Sequence[int]], batch_size: int, pad_id: int, device: torch.device, title: str
-) -> Iterator[tuple[list[int], dict[str, torch.Tensor]]]:
-    """Batches of prompts of similar length, each with the positions that its prompts have in `prompts`.
-
-    The longest come first, so that too little memory fails at once.
-    """
-    order = sorted(range(len(prompts)), key=lambda row: -len(prompts[row]))
-    with tqdm(total=len(prompts), desc=title, unit="question", disable=None, leave=False) as bar:
-        for start in range(0, len(order), batch_size):
-            rows = order[start : start + batch_size]
-            batch = pad_batch([prompts[row] for row in rows], pad_id)
-            yield rows, {name: tensor.to(device) for name, tensor in batch.items()}
-            bar.update(len(rows))
-
-
 def label_probabilities_from_logits(logits: torch.Tensor, label_token_ids: Sequence[int]) -> torch.Tensor:
     """Softmax over the label words. logits: (..., vocabulary); result: float32 (..., labels)."""
     return logits[..., list(label_token_ids)].float().softmax(-1)
 
 
-@torch.inference_mode()
 def label_probabilities(
     model: torch.nn.Module,
     prompts: Sequence[Sequence[int]],
@@ -54,49 +37,36 @@ def label_probabilities(
     batch_size: int,
     title: str = "scoring",
 ) -> np.ndarray:
-    """P(label | prompt) from an encoder-decoder model, adapter or not.
+    """P(label | prompt) from an encoder-decoder model, with or without an adapter.
 
-    prompts: token ids, any order and length. label_token_ids: the token id that stands for each label.
+    prompts: token ids, any order and length. label_token_ids: the first token id of each label.
     Result: float64 (len(prompts), len(label_token_ids)), each row summing to 1, in the order of `prompts`.
     """
-    return _score(model, prompts, label_token_ids, batch_size, 1, title)[0]
+    return probabilities_and_answers(model, None, prompts, label_token_ids, batch_size, 1, title)[0]
 
 
 @torch.inference_mode()
 def probabilities_and_answers(
     model: torch.nn.Module,
-    tokenizer,
+    tokenizer: PreTrainedTokenizerBase | None,
     prompts: Sequence[Sequence[int]],
     label_token_ids: Sequence[int],
     batch_size: int,
     max_new_tokens: int,
     title: str = "scoring",
 ) -> tuple[np.ndarray, list[str]]:
-    """`label_probabilities`, and the answers that the model generates without constraint.
+    """`label_probabilities`, and the answers that the model generates freely, if there is a tokenizer to decode them.
 
-    The answers are greedy, of at most `max_new_tokens` tokens, without special tokens. The encoder, which does nearly
-    all of the work, reads each prompt once for both.
+    The answers are greedy, of at most `max_new_tokens` tokens, without special tokens. The encoder does nearly all of
+    the work, and reads each prompt once for both.
     """
-    probabilities, ids = _score(model, prompts, label_token_ids, batch_size, max_new_tokens, title)
-    return probabilities, tokenizer.batch_decode(ids, skip_special_tokens=True)
-
-
-def _score(
-    model: torch.nn.Module,
-    prompts: Sequence[Sequence[int]],
-    label_token_ids: Sequence[int],
-    batch_size: int,
-    max_new_tokens: int,
-    title: str,
-) -> tuple[np.ndarray, list[list[int]]]:
-    """P(label | prompt), and the token ids of the greedy answers, start and padding included."""
     config, adapter = model.config, getattr(model, "active_peft_config", None)
     greedy = GenerationConfig(
         max_new_tokens=max_new_tokens,
         do_sample=False,
         num_beams=1,
-        # An answer has a few tokens: a cache of keys and values costs more than it saves. But PEFT puts its own prefix
-        # into the cache of the first step alone, and without one the other steps would miss it.
+        # A cache of keys and values costs more than it saves, because an answer has a few tokens. But PEFT puts its own
+        # prefix into the cache of the first step alone, and without a cache the other steps would miss it.
         use_cache=getattr(adapter, "peft_type", None) == "PREFIX_TUNING",
         output_logits=True,
         return_dict_in_generate=True,
@@ -106,16 +76,22 @@ def _score(
     )
     probabilities = np.empty((len(prompts), len(label_token_ids)))
     answers: list[list[int]] = [[]] * len(prompts)
-    for rows, batch in batches_by_length(prompts, batch_size, config.pad_token_id, model.device, title):
-        output = model.generate(**batch, generation_config=greedy)
-        scores = label_probabilities_from_logits(output.logits[0], label_token_ids)
-        probabilities[rows] = scores.double().cpu().numpy()
-        for row, answer in zip(rows, output.sequences.tolist(), strict=True):
-            answers[row] = answer
-    # Rows of a float32 softmax sum to 1 only within rounding.
-    return probabilities / probabilities.sum(axis=1, keepdims=True), answers
+    order = sorted(range(len(prompts)), key=lambda row: -len(prompts[row]))  # too little memory fails at once
+    with tqdm(total=len(prompts), desc=title, unit="question", disable=None, leave=False) as bar:
+        for start in range(0, len(order), batch_size):
+            rows = order[start : start + batch_size]
+            batch = pad_batch([prompts[row] for row in rows], config.pad_token_id)
+            batch = {name: tensor.to(model.device) for name, tensor in batch.items()}
+            output = model.generate(**batch, generation_config=greedy)
+            scores = label_probabilities_from_logits(output.logits[0], label_token_ids)
+            probabilities[rows] = scores.double().cpu().numpy()
+            for row, answer in zip(rows, output.sequences.tolist(), strict=True):
+                answers[row] = answer
+            bar.update(len(rows))
+    probabilities /= probabilities.sum(axis=1, keepdims=True)  # rows of a float32 softmax sum to 1 within rounding only
+    return probabilities, tokenizer.batch_decode(answers, skip_special_tokens=True) if tokenizer else []
 
 
 def valid_answer_rate(answers: Sequence[str], labels: Sequence[str]) -> float:
-    """Share of free answers that are a label and nothing else, white space and letter case aside."""
+    """The share of free answers that are just a label, in any letter case, with white space around it or not."""
     return float(np.mean([answer.strip().lower() in labels for answer in answers]))

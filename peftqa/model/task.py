@@ -1,4 +1,4 @@
-"""What an adapter was trained for, in a file beside it, so that it answers elsewhere as here. Imports no torch."""
+"""How an adapter must be asked, in a file beside it, so that it answers the same way elsewhere. Imports no torch."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import numpy as np
 from pydantic import Field, ValidationError
 
+from peftqa.config.errors import explain
 from peftqa.config.params import Template
 from peftqa.config.settings import Distinct, Dtype, Label, Settings
 from peftqa.errors import UserError, one_line
@@ -21,8 +22,8 @@ if TYPE_CHECKING:
 
 FILE, WEIGHTS = "task.json", "adapter_model.safetensors"
 MAX_BYTES = 2**22  # of the file; training writes a few kilobytes
-SHARES = np.linspace(0, 1, 21)  # quantile levels at which the file holds the confidence on validation
-PARTS = {"question": "question", "context": "abstract"}  # of a question, and what they are called in a sentence
+SHARES = np.linspace(0, 1, 21)  # the levels of the quantiles of confidence
+PARTS = {"question": "question", "context": "abstract"}  # a question's parts, and their names in a sentence
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=0)]
@@ -38,10 +39,10 @@ class BaseModelReference(Settings):
 
 
 class Extremes(Settings):
-    """The training questions at their most unusual, in one part, question or abstract.
+    """The extremes of the training questions in one part, question or abstract.
 
-    fewest, most: tokens. tokens_per_word: at most; it is high for keyboard gibberish and for words that the tokenizer
-    does not know. rare: at most, the share of tokens that occur in no other training question.
+    fewest, most: tokens. tokens_per_word: the largest number; it is high for random letters and for words that the
+    tokenizer does not know. rare: the largest share of tokens that occur in only one training question.
     """
 
     fewest: Count
@@ -51,9 +52,9 @@ class Extremes(Settings):
 
 
 class Training(Settings):
-    """What the training questions were like, so that others can be told from them.
+    """What the training questions were like, so that a question unlike them can be noticed.
 
-    data: its name, as in params.yaml. tokens: a bit for each token id, in hexadecimal, set if training has the id.
+    data: its name in params.yaml. tokens: a bit for each token id, in hexadecimal, set if training has the id.
     """
 
     data: str
@@ -63,12 +64,12 @@ class Training(Settings):
 
     @property
     def name(self) -> str:
-        """The data in words that can be printed, and always with the word synthetic if they are."""
+        """The data's name in printable characters."""
         name = one_line(self.data)
         return f"synthetic data ({name})" if "synthetic" in name.lower() else name
 
     def unlike(self, tokenizer: PreTrainedTokenizerBase, texts: Mapping[str, str]) -> str:
-        """In what a question is unlike all training questions, in words; "" if in nothing. texts: by part."""
+        """How a question differs from all training questions, in words; "" if it does not. texts: by part."""
         bits = np.unpackbits(np.frombuffer(bytes.fromhex(self.tokens), dtype=np.uint8))
         for part, name in PARTS.items():
             limits = getattr(self, part)
@@ -78,23 +79,25 @@ class Training(Settings):
             if not limits.fewest <= len(ids) <= limits.most:
                 return f"the {name} has {len(ids)} tokens, and in training it had {limits.fewest} to {limits.most}"
             if per_word > limits.tokens_per_word:
-                most = f"{limits.tokens_per_word:.2f} at most"
-                return f"the {name} has {per_word:.2f} tokens per word, and in training it had {most}"
+                known = f"{limits.tokens_per_word:.2f} at most"
+                return f"the {name} has {per_word:.2f} tokens per word, and in training it had {known}"
             if rare > limits.rare:
-                most = f"{limits.rare:.0%} at most"
-                return f"{rare:.0%} of the {name}'s tokens are in no training question, and in training it was {most}"
+                known = f"{limits.rare:.0%} at most"
+                return f"{rare:.0%} of the {name}'s tokens are in no training question, and in training it was {known}"
         return ""
 
 
 class Task(Settings):
     """How an adapter must be asked, and how sure it was.
 
-    weights: the sha256 of the adapter's weights. confidence: quantiles, at SHARES, of the highest label probability of
-    its answers to the validation questions.
+    weights: the sha256 of the adapter's weights. trainable_params: how many parameters got a gradient in training,
+    including those of a network that only training needs. confidence: quantiles, at SHARES, of the highest label
+    probability of its answers to the validation questions.
     """
 
     format: Literal[2] = 2
     weights: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+    trainable_params: Count
     base_model: BaseModelReference
     labels: Annotated[list[Label], Field(min_length=2), Distinct]
     template: Template
@@ -102,7 +105,7 @@ class Task(Settings):
     training: Training
 
     def threshold(self, coverage: float) -> float:
-        """The confidence that the share `coverage` of validation answers had or exceeded; 0 for all of them."""
+        """The confidence that the share `coverage` of the validation answers reached; 0 if coverage is 1."""
         return float(np.interp(1 - coverage, SHARES, self.confidence)) if coverage < 1 else 0.0
 
 
@@ -120,7 +123,7 @@ def describe_training(tokenizer: PreTrainedTokenizerBase, table: pd.DataFrame, d
     """`Task.training` of the training questions in `table`, which has the columns question and context."""
     ids = {part: token_ids(tokenizer, table[part].tolist()) for part in PARTS}
     questions = Counter(number for row in zip(*ids.values(), strict=True) for number in set().union(*row))
-    del questions[tokenizer.unk_token_id]  # never known, however often it occurs
+    del questions[tokenizer.unk_token_id]  # an unknown token is unknown however often it occurs
     bits = np.zeros(max(questions, default=0) + 1, dtype=bool)
     bits[list(questions)] = True
     extremes = {part: _extremes(table[part], ids[part], questions) for part in PARTS}
@@ -147,9 +150,9 @@ def write_task(folder: Path, task: Task) -> None:
 
 
 def read_task(folder: Path) -> Task:
-    """The task of the adapter in `folder`, whose weights are then known to be those that training wrote.
+    """The task of the adapter in `folder`. Its weights are then known to be those that training wrote.
 
-    Raises UserError if a file is missing, or damaged, or of an earlier version.
+    Raises UserError if a file is missing, damaged or of an earlier version.
     """
     path = folder / FILE
     try:
@@ -158,18 +161,13 @@ def read_task(folder: Path) -> Task:
         task, found = Task.model_validate_json(content), weights_digest(folder)
     except FileNotFoundError as error:
         raise UserError(
-            f"{folder} has no {Path(error.filename).name}; name the folder of an adapter that this project trained, "
-            "such as models/adapters/prefix/fold-0/seed-42."
+            f"{error.filename} is missing; name the folder of an adapter that this project trained, such as "
+            "models/adapters/prefix/fold-0/seed-42."
         ) from None
     except ValidationError as error:
-        problem = error.errors()[0]
-        where = ".".join(str(part) for part in problem["loc"])
-        raise UserError(
-            f"{path} is damaged or of an earlier version ({where}: {problem['msg']}); train it anew."
-        ) from None
+        reason = explain(error)[0]
+        raise UserError(f"{path} is damaged or of an earlier version ({reason}); train the adapter anew.") from None
     if found != task.weights:
-        raise UserError(
-            f"{folder / WEIGHTS} is damaged: its sha256 is not the one in {FILE}; fetch the adapter again, or train it "
-            "anew."
-        )
+        again = "fetch the adapter again, or train it anew"
+        raise UserError(f"{folder / WEIGHTS} is damaged: its sha256 is not the one in {FILE}; {again}.")
     return task

@@ -38,7 +38,7 @@ IGNORE_INDEX = -100  # a target position that the loss does not count
 
 
 def run_seed(adapter: str, fold: int, seed: int) -> int:
-    """The seed of one run's random numbers, below 2**32: no two runs of an experiment draw the same ones.
+    """The seed of one run's random numbers, below 2**32. Each run of an experiment has its own.
 
     If all folds used the same random numbers, their results would be correlated, and tests over folds would mistake
     that for an effect of the method.
@@ -69,8 +69,9 @@ def train_adapter(
     the weights of an uninterrupted run. The caller deletes the folder after saving the result.
     on_epoch: called after each epoch that is trained now. callbacks: further ones for Trainer.
 
-    Returns the metrics of each epoch, also of those before a resume: epoch, step, loss, val_loss, val_log_loss,
-    val_accuracy, val_macro_f1, and val_confidence, quantiles of the answers' confidence (task.py).
+    Returns the metrics of each epoch, also of those before a resume: epoch, step, loss, trainable_params (how many got
+    a gradient), val_loss, val_log_loss, val_accuracy, val_macro_f1, and val_confidence, quantiles of the answers'
+    confidence (task.py).
     Raises UserError if the loss becomes NaN or infinite.
     """
     trainer = AdapterTrainer(
@@ -79,25 +80,18 @@ def train_adapter(
         train_dataset=train,
         eval_dataset=sorted(val, key=lambda example: len(example["input_ids"])),
         data_collator=lambda examples: collate(examples, model.config.pad_token_id),
-        # Trainer would keep all logits and the encoder's states. outputs[0]: logits (batch, positions, vocabulary), of
-        # which position 0 predicts the label's first token.
-        preprocess_logits_for_metrics=lambda outputs, _: label_probabilities_from_logits(
-            outputs[0][:, 0], label_token_ids
-        ),
-        compute_metrics=lambda prediction: validation_metrics(
-            prediction.predictions, prediction.label_ids, label_token_ids
-        ),
-        callbacks=[
-            EpochReport(on_epoch, title, adapter.learning_rate, settings.patience),
-            *callbacks,
-        ],
+        # Trainer would keep all logits and the encoder's states. out[0]: logits (batch, positions, vocabulary);
+        # position 0 predicts the label's first token.
+        preprocess_logits_for_metrics=lambda out, _: label_probabilities_from_logits(out[0][:, 0], label_token_ids),
+        compute_metrics=lambda found: validation_metrics(found.predictions, found.label_ids, label_token_ids),
+        callbacks=[EpochReport(on_epoch, title, adapter.learning_rate, settings.patience), *callbacks],
     )
     trainer.remove_callback(PrinterCallback)  # with disable_tqdm it prints every entry of the log
 
     checkpoint = last_complete_checkpoint(checkpoints, lambda line: print(f"{title}: {line}", flush=True))
     if checkpoint:
         epochs = epoch_metrics(TrainerState.load_from_json(str(Path(checkpoint, TRAINER_STATE_NAME))).log_history)
-        if patience_is_over(epochs, settings.patience):  # killed after its last epoch: only its best is loaded
+        if patience_is_over(epochs, settings.patience):  # killed after its last epoch: only the best is to be loaded
             trainer.args.num_train_epochs = len(epochs)
     trainer.train(resume_from_checkpoint=checkpoint)
     return epoch_metrics(trainer.state.log_history)
@@ -106,7 +100,7 @@ def train_adapter(
 def training_arguments(
     settings: TrainSettings, adapter: AdapterSettings, seed: int, checkpoints: Path
 ) -> TrainingArguments:
-    """Trainer's arguments for a run: the numbers are params.yaml's, the rest keeps Trainer quiet and repeatable."""
+    """Trainer's arguments for a run. The numbers are params.yaml's; the rest keeps Trainer quiet and repeatable."""
     arguments = TrainingArguments(
         output_dir=str(checkpoints),
         num_train_epochs=settings.epochs,
@@ -123,7 +117,7 @@ def training_arguments(
         logging_strategy="epoch",
         eval_strategy="epoch",
         save_strategy="epoch",
-        save_total_limit=1,  # the last, and the best where that is another
+        save_total_limit=1,  # the last, and the best if that is another
         load_best_model_at_end=True,
         metric_for_best_model="log_loss",
         greater_is_better=False,

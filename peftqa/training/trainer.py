@@ -1,7 +1,7 @@
-"""transformers' Trainer as this project uses it: what a checkpoint holds, and what is reported after each epoch.
+"""transformers' Trainer as this project uses it: the contents of a checkpoint, and the report after each epoch.
 
-`AdapterTrainer` leans on these private methods of Trainer (transformers 5.23): `_save`, `_load_from_checkpoint` and
-`_load_best_model`. A release that renames one fails the resuming tests in tests/unit/test_training.py.
+`AdapterTrainer` needs these private methods of Trainer (transformers 5.23): `_save`, `_load_from_checkpoint` and
+`_load_best_model`. If a release renames one, tests in tests/unit/test_training.py fail.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ VALIDATION = ("loss", "log_loss", "accuracy", "macro_f1", "confidence")
 class AdapterTrainer(Trainer):
     """Trainer whose checkpoints hold the trained tensors under their own names.
 
-    Training cannot resume from PEFT's format: of a reparametrized prefix it has the keys and values, and not the MLP
+    Training cannot resume from PEFT's format, which has the keys and values of a reparametrized prefix and not the MLP
     that computes them.
     """
 
@@ -49,10 +49,11 @@ class AdapterTrainer(Trainer):
 
 
 class EpochReport(TrainerCallback):
-    """A progress bar (in a terminal) and a line per epoch.
+    """A progress bar (in a terminal) and a line per epoch. It counts the parameters that get a gradient.
 
-    It ends training at a NaN or infinity, and when patience is over. transformers' EarlyStoppingCallback would begin
-    its count anew in a resumed training.
+    A tensor counts with all its elements if its gradient is not all zero in some step of the epoch.
+    It ends training at a NaN or infinity, and when patience is over. In a resumed training, transformers'
+    EarlyStoppingCallback would start to count again.
     """
 
     def __init__(self, on_epoch: Callable[[], None], title: str, learning_rate: float, patience: int | None) -> None:
@@ -60,11 +61,24 @@ class EpochReport(TrainerCallback):
         self.title = title
         self.learning_rate = learning_rate
         self.patience = patience
+        self.trained: dict[str, int] = {}  # elements of each tensor that got a gradient in this epoch, by name
 
     def on_train_begin(self, args, state, control, **kwargs) -> None:
         if earlier := epoch_metrics(state.log_history):
             print(f"{self.title}: resumed after epoch {earlier[-1]['epoch']}", flush=True)
         self.bar = tqdm(total=state.max_steps, initial=state.global_step, desc=self.title, unit="step", disable=None)
+
+    def on_epoch_begin(self, args, state, control, **kwargs) -> None:
+        self.trained = {}
+
+    def on_pre_optimizer_step(self, args, state, control, *, model, **kwargs) -> None:
+        for name, tensor in model.named_parameters():
+            if tensor.grad is not None and name not in self.trained and tensor.grad.any():
+                self.trained[name] = tensor.numel()
+
+    def on_log(self, args, state, control, **kwargs) -> None:
+        if "loss" in state.log_history[-1]:
+            state.log_history[-1]["trainable_params"] = sum(self.trained.values())
 
     def on_step_end(self, args, state, control, **kwargs) -> None:
         self.bar.update(state.global_step - self.bar.n)
@@ -92,13 +106,13 @@ class EpochReport(TrainerCallback):
 
 
 def epoch_metrics(log_history: Sequence[dict]) -> list[dict]:
-    """Each epoch's metrics out of Trainer's log, which has an entry for training and one for validation."""
-    losses = {entry["step"]: entry["loss"] for entry in log_history if "loss" in entry}
+    """Each epoch's metrics from Trainer's log, which has one entry for training and one for validation."""
+    training = {entry["step"]: entry for entry in log_history if "loss" in entry}
     return [
         {
             "epoch": round(entry["epoch"]),
             "step": entry["step"],
-            "loss": losses[entry["step"]],
+            **{name: training[entry["step"]][name] for name in ("loss", "trainable_params")},
             **{f"val_{name}": entry[f"eval_{name}"] for name in VALIDATION},
         }
         for entry in log_history
@@ -107,40 +121,40 @@ def epoch_metrics(log_history: Sequence[dict]) -> list[dict]:
 
 
 def best_epoch(epochs: Sequence[dict]) -> dict:
-    """The metrics of the epoch whose weights are kept: the first of lowest validation log loss."""
+    """The metrics of the epoch whose weights are kept: the first with the lowest validation log loss."""
     return min(epochs, key=lambda metrics: metrics["val_log_loss"])
 
 
 def patience_is_over(epochs: Sequence[dict], patience: int | None) -> bool:
-    """Whether the last `patience` epochs have all been no better than one before."""
+    """Whether none of the last `patience` epochs was better than all before."""
     return patience is not None and epochs[-1]["epoch"] - best_epoch(epochs)["epoch"] >= patience
 
 
 def last_complete_checkpoint(folder: Path, report: Callable[[str], None] = lambda line: None) -> str | None:
-    """The newest checkpoint in `folder` that training can go on from, or None; newer ones are named to `report`."""
+    """The newest checkpoint in `folder` that training can go on from, or None. `report` gets a line on newer ones."""
     found = [path for path in folder.glob("checkpoint-*") if path.name.split("-")[1].isdigit()]
     damaged, usable = [], None
     for checkpoint in sorted(found, key=lambda path: int(path.name.split("-")[1]), reverse=True):
         try:
-            check_whole(checkpoint)
+            check_complete(checkpoint)
             usable = checkpoint
             break
-        except Exception as error:  # of a file that was cut off, each library raises an error of its own
+        except Exception as error:  # each library has errors of its own for a file that is cut off
             damaged.append(f"{checkpoint.name} is incomplete or damaged ({one_line(error)})")
     if damaged:
         report(f"{', '.join(damaged)}; going on from {usable.name if usable else 'the beginning'}")
     return str(usable) if usable else None
 
 
-def check_whole(checkpoint: Path) -> None:
+def check_complete(checkpoint: Path) -> None:
     """Raise an error, of any kind, if a file that Trainer goes on from is missing or cannot be read to its end.
 
-    Trainer writes its state last, so a checkpoint without one was being written when the process was killed. A full
-    disk, or a machine that lost power, leaves others. Trainer says nothing of a missing file and trains without it.
+    Trainer writes its state last, so that file is missing if the process was killed while it wrote the checkpoint. A
+    full disk or a power failure can leave other damage. If a file is missing, Trainer trains without it and is silent.
     """
     state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
-    epoch_metrics(state.log_history)[-1]  # an IndexError if it has no epoch
-    best = checkpoint.with_name(Path(state.best_model_checkpoint).name)  # its weights are those kept in the end
+    epoch_metrics(state.log_history)[-1]  # an IndexError if there is not one epoch
+    best = checkpoint.with_name(Path(state.best_model_checkpoint).name)  # its weights are kept in the end
     for folder in (checkpoint, best):
         load_file(folder / TRAINED_WEIGHTS)
     for name in (OPTIMIZER_NAME, SCHEDULER_NAME, "rng_state.pth"):

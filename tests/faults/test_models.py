@@ -26,7 +26,7 @@ def whole(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory, whole):
-    """A clone that has fetched a copy of the model, and what frozen models answer from."""
+    """A clone that has fetched a copy of the model and split the data."""
     clone = Clone(tmp_path_factory.mktemp("models") / "clone")
     clone.model = clone.folder.with_name("model")
     shutil.copytree(whole, clone.model)
@@ -63,36 +63,27 @@ FAULTS = {
     ),
     "whole numbers": (lambda f: write_tensors(f, **{Q: torch.zeros(24, 32, dtype=torch.int8)}), f"{Q} is of type I8"),
     "truncated weights": (lambda f: cut(f / WEIGHTS), "model.safetensors is damaged or not a safetensors file"),
-    "empty weights": (
-        lambda f: (f / WEIGHTS).write_bytes(b""),
-        "model.safetensors is damaged or not a safetensors file",
-    ),
     "weights as a pickle": (weights_as_pickle, "has no model.safetensors or model.safetensors.index.json"),
     "an empty configuration": (lambda f: (f / "config.json").write_text("{}"), "config.json names no model type"),
     "BART": (lambda f: write_config(f, model_type="bart"), "names the model type 'bart', which cannot be used here"),
-    "a decoder alone": (lambda f: write_config(f, model_type="gpt2"), "encoder-decoder of the types t5, mt5, umt5"),
-    "an encoder alone": (lambda f: write_config(f, model_type="bert"), "encoder-decoder of the types t5, mt5, umt5"),
     "a broken tokenizer": (lambda f: cut(f / "tokenizer.json"), "broken JSON file"),
-    "a tokenizer that is none": (
-        lambda f: (f / "tokenizer.json").write_text("{}"),
-        "tokenizer.json is not a tokenizer",
-    ),
+    "an empty tokenizer": (lambda f: (f / "tokenizer.json").write_text("{}"), "tokenizer.json is not a tokenizer"),
 }
 
 
-# The folder is no dependency of DVC's, which knows a model by its name and revision.
+# With --force, because DVC knows a model by its name and revision and does not look at the folder.
 FETCH = ("dvc", "repro", "--force", "--single-item", "fetch_model")
 
 
 def sentence(printed):
-    """The one that a command ended with; of what DVC adds itself, nothing counts."""
+    """The error that a command ended with, without DVC's own lines."""
     assert "Traceback" not in printed, printed
     (line,) = [line for line in printed.splitlines() if line.startswith("error: ")]
     return line
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_model_that_cannot_be_used_is_refused_when_fetched_and_the_whole_one_comes_back(clone, whole, fault):
+def test_a_model_that_cannot_be_used_is_refused_when_fetched_and_the_right_one_comes_back(clone, whole, fault):
     before = clone.bytes()
     make, reason = FAULTS[fault]
     make(clone.model)
@@ -108,20 +99,14 @@ def test_a_model_that_cannot_be_used_is_refused_when_fetched_and_the_whole_one_c
     assert clone("git", "status", "--porcelain") == ""
 
 
-def spoiled(value):
-    weight = torch.zeros(24, 32)
-    weight[0, 0] = value
-    return {Q: weight}
-
-
-# What is found when the weights are loaded.
+# Faults that are found when the weights are loaded.
 LOADED = {
     "a missing tensor": (lambda f: write_tensors(f, drop=Q), f"(missing: {Q})"),
-    "a tensor too many": (lambda f: write_tensors(f, x=torch.zeros(3)), "(not of this model: x)"),
     "a tensor of wrong shape": (lambda f: write_tensors(f, **{Q: torch.zeros(3, 3)}), f"of wrong shape: {Q} [3, 3]"),
-    "a configuration of another depth": (lambda f: write_config(f, num_layers=1), "not of this model: encoder.block.1"),
-    "NaN": (lambda f: write_tensors(f, **spoiled(float("nan"))), f"{Q} has NaN or infinite numbers, so the backbone's"),
-    "infinity": (lambda f: write_tensors(f, **spoiled(float("inf"))), f"{Q} has NaN or infinite numbers, so the back"),
+    "NaN": (
+        lambda f: write_tensors(f, **{Q: torch.full((24, 32), torch.nan)}),
+        f"{Q} has NaN or infinite numbers, so the backbone's",
+    ),
 }
 
 

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.drill
         ({"train.seeds": []}, "train.seeds: [] is not allowed"),
         ({"train.warmup_steps": -1}, "train.warmup_steps: -1 is not allowed"),
         ({"split.test": 0.5}, "train + val + test must be 1, not 1.4"),
-        ({"split.protocol": "official", "split.folds": [10]}, "there is no fold 10"),
+        ({"split.protocol": "official", "split.folds": [10]}, "fold 10 does not exist"),
         ({"data.labels": ["yes"]}, "data.labels"),
         ({"data.sha256": "abc"}, "data.sha256: 'abc' is not allowed: must be 64 hexadecimal digits"),
         ({"model.revision": "main"}, "model.revision: 'main' is not allowed"),

@@ -167,20 +167,14 @@ def test_another_adapter_is_another_study_and_no_setting_must_be_in_a_space(sear
     assert len(set(recorded(search)) - set(before)) == 1 and len(trials(search)) == 4
 
 
-def test_results_in_any_state_and_private_files_are_no_part_of_a_trial(search):
-    """Untracked, staged, modified, deleted ones, as `dvc exp apply` and a commit leave them."""
+def test_private_files_and_other_results_are_no_part_of_a_trial(search):
     write_space(search, seed=2)  # another study
-    for name, commands in {
-        "committed changed deleted": ("git add --all", "git -c user.name=t -c user.email=t@t commit -qm Results"),
-        "staged again withdrawn prefix": ("git add metrics",),
-        "untracked changed again": ("rm metrics/deleted.json metrics/withdrawn.json",),
-    }.items():
-        for result in name.split():
-            write(search, f"metrics/{result}.json", json.dumps({"accuracy": len(name)}))
-        for command in commands:
-            search(*command.split())
-    write(search, "my-secrets.env", "token")
-    write(search, "private/patients.csv", "name")
+    for name in ("metrics/prefix.json", "metrics/base.json", "metrics/pairs.csv"):
+        write(search, name, '{"accuracy": 0.5}')
+        search("git", "add", name)
+    (search.folder / "metrics/base.json").unlink()
+    for name in ("metrics/selected.json", "my-secrets.env", "private/patients.csv"):
+        write(search, name, '{"accuracy": 0.5}')
     before = state(search), search("git", "status", "--porcelain"), recorded(search)
     search(*TUNE, "TRIALS=1")
     assert (state(search), search("git", "status", "--porcelain")) == before[:2]

@@ -1,4 +1,4 @@
-"""The frozen backbone: its own weights, its own output layer, nothing that a file could smuggle in."""
+"""The frozen backbone: its own weights and output layer, and nothing from other files."""
 
 import json
 import math
@@ -23,18 +23,12 @@ from peftqa.model.scoring import probabilities_and_answers
 from tests.conftest import ROOT
 from tests.tiny import SHAPE, save_tiny_checkpoint
 
+SETTINGS = {"dtype": "float32", "fast": True, "attention": "auto", "dropout": 0.0, "threads": 2}
+ONE_STEP = {"input_ids": torch.tensor([[3, 4, 5, 1]]), "decoder_input_ids": torch.tensor([[0]])}
+
 
 def settings(**changes) -> ModelSettings:
-    values = {
-        "name": "x",
-        "revision": None,
-        "dtype": "float32",
-        "fast": True,
-        "attention": "auto",
-        "dropout": 0.0,
-        "threads": 2,
-    }
-    return ModelSettings.model_validate(values | changes)
+    return ModelSettings(name="x", revision=None, **SETTINGS | changes)
 
 
 @pytest.fixture(scope="module")
@@ -48,8 +42,7 @@ def test_the_checkpoints_own_output_layer_is_used(folder):
     model = load_backbone(folder, settings())
     assert torch.equal(model.lm_head.weight, saved["lm_head.weight"])
     assert torch.equal(model.get_input_embeddings().weight, saved["shared.weight"])
-    ids = torch.tensor([[3, 4, 5, 1]])
-    output = model(input_ids=ids, decoder_input_ids=torch.tensor([[0]]), output_hidden_states=True)
+    output = model(**ONE_STEP, output_hidden_states=True)
     states = output.decoder_hidden_states[-1]
     assert any(
         torch.allclose(output.logits, scale * states @ saved["lm_head.weight"].T, atol=1e-5)
@@ -57,35 +50,17 @@ def test_the_checkpoints_own_output_layer_is_used(folder):
     )
 
 
-def test_the_backbone_is_frozen_and_without_dropout(folder):
+def test_the_backbone_is_frozen_and_has_the_dropout_of_the_settings(folder):
     model = load_backbone(folder, settings())
     assert not any(parameter.requires_grad for parameter in model.parameters())
-    batch = {"input_ids": torch.tensor([[3, 4, 5, 1]]), "decoder_input_ids": torch.tensor([[0]])}
-    evaluating = model(**batch).logits
-    assert torch.equal(model.train()(**batch).logits, evaluating)
-
-
-def test_dropout_is_what_params_say(folder):
+    evaluating = model(**ONE_STEP).logits
+    assert torch.equal(model.train()(**ONE_STEP).logits, evaluating)
     model = load_backbone(folder, settings(dropout=0.5)).train()
-    batch = {"input_ids": torch.tensor([[3, 4, 5, 1]]), "decoder_input_ids": torch.tensor([[0]])}
-    assert not torch.equal(model(**batch).logits, model(**batch).logits)
-
-
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_weights_have_the_dtype_that_params_name(folder, dtype):
-    assert load_backbone(folder, settings(dtype=dtype)).dtype == getattr(torch, dtype)
+    assert not torch.equal(model(**ONE_STEP).logits, model(**ONE_STEP).logits)
 
 
 def test_auto_is_a_dtype_that_t5_can_run_in():
     assert choose_dtype("auto") in (torch.float32, torch.bfloat16)
-
-
-def test_a_checkpoint_without_safetensors_is_not_loaded(folder, tmp_path):
-    for path in folder.glob("*.json"):
-        (tmp_path / path.name).write_bytes(path.read_bytes())
-    torch.save(load_file(folder / "model.safetensors"), tmp_path / "pytorch_model.bin")
-    with pytest.raises(UserError, match=r"neither model\.safetensors nor"):
-        load_backbone(tmp_path, settings())
 
 
 def damaged(folder, target, **changes):
@@ -99,19 +74,18 @@ def damaged(folder, target, **changes):
 V = "decoder.block.1.layer.1.EncDecAttention.v.weight"
 MISFITS = {
     "missing": ({V: None}, {}, f"missing: {V}"),
-    "of wrong shape": ({V: torch.zeros(3, 3)}, {}, f"of wrong shape: {V} [3, 3] for [24, 32]"),
-    "a scalar": ({V: torch.tensor(1.0)}, {}, f"of wrong shape: {V} [] for"),
+    "of wrong shape": ({V: torch.zeros(3, 3)}, {}, f"of wrong shape: {V} [3, 3] instead of [24, 32]"),
+    "a scalar": ({V: torch.tensor(1.0)}, {}, f"of wrong shape: {V} [] instead of"),
     "too many": ({"encoder.x": torch.zeros(2)}, {}, "not of this model: encoder.x"),
     "a shallower configuration": ({}, {"num_layers": 1}, "not of this model: encoder.block.1."),
     "a deeper configuration": ({}, {"num_layers": 3}, "missing: encoder.block.2."),
-    "a configuration without heads": ({}, {"num_heads": 0}, "the model cannot be loaded ("),
-    "a size that is none": ({}, {"d_ff": "wide"}, "the model cannot be loaded ("),
+    "a size that is a word": ({}, {"d_ff": "wide"}, "the model cannot be loaded ("),
     "quantized": ({}, {"quantization_config": {"load_in_8bit": True}}, "the model cannot be loaded ("),
 }
 
 
 @pytest.mark.parametrize("misfit", MISFITS)
-def test_no_tensor_is_made_up(folder, tmp_path, misfit):
+def test_a_model_that_does_not_fit_its_configuration_is_refused(folder, tmp_path, misfit):
     tensors, config, reason = MISFITS[misfit]
     copy = damaged(folder, tmp_path / "model", **tensors)
     file = copy / "config.json"
@@ -124,7 +98,7 @@ def test_no_tensor_is_made_up(folder, tmp_path, misfit):
 
 @pytest.mark.parametrize("config", [T5Config, MT5Config, UMT5Config])
 @pytest.mark.parametrize("changes", [{}, {"feed_forward_proj": "relu", "num_decoder_layers": 3}])
-def test_every_model_type_that_is_offered_is_loaded(folder, tmp_path, config, changes):
+def test_every_model_type_is_loaded(folder, tmp_path, config, changes):
     copy = shutil.copytree(folder, tmp_path / "model")
     model = AutoModelForSeq2SeqLM.from_config(config(**SHAPE | {"vocab_size": 192} | changes))
     model.save_pretrained(copy)
@@ -149,7 +123,7 @@ def in_the_hubs_cache(folder):
     lora(folder)
 
 
-STRANGERS = {
+OTHER_FILES = {
     "a LoRA adapter": lora,
     "a README and .DS_Store": lambda f: [(f / name).write_bytes(b"\0{") for name in ("README.md", ".DS_Store")],
     "pickled weights": lambda f: torch.save({"shared.weight": torch.zeros(192, 32)}, f / "pytorch_model.bin"),
@@ -158,14 +132,13 @@ STRANGERS = {
 }
 
 
-@pytest.mark.parametrize("stranger", STRANGERS)
-def test_what_the_digest_does_not_cover_changes_nothing(folder, tmp_path, stranger):
+@pytest.mark.parametrize("other", OTHER_FILES)
+def test_files_that_the_digest_does_not_cover_change_nothing(folder, tmp_path, other):
     copy = shutil.copytree(folder, tmp_path / "model")
-    STRANGERS[stranger](copy)
+    OTHER_FILES[other](copy)
     assert folder_digest(copy) == folder_digest(folder)
-    batch = {"input_ids": torch.tensor([[3, 4, 5, 1]]), "decoder_input_ids": torch.tensor([[0]])}
     found, wanted = (load_backbone(path, settings(fast=False)) for path in (copy, folder))
-    assert torch.equal(found(**batch).logits, wanted(**batch).logits)
+    assert torch.equal(found(**ONE_STEP).logits, wanted(**ONE_STEP).logits)
     assert found.name_or_path == found.config._name_or_path == str(copy)
     text = "does treatment reduce risk, yes or no"
     assert load_tokenizer(copy)(text) == load_tokenizer(folder)(text)
@@ -176,13 +149,11 @@ def test_a_checkpoints_settings_of_generation_change_no_answer(folder, tmp_path)
     copy = shutil.copytree(folder, tmp_path / "model")
     settings_of_generation = {"repetition_penalty": 9.0, "min_length": 4, "suppress_tokens": list(range(2, 99))}
     (copy / "generation_config.json").write_text(json.dumps(settings_of_generation))
-    answers = [
-        probabilities_and_answers(
-            load_backbone(path, settings()), load_tokenizer(path), [[5, 6, 1], [7, 1]], [3, 4], 2, 6
-        )
+    plain, changed = (
+        probabilities_and_answers(load_backbone(path, settings()), load_tokenizer(path), [[5, 1]], [3, 4], 2, 6)
         for path in (folder, copy)
-    ]
-    assert answers[0][1] == answers[1][1] and (answers[0][0] == answers[1][0]).all()
+    )
+    assert plain[1] == changed[1] and (plain[0] == changed[0]).all()
 
 
 class ReachedError(Exception):
@@ -222,22 +193,15 @@ def test_on_a_gpu_results_repeat_and_memory_is_shared_before_the_model_loads(
     assert fake_gpu == wanted
 
 
-@pytest.mark.parametrize("share", ["0", "-0.5", "1.5", "nan", "inf", "half", "1/8"])
-def test_a_share_of_a_gpu_that_is_none_is_refused(folder, fake_gpu, monkeypatch, share):
+@pytest.mark.parametrize("share", ["0", "1.5", "nan", "half"])
+def test_a_share_of_a_gpu_that_cannot_be_is_refused(folder, fake_gpu, monkeypatch, share):
     monkeypatch.setenv("PEFTQA_GPU_SHARE", share)
     with pytest.raises(UserError, match=f"PEFTQA_GPU_SHARE is '{share}'; it must be a number above 0 and at most 1"):
         load_backbone(folder, settings())
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_without_a_gpu_nothing_of_a_gpu_is_set(folder):
-    load_backbone(folder, settings())
-    assert not torch.are_deterministic_algorithms_enabled()
-
-
-@pytest.mark.parametrize("value", [math.nan, math.inf])
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_weights_that_are_no_numbers_are_said_to_be_the_backbones(folder, tmp_path, value, dtype):
+@pytest.mark.parametrize(("value", "dtype"), [(math.nan, "float32"), (math.inf, "bfloat16")])
+def test_weights_that_are_not_numbers_are_refused(folder, tmp_path, value, dtype):
     name = "decoder.block.1.layer.0.SelfAttention.v.weight"
     weight = load_file(folder / "model.safetensors")[name]
     weight[2, 3] = value
@@ -260,26 +224,19 @@ def test_a_broken_tokenizer_is_refused_in_one_sentence(folder, tmp_path, content
 def test_a_tokenizer_that_cannot_end_a_prompt_is_refused(tmp_path):
     Tokenizer(models.WordLevel({"<unk>": 0, "yes": 1}, "<unk>")).save(str(tmp_path / "tokenizer.json"))
     (tmp_path / "tokenizer_config.json").write_text('{"tokenizer_class": "PreTrainedTokenizerFast"}')
-    with pytest.raises(UserError, match="no end-of-sequence token"):
+    with pytest.raises(UserError, match="lacks an end-of-sequence token"):
         load_tokenizer(tmp_path)
 
 
-def test_logits_are_float32_also_where_the_weights_are_not(folder):
-    batch = {"input_ids": torch.tensor([[3, 4, 5, 1]]), "decoder_input_ids": torch.tensor([[0]])}
-    exact = load_backbone(folder, settings(dtype="float32"))(**batch).logits
-    rounded = load_backbone(folder, settings(dtype="bfloat16"))(**batch).logits
-    assert rounded.dtype == torch.float32
+def test_logits_are_float32_even_if_the_weights_are_not(folder):
+    exact, model = (
+        load_backbone(folder, settings())(**ONE_STEP).logits,
+        load_backbone(folder, settings(dtype="bfloat16")),
+    )
+    rounded = model(**ONE_STEP).logits
+    assert model.dtype == torch.bfloat16 and rounded.dtype == torch.float32
     assert torch.allclose(rounded, exact, atol=0.1)
     assert not torch.equal(rounded, rounded.bfloat16().float()), "these logits were rounded to bfloat16"
-
-
-def test_what_was_chosen_is_logged_in_one_line(folder, caplog):
-    with caplog.at_level("INFO", logger="peftqa"):
-        load_backbone(folder, settings())
-        load_backbone(folder, settings(fast=False, attention="eager", dropout=0.1))
-    first, second = [record.getMessage() for record in caplog.records]
-    assert "float32" in first and "attention, dropout 0, fast path, kernels" in first
-    assert second.endswith("float32, eager attention, dropout 0.1, computed as transformers does")
 
 
 def test_without_the_fast_path_auto_is_sdpa_and_fused_is_refused(folder):
@@ -290,7 +247,7 @@ def test_without_the_fast_path_auto_is_sdpa_and_fused_is_refused(folder):
 
 def test_memory_that_runs_out_is_explained_and_other_errors_stay():
     with (
-        pytest.raises(UserError, match=r"not memory enough \(.*can't allocate memory.*\); lower train\.batch_size"),
+        pytest.raises(UserError, match=r"not enough memory \(.*can't allocate memory.*\); lower train\.batch_size"),
         memory_explained(),
     ):
         torch.empty(2**50)
@@ -300,7 +257,7 @@ def test_memory_that_runs_out_is_explained_and_other_errors_stay():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("fast", [False, True])
-def test_the_fast_path_is_imported_only_where_it_is_on(folder, fast):
+def test_the_fast_path_is_imported_only_if_it_is_on(folder, fast):
     code = (
         "import pathlib, sys\n"
         "from peftqa.model.backbone import load_backbone\n"

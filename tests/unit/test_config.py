@@ -6,11 +6,10 @@ from collections.abc import Iterator
 
 import pytest
 from pydantic import BaseModel
-from ruamel.yaml import YAML
 
-from experiments.overrides import read_overrides
+from experiments.overrides import read_overrides, write_params
 from peftqa.config import adapters, errors, params, settings
-from peftqa.config.params import check_params
+from peftqa.config.params import check_params, read_yaml
 from tests.conftest import ROOT
 
 CLASSES = [
@@ -19,11 +18,11 @@ CLASSES = [
     for value in vars(module).values()
     if inspect.isclass(value) and issubclass(value, BaseModel) and value.__module__ == module.__name__
 ]
-FUNCTIONS = {"read_params", "check_params", "read_yaml", "explain"}
+FUNCTIONS = {"read_params", "check_params", "read_yaml", "explain", "shown"}
 
 
 @pytest.mark.parametrize("cls", CLASSES)
-def test_a_class_of_the_schema_has_nothing_but_fields_and_validators(cls):
+def test_a_class_of_the_schema_has_only_fields_and_validators(cls):
     """A validator of a method or property would show as one; a default other than None would decide something."""
     decorators = cls.__pydantic_decorators__
     validators = {*decorators.field_validators, *decorators.model_validators}
@@ -56,11 +55,6 @@ def test_other_code_imports_classes_types_and_few_functions_of_the_schema():
 @pytest.mark.parametrize("name", [None, *sorted(path.stem for path in (ROOT / "experiments").glob("*.yaml"))])
 def test_the_checked_parameters_are_those_of_the_file(name, tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
-    values = YAML(typ="safe", pure=True).load(ROOT / "params.yaml")
-    for key, value in (read_overrides(name) if name else {}).items():
-        *groups, last = key.split(".")
-        group = values
-        for part in groups:
-            group = group[part]
-        group[last] = value
+    write_params(tmp_path / "params.yaml", read_overrides(name) if name else {})
+    values = read_yaml(tmp_path / "params.yaml")
     assert check_params(values).model_dump(exclude_unset=True) == values

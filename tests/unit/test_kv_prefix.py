@@ -1,17 +1,15 @@
+"""The prefix in every attention module against plain tensor operations, and as a method of PEFT."""
+
 import copy
 import json
 import os
-import shutil
 import subprocess
 import sys
-import sysconfig
 from itertools import combinations
-from pathlib import Path
 
 import pytest
 import torch
 from peft import PeftModel, PrefixTuningConfig, get_peft_model
-from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import (
@@ -22,7 +20,6 @@ from transformers import (
     MT5ForConditionalGeneration,
     T5Config,
     T5EncoderModel,
-    T5ForConditionalGeneration,
     UMT5Config,
     UMT5ForConditionalGeneration,
 )
@@ -30,6 +27,7 @@ from transformers import (
 from peftqa.errors import UserError
 from peftqa.kv_prefix import TARGETS, KVPrefixAttention, KVPrefixConfig
 from peftqa.model.fast.t5 import patch_t5
+from tests.conftest import ROOT
 from tests.tiny import SHAPE, save_tiny_checkpoint, tiny_t5, untie
 from tests.unit import reference_t5
 
@@ -58,12 +56,8 @@ def padded_batch(batch=3, length=9, decoder_length=5):
     decoder_input_ids = torch.randint(3, 64, (batch, decoder_length))
     decoder_attention_mask = torch.ones_like(decoder_input_ids)
     decoder_attention_mask[1, 3:] = 0
-    return {
-        "input_ids": input_ids,
-        "attention_mask": attention_mask,
-        "decoder_input_ids": decoder_input_ids,
-        "decoder_attention_mask": decoder_attention_mask,
-    }
+    batch = {"input_ids": input_ids, "attention_mask": attention_mask, "decoder_input_ids": decoder_input_ids}
+    return batch | {"decoder_attention_mask": decoder_attention_mask}
 
 
 def prefix_layers(model):
@@ -143,15 +137,13 @@ def test_mt5_and_umt5_agree_with_plain_tensor_operations(config, model, scale, a
 
 @pytest.mark.parametrize("attention", IMPLEMENTATIONS)
 @torch.no_grad()  # torch has another sdpa kernel for position biases that want a gradient, as unfrozen ones do
-def test_without_tokens_or_disabled_logits_equal_the_base_models_to_the_bit(attention):
+def test_a_disabled_prefix_gives_the_logits_of_the_base_model_to_the_bit(attention):
     batch = padded_batch()
-    unpadded = {"input_ids": batch["input_ids"], "decoder_input_ids": batch["decoder_input_ids"]}
+    unpadded = {name: batch[name] for name in ("input_ids", "decoder_input_ids")}
     base = tiny_t5(attn_implementation=attention)
-    empty = with_prefix(copy.deepcopy(base), num_virtual_tokens=0)
     model = with_prefix(copy.deepcopy(base))
     for inputs in (batch, unpadded):
         expected = base(**inputs).logits
-        assert torch.equal(empty(**inputs).logits, expected)
         with model.disable_adapter():
             assert torch.equal(model(**inputs).logits, expected)
         assert not torch.allclose(model(**inputs).logits, expected, atol=1e-2)
@@ -210,18 +202,7 @@ def test_peft_prefix_tuning_is_the_same_as_a_decoder_prefix_when_the_decoder_has
 # Parameters
 
 
-@pytest.mark.parametrize(("tokens", "parameters"), [(5, 92_160), (10, 184_320)])
-def test_a_prefix_on_the_shape_of_flan_t5_small_has_the_published_count(tokens, parameters, capsys):
-    shape = {"d_model": 512, "d_kv": 64, "num_heads": 6, "d_ff": 1024, "num_layers": 8, "num_decoder_layers": 8}
-    with torch.device("meta"):
-        base = T5ForConditionalGeneration(T5Config(**SHAPE | shape))
-    model = with_prefix(base, num_virtual_tokens=tokens)
-    assert model.get_nb_trainable_parameters()[0] == parameters
-    model.print_trainable_parameters()
-    assert f"trainable params: {parameters:,} " in capsys.readouterr().out
-
-
-def test_just_two_tensors_of_each_attention_module_are_trainable():
+def test_only_two_tensors_of_each_attention_module_are_trainable():
     model = with_prefix(tiny_t5())
     paths = [f"base_model.model.{path}" for path in prefix_layers(model)]
     assert len(paths) == 6
@@ -344,26 +325,6 @@ for adapter in adapters:
 """
 
 
-def run(command):
-    return subprocess.Popen(
-        [sys.executable, *map(str, command)],
-        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": "."},
-        cwd=Path(__file__).parents[2],
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def assert_succeeds(*processes):
-    try:
-        for process in processes:
-            _, errors = process.communicate(timeout=120)
-            assert process.returncode == 0, errors
-    finally:
-        for process in processes:
-            process.kill()  # one that waits for another which failed
-
-
 @pytest.mark.slow
 def test_a_saved_adapter_gives_the_same_bits_in_a_new_process(tmp_path):
     base = save_tiny_checkpoint(tmp_path / "base")
@@ -379,33 +340,23 @@ def test_a_saved_adapter_gives_the_same_bits_in_a_new_process(tmp_path):
         with torch.no_grad():
             expected[name] = model(**batch).logits
     torch.set_num_threads(threads)
-    paths = [tmp_path / name for name in ("plain", "mlp")]
-    assert_succeeds(run(["-c", LOADER, base, tmp_path / "batch", *paths]))
-    for path in paths:
-        assert torch.equal(load_file(path / "logits")["logits"], expected[path.name])
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    arguments = [base, tmp_path / "batch", tmp_path / "plain", tmp_path / "mlp"]
+    subprocess.run([sys.executable, "-c", LOADER, *map(str, arguments)], env=environment, check=True)
+    for name in expected:
+        assert torch.equal(load_file(tmp_path / name / "logits")["logits"], expected[name])
 
 
 @pytest.mark.parametrize("reparametrization", [None, 16])
 def test_a_saved_adapter_is_plain_keys_and_values_in_a_small_safetensors_file(tmp_path, reparametrization):
     model = with_prefix(tiny_t5(), reparametrization=reparametrization)
     model.save_pretrained(tmp_path)
-    assert {path.name for path in tmp_path.iterdir()} == {
-        "adapter_model.safetensors",
-        "adapter_config.json",
-        "README.md",
-    }
     tensors = load_file(tmp_path / "adapter_model.safetensors")
     paths = [f"base_model.model.{path}" for path in prefix_layers(model)]
     assert set(tensors) == {f"{path}.kv_prefix_{name}" for path in paths for name in ("key", "value")}
     assert {tuple(tensor.shape) for tensor in tensors.values()} == {(3, 3, 8)}  # heads, tokens, d_kv
-    numbers = sum(tensor.numel() for tensor in tensors.values())
-    header = (tmp_path / "adapter_model.safetensors").stat().st_size - 4 * numbers
-    assert 0 < header < 200 * len(tensors)
-    with safe_open(tmp_path / "adapter_model.safetensors", "pt") as file:
-        assert file.metadata() == {"format": "pt"}
     config = json.loads((tmp_path / "adapter_config.json").read_text())
-    assert config["peft_type"] == "KV_PREFIX"
-    assert config["target"] == ["encoder", "decoder", "cross"]
+    assert (config["peft_type"], config["target"]) == ("KV_PREFIX", ["encoder", "decoder", "cross"])
     loaded = PeftModel.from_pretrained(tiny_t5(), tmp_path, is_trainable=True)
     assert len(trainable(loaded)) == 12
     batch = padded_batch()
@@ -421,28 +372,7 @@ def test_a_reparametrized_prefix_starts_where_a_plain_one_does():
     assert len(hidden) == 3 * 3  # embedding, weight and bias, shared by the modules of each target
 
 
-def test_training_resumes_exactly_from_the_trainable_parameters_by_name():
-    batch = padded_batch()
-
-    def train(model, steps):
-        optimizer = torch.optim.SGD(trainable(model).values(), lr=0.1)
-        for _ in range(steps):
-            prefix_gradients(model, batch)
-            optimizer.step()
-        return {name: parameter.detach().clone() for name, parameter in trainable(model).items()}
-
-    model = with_prefix(tiny_t5(), reparametrization=16)
-    saved = train(model, 2)
-    expected = train(model, 2)
-    resumed = with_prefix(tiny_t5(), reparametrization=16)
-    assert any(not torch.equal(parameter, saved[name]) for name, parameter in trainable(resumed).items())
-    for name, parameter in trainable(resumed).items():
-        parameter.data.copy_(saved[name])
-    found = train(resumed, 2)
-    assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
-
-
-def test_plain_keys_and_values_are_not_loaded_into_an_mlp_without_a_word(tmp_path):
+def test_plain_keys_and_values_are_not_loaded_into_an_mlp(tmp_path):
     model = with_prefix(tiny_t5(), reparametrization=16)
     model.save_pretrained(tmp_path)
     with pytest.raises(UserError, match="cannot be loaded"):
@@ -471,7 +401,7 @@ def test_transformers_loads_a_saved_prefix_by_itself_and_saves_the_same_file(tmp
 def test_an_adapter_for_each_row_is_refused_and_not_ignored(call):
     model, ids = with_prefix(tiny_t5()), padded_batch()["input_ids"]
     model.add_adapter("other", KVPrefixConfig())
-    with pytest.raises(UserError, match=r"adapter_names is not possible with KV_PREFIX: choose one adapter"):
+    with pytest.raises(UserError, match=r"adapter_names is not possible with KV_PREFIX; choose one adapter"):
         getattr(model, call)(input_ids=ids, adapter_names=["default", "other", "__base__"])
 
 
@@ -538,20 +468,16 @@ def test_unloading_gives_the_base_model_back_and_merging_is_refused():
 
 
 def test_a_model_without_such_attention_modules_is_refused():
-    bart = BartForConditionalGeneration(
-        BartConfig(vocab_size=32, d_model=8, encoder_layers=1, decoder_layers=1, encoder_ffn_dim=8, decoder_ffn_dim=8,
-                   encoder_attention_heads=2, decoder_attention_heads=2, max_position_embeddings=8)
-    )  # fmt: skip
-    with pytest.raises(
-        UserError, match=r"BartForConditionalGeneration has no .* encoder\.block\.N\.layer\.N\.SelfAttention"
-    ):
+    with torch.device("meta"):
+        bart = BartForConditionalGeneration(BartConfig(encoder_layers=1, decoder_layers=1))
+    with pytest.raises(UserError, match=r"BartForCond.* lacks .* encoder\.block\.N\.layer\.N\.SelfAttention"):
         with_prefix(bart)
-    with pytest.raises(UserError, match=r"T5EncoderModel has no .* cross: .*EncDecAttention"):
+    with pytest.raises(UserError, match=r"T5EncoderModel lacks .* cross; .*EncDecAttention"):
         with_prefix(T5EncoderModel(T5Config(**SHAPE)), target=["encoder", "cross"])
 
 
-def test_a_prefix_is_never_dropped_without_a_word():
-    with pytest.raises(UserError, match="flex_attention: a prefix needs eager or sdpa"):
+def test_an_attention_without_prefixes_is_refused():
+    with pytest.raises(UserError, match="flex_attention; a prefix needs eager or sdpa"):
         with_prefix(tiny_t5(attn_implementation="flex_attention"))
     model = with_prefix(tiny_t5())
     model.get_base_model().set_attn_implementation("eager")
@@ -564,11 +490,10 @@ def test_a_prefix_is_never_dropped_without_a_word():
     [
         ({"target": []}, "target is"),
         ({"target": ["encoder", "head"]}, "target is"),
-        ({"target": ["cross", "cross"]}, "target is"),
-        ({"num_virtual_tokens": -1}, "negative"),
+        ({"num_virtual_tokens": 0}, "1 or more"),
         ({"init": "zeros"}, "random or text"),
         ({"init": "text"}, "init_token_ids is empty"),
-        ({"num_virtual_tokens": 5, "reparametrization": 4}, "at least as wide"),
+        ({"num_virtual_tokens": 5, "reparametrization": 4}, "at least the length"),
     ],
 )
 def test_impossible_configurations_are_refused(config, message):
@@ -602,56 +527,3 @@ def test_the_whole_model_compiles_to_one_graph_with_the_same_gradients(attention
     compiled = torch.compile(model, backend="aot_eager", fullgraph=True)  # traces, and leaves out the slow C++ compiler
     found = prefix_gradients(compiled, batch)
     assert_gradients_agree({name.removeprefix("_orig_mod."): g for name, g in found.items()}, expected)
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(
-    not shutil.which("c++") or not Path(sysconfig.get_paths()["include"], "Python.h").exists(),
-    reason="torch.compile on a CPU needs a C++ compiler and Python.h",
-)
-def test_a_compiled_attention_module_gives_the_same_gradients():
-    model = with_prefix(tiny_t5())
-    batch = padded_batch()
-    expected = prefix_gradients(model, batch)
-    prefix_layers(model)["decoder.block.1.layer.0.SelfAttention"].compile(fullgraph=True)
-    assert_gradients_agree(prefix_gradients(model, batch), expected)
-
-
-def loss_after_distillation(base, steps=200, **config):
-    """Teach a prefix what the model answers when eight fixed tokens stand in front of its input.
-
-    The student's encoder reads the input alone, so it is the encoder's output that has to change. Returns the
-    divergence from the teacher on other inputs before and after, in nats, and the number of parameters.
-    """
-    generator = torch.Generator().manual_seed(5)
-    instruction = torch.randint(3, 64, (1, 8), generator=generator)
-    model = with_prefix(copy.deepcopy(base), init_scale=0.02, **config)
-    optimizer = torch.optim.Adam(trainable(model).values(), lr=0.1)
-    start = torch.zeros(256, 1, dtype=torch.long)
-
-    def divergence(rows):
-        text = torch.randint(3, 64, (rows, 4), generator=generator)
-        instructed = torch.cat([instruction.expand(rows, -1), text], dim=1)
-        with torch.no_grad():
-            wanted = base(input_ids=instructed, decoder_input_ids=start[:rows]).logits[:, 0].log_softmax(-1)
-        found = model(input_ids=text, decoder_input_ids=start[:rows]).logits[:, 0].log_softmax(-1)
-        return nn.functional.kl_div(found, wanted, log_target=True, reduction="batchmean")
-
-    with torch.no_grad(), model.disable_adapter():
-        before = divergence(256).item()
-    for _ in range(steps):
-        optimizer.zero_grad()
-        divergence(16).backward()
-        optimizer.step()
-    with torch.no_grad():
-        return before, divergence(256).item(), model.get_nb_trainable_parameters()[0]
-
-
-@pytest.mark.slow
-def test_where_the_encoder_must_change_a_prefix_everywhere_beats_one_in_the_decoder_alone():
-    base = tiny_t5()
-    before, everywhere, parameters = loss_after_distillation(base, num_virtual_tokens=4)
-    _, decoder_alone, as_many = loss_after_distillation(base, num_virtual_tokens=12, target=["decoder"])
-    assert parameters == as_many
-    assert everywhere < 0.5 * before
-    assert everywhere < 0.8 * decoder_alone

@@ -61,7 +61,7 @@ def test_a_name_that_git_or_dvc_would_refuse_at_the_end_is_refused_at_the_start(
         ("", "must hold lines like"),
         ("5: 3", "must hold lines like"),
         ("null: 3", "must hold lines like"),
-        ("a: [", "is no valid YAML"),
+        ("a: [", "is not valid YAML"),
         ("train.seeds: " + 20_000 * "[" + 20_000 * "]", "nested too deeply"),
         ("train.seeds: " + 100 * "[" + 100 * "]", "train.seeds.0"),
         ("include: nothing", "there is no experiments/nothing.yaml; there are: mine"),

@@ -1,4 +1,4 @@
-"""Prompts: only the abstract is cut, and what is cut is counted in tokens."""
+"""Prompts, of which only the abstract is cut."""
 
 import pandas as pd
 import pytest
@@ -7,14 +7,7 @@ from transformers import AutoTokenizer
 from peftqa.config.params import Template, read_params
 from peftqa.data.records import clean, read_records, to_table
 from peftqa.errors import UserError
-from peftqa.model.prompts import (
-    encode_answers,
-    encode_prompts,
-    few_shot_examples,
-    fill_instruction,
-    first_token_ids,
-    join_labels,
-)
+from peftqa.model.prompts import encode_prompts, few_shot_examples, fill_instruction, first_token_ids
 from tests.conftest import ROOT
 from tests.tiny import tiny_tokenizer
 
@@ -40,10 +33,9 @@ def decoded(ids: list[int]) -> str:
 
 
 def test_the_prompt_is_question_abstract_and_instruction():
-    (ids,) = encode_prompts(tiny_tokenizer(), one_row(), template(), LABELS)
-    assert decoded(ids) == (
-        "question: does treatment reduce risk abstract: methods study results lower answer with yes or no</s>"
-    )
+    (ids,) = encode_prompts(tiny_tokenizer(), one_row(), template(), ["yes", "no", "maybe"])
+    start = "question: does treatment reduce risk abstract: methods study results lower answer with yes"
+    assert decoded(ids).replace("<unk>", ",") == f"{start}, no or maybe</s>"
 
 
 @pytest.mark.parametrize(("side", "left"), [("left", "results lower"), ("right", "methods study")])
@@ -69,9 +61,7 @@ def test_questions_too_long_for_the_limit_are_refused_with_the_limit_that_all_of
     )
     bare = [len(ids) for ids in encode_prompts(tokenizer, rows.assign(context=""), template(), LABELS)]
     assert bare[0] < bare[1]
-    with pytest.raises(
-        UserError, match=rf"up to {bare[1]} tokens \(1 of 2 records, such as 8, .* to {bare[1]} at least"
-    ):
+    with pytest.raises(UserError, match=rf"up to {bare[1]} tokens \(1 of 2 records, such as 8, .* to {bare[1]} at"):
         encode_prompts(tokenizer, rows, template(max_tokens=bare[0]), LABELS)
     with pytest.raises(UserError, match=rf"up to {bare[1]} tokens \(2 of 2 records, such as 7, "):
         encode_prompts(tokenizer, rows, template(max_tokens=3), LABELS)
@@ -83,24 +73,14 @@ def test_braces_in_a_question_stay_as_they_are():
     assert "does {context} reduce" in decoded(ids).replace("<unk>", "")
 
 
-def test_the_instruction_names_the_labels_in_use():
-    assert join_labels(LABELS) == "yes or no"
-    assert join_labels(["yes", "no", "maybe"]) == "yes, no or maybe"
-
-
 def test_label_words_are_the_first_tokens_of_the_labels():
     tokenizer = tiny_tokenizer()
     assert first_token_ids(tokenizer, LABELS) == tokenizer.convert_tokens_to_ids(["▁yes", "▁no"])
 
 
-def test_labels_that_begin_alike_are_refused():
+def test_labels_with_the_same_first_token_are_refused():
     with pytest.raises(UserError, match="first tokens"):
         first_token_ids(tiny_tokenizer(), ["xa", "xb"])  # both begin with the token for a lone white space
-
-
-def test_an_answer_ends_with_the_end_of_the_sequence():
-    tokenizer = tiny_tokenizer()
-    assert encode_answers(tokenizer, ["no"]) == [[*first_token_ids(tokenizer, ["no"]), tokenizer.eos_token_id]]
 
 
 @pytest.fixture(scope="module")
@@ -112,24 +92,16 @@ def test_flan_t5s_label_words_are_the_known_ones(flan_tokenizer):
     assert first_token_ids(flan_tokenizer, ["yes", "no", "maybe"]) == [4273, 150, 2087]
 
 
-def test_on_the_real_records_joined_parts_are_the_tokens_of_the_whole_text(flan_tokenizer, real_file):
+def test_on_the_real_records_prompts_are_the_tokens_of_the_whole_text_or_cut_to_fit(flan_tokenizer, real_file):
     settings = read_params(ROOT / "params.yaml").template
     table, _ = clean(to_table(read_records(real_file)), LABELS)
-    table = table.iloc[::5]
-    prompts = encode_prompts(flan_tokenizer, table, settings.model_copy(update={"max_tokens": 10_000}), LABELS)
     instruction = fill_instruction(settings, LABELS)
-    for row, ids in zip(table.itertuples(), prompts, strict=True):
+    tail = flan_tokenizer(instruction)["input_ids"]
+    for row, ids in zip(table.itertuples(), encode_prompts(flan_tokenizer, table, settings, LABELS), strict=True):
         text = settings.text.format(question=row.question, context=row.context, instruction=instruction)
-        assert ids.tolist() == flan_tokenizer(text)["input_ids"]
-
-
-def test_on_the_real_records_every_prompt_fits_and_ends_with_the_instruction(flan_tokenizer, real_file):
-    settings = read_params(ROOT / "params.yaml").template
-    table, _ = clean(to_table(read_records(real_file)), LABELS)
-    prompts = encode_prompts(flan_tokenizer, table, settings, LABELS)
-    tail = flan_tokenizer(fill_instruction(settings, LABELS))["input_ids"]
-    assert max(map(len, prompts)) == settings.max_tokens
-    assert all(ids[-len(tail) :].tolist() == tail for ids in prompts)
+        whole = flan_tokenizer(text)["input_ids"]
+        assert len(ids) == min(len(whole), settings.max_tokens) and ids[-len(tail) :].tolist() == tail
+        assert len(ids) < len(whole) or ids.tolist() == whole
 
 
 TRAIN = pd.DataFrame(
@@ -156,7 +128,7 @@ def test_few_shot_examples_stop_where_the_next_does_not_fit():
     assert fewer and whole[: len(fewer)] == fewer and decoded(fewer).count("question:") == 3
 
 
-def test_few_shot_examples_that_cannot_be_had_are_refused():
+def test_few_shot_examples_that_are_too_many_or_too_long_are_refused():
     tokenizer = tiny_tokenizer()
     with pytest.raises(UserError, match="few_shot asks for 15 examples labelled yes; the training split has 10"):
         few_shot_examples(tokenizer, TRAIN, template(), LABELS, count=30, max_tokens=1000, seed=1)

@@ -60,26 +60,13 @@ def counts(part):
 # The real file
 
 
-@pytest.fixture(scope="module")
-def real_table(real_file):
-    return clean(to_table(read_records(real_file)), YES_NO)[0]
-
-
-def test_the_real_file_gives_890_rows_of_yes_and_no(real_file):
-    table, report = clean(to_table(read_records(real_file)), YES_NO)
-    assert report == {
-        "records": 1000,
-        "dropped_missing_value": 0,
-        "dropped_other_label": 110,
-        "dropped_duplicate": 0,
-        "rows": 890,
-        "labels": {"yes": 552, "no": 338},
-    }
-    assert list(table.columns) == COLUMNS and len(table) == 890
-
-
-def test_the_real_split_is_the_known_one(real_file, real_table):
-    parts = split_random(real_table, 0.8, 0.1, 0.1, 42)
+def test_the_real_file_gives_890_rows_of_yes_and_no_and_the_known_split(real_file):
+    read = read_records(real_file)
+    table, report = clean(to_table(read), YES_NO)
+    dropped = {"dropped_missing_value": 0, "dropped_other_label": 110, "dropped_duplicate": 0}
+    assert report == {"records": 1000, **dropped, "rows": 890, "labels": {"yes": 552, "no": 338}}
+    assert with_conclusion(read, read) == []
+    parts = split_random(table, 0.8, 0.1, 0.1, 42)
     assert {name: counts(part) for name, part in parts.items()} == {
         "train": {"yes": 442, "no": 270},
         "val": {"yes": 55, "no": 34},
@@ -111,22 +98,7 @@ def test_the_official_protocol_tests_on_the_official_records(real_file, labels, 
     assert len(folds) == 10
 
 
-def test_ten_folds_of_the_real_file_ask_every_question_once(real_table):
-    folds = split_cross_validation(real_table, 42)
-    assert sorted(pd.concat(parts["test"] for parts in folds)["id"]) == sorted(real_table["id"])
-    assert all(len(parts["test"]) == 89 and 55 <= counts(parts["test"])["yes"] <= 56 for parts in folds)
-
-
-def test_the_real_table_survives_a_csv_file(real_table, tmp_path):
-    write_csv(tmp_path / "table.csv", real_table)
-    assert read_table(tmp_path / "table.csv").equals(real_table)
-
-
 # Reading
-
-
-def test_the_order_of_the_file_and_its_ids_are_kept(tmp_path):
-    assert list(load(tmp_path, {"20": record(), "3": record(), "100": record()})) == ["20", "3", "100"]
 
 
 @pytest.mark.parametrize(
@@ -140,27 +112,16 @@ def test_the_order_of_the_file_and_its_ids_are_kept(tmp_path):
         ({"final_decision": True}, "7 (final_decision: True"),
         ({"YEAR": 2001}, "7 (YEAR: 2001 is not allowed: Input should be a valid string)"),
         ({"QUESTION": "\ud800"}, "7 (QUESTION: '\\ud800' is not allowed: contains an unpaired surrogate"),
+        ({"QUESTION": ...}, "7 (QUESTION: missing key)"),
+        ({"LONG_ANSWER": ...}, "7 (LONG_ANSWER: missing key)"),
+        (dict.fromkeys(record(), ...), "7 (QUESTION: missing key, CONTEXTS: missing key"),
     ],
 )
 def test_a_record_that_does_not_fit_is_named_with_its_field(tmp_path, bad, message):
-    assert message in refusal(load, tmp_path, {"6": record(6), "7": record(7, **bad)})
-
-
-def test_half_of_a_surrogate_pair_in_a_pmid_is_refused(tmp_path):
-    message = refusal(load, tmp_path, {"6": record(6), "\ud800": record(7)})
-    assert "1 of 2 records do not have PubMedQA's form: \\ud800 (contains an unpaired surrogate" in message
-
-
-@pytest.mark.parametrize("field", ["QUESTION", "CONTEXTS", "final_decision", "LONG_ANSWER", "LABELS"])
-def test_a_missing_field_is_named(tmp_path, field):
-    broken = record(7)
-    del broken[field]
-    message = refusal(load, tmp_path, {"6": record(6), "7": broken})
-    assert f"7 ({field}: missing key)" in message and "6 (" not in message
-
-
-def test_a_record_that_is_no_object_is_named(tmp_path):
-    assert "must be a group of keys, not []" in refusal(load, tmp_path, {"7": []})
+    broken = {key: value for key, value in record(7, **bad).items() if value is not ...}
+    found = refusal(load, tmp_path, {"6": record(6), "7": broken})
+    assert message in found and "6 (" not in found
+    assert "1 of 2 records" in refusal(load, tmp_path, {"6": record(6), "\ud800": record(7)})
 
 
 def test_ten_bad_records_are_named_and_the_rest_counted(tmp_path):
@@ -173,24 +134,22 @@ def test_ten_bad_records_are_named_and_the_rest_counted(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b'{"1": {', "no valid JSON"),
-        (b"<html>not found</html>", "no valid JSON"),
-        (b'{"1": "\xff"}', "no valid JSON"),
-        (b"", "no valid JSON"),
-        (b"[" * 100_000, "no valid JSON"),
+        (None, "is missing"),
+        (b"<html>not found</html>", "is not valid JSON"),
+        (b'{"1": "\xff"}', "is not valid JSON"),
+        (b"", "is not valid JSON"),
+        (b"[" * 100_000, "is not valid JSON"),
         (b"[]", "must hold a JSON object keyed by PMID, not a list"),
-        (b"{}", "holds no record"),
+        (b"{}", "does not have a record"),
+        (b'{"7": []}', "must be a group of keys, not []"),
         (b'{"12": {}, "12": {}}', "12 is there twice"),
     ],
 )
 def test_a_file_that_holds_no_records_is_refused(tmp_path, content, message):
     path = tmp_path / "ori_pqal.json"
-    path.write_bytes(content)
+    if content is not None:
+        path.write_bytes(content)
     assert message in refusal(read_records, path) and str(path) in refusal(read_records, path)
-
-
-def test_a_missing_file_is_refused(tmp_path):
-    assert "is missing" in refusal(read_records, tmp_path / "none.json")
 
 
 def test_test_ids_that_no_record_has_are_refused(tmp_path):
@@ -202,18 +161,6 @@ def test_test_ids_that_no_record_has_are_refused(tmp_path):
 
 
 # Table and cleaning
-
-
-def test_the_long_answer_and_other_columns_never_enter_the_table(tmp_path):
-    table = to_table(load(tmp_path, {"7": record(7)}))
-    assert table.to_dict("records") == [
-        {
-            "id": "7",
-            "question": "Does treatment 7 help?",
-            "context": "Group 7 was treated. It recovered.",
-            "label": "yes",
-        }
-    ]
 
 
 def test_what_is_dropped_is_counted_by_reason(tmp_path):
@@ -228,19 +175,18 @@ def test_what_is_dropped_is_counted_by_reason(tmp_path):
         "7": record(7, final_decision="maybe"),
         "8": record(8, final_decision="no", **same),
         "9": record(9, QUESTION="Does it help?", CONTEXTS=["One.  Two."], final_decision="yes"),
-        "10": record(10, QUESTION="Does it help?"),
+        "3000": record(10, QUESTION="Does it help?"),
+        "20": record(7),  # the twin of one that is dropped
     }
-    table, report = clean(to_table(load(tmp_path, records)), YES_NO)
-    assert list(table["id"]) == ["1", "8", "10"]
-    assert table["question"][1] == "Does it help?"
-    assert report == {
-        "records": 10,
-        "dropped_missing_value": 5,
-        "dropped_other_label": 1,
-        "dropped_duplicate": 1,
-        "rows": 3,
-        "labels": {"yes": 2, "no": 1},
-    }
+    table = to_table(load(tmp_path, records))
+    left, report = clean(table, YES_NO)
+    assert list(left["id"]) == ["1", "8", "3000", "20"]  # the order of the file
+    assert list(left.loc[1]) == ["8", "Does it help?", "One. Two.", "no"]
+    dropped = {"dropped_missing_value": 5, "dropped_other_label": 1, "dropped_duplicate": 1}
+    assert report == {"records": 11, **dropped, "rows": 4, "labels": {"yes": 3, "no": 1}}
+    same = table[table["id"].isin(["8", "9"])].assign(label=["yes", "no"])
+    message = refusal(clean, same, YES_NO)
+    assert "no usable record has the label no; of 2 records" in message and "1 repeat an earlier one" in message
 
 
 @pytest.mark.parametrize(
@@ -254,75 +200,20 @@ def test_what_is_dropped_is_counted_by_reason(tmp_path):
     ],
 )
 def test_a_conclusion_that_is_repeated_in_the_context_is_found(tmp_path, contexts, found):
-    records = load(tmp_path, {"7": record(7, CONTEXTS=contexts), "8": record(8), "9": record(CONTEXTS=contexts)})
+    short = record(LONG_ANSWER="It recovered.")  # too short to be looked for
+    records = load(tmp_path, {"7": record(7, CONTEXTS=contexts), "8": short, "9": record(CONTEXTS=contexts)})
     assert with_conclusion(records, ["7", "8"]) == ["7"] * found
 
 
-@pytest.mark.parametrize("conclusion", [None, "", "Yes.", "It recovered."])
-def test_a_conclusion_too_short_to_tell_is_not_looked_for(tmp_path, conclusion):
-    assert with_conclusion(load(tmp_path, {"7": record(LONG_ANSWER=conclusion)}), ["7"]) == []
-
-
-def test_no_conclusion_is_in_the_contexts_of_the_real_file(real_file):
-    records = read_records(real_file)
-    assert with_conclusion(records, records) == []
-
-
-def test_a_dropped_record_does_not_make_its_twin_a_duplicate(tmp_path):
-    twins = {"1": record(0, final_decision="maybe"), "2": record(0), "3": record(1, final_decision="no")}
-    assert list(clean(to_table(load(tmp_path, twins)), YES_NO)[0]["id"]) == ["2", "3"]
-
-
-def test_records_that_are_all_the_same_are_said_to_be(tmp_path):
-    same = record(0)
-    table = to_table(load(tmp_path, {str(pmid): same | {"final_decision": YES_NO[pmid % 2]} for pmid in range(6)}))
-    message = refusal(clean, table, YES_NO)
-    assert "no usable record has the label no; of 6 records" in message and "5 repeat an earlier one" in message
-
-
-def test_a_label_without_records_is_refused(tmp_path):
-    table = to_table(load(tmp_path, {"1": record(1), "2": record(2, final_decision="no")}))
-    assert "no usable record has the label maybe" in refusal(clean, table, ALL)
-
-
 def test_any_text_survives_a_csv_file(tmp_path):
-    texts = [
-        "NA",
-        "null",
-        "nan",
-        "",
-        " spaced ",
-        'a "quoted", text',
-        "two\nlines",
-        "<b>β ≥ 5 µg</b>",
-        "'",
-        "-1.0",
-        "#",
-        "\x00",
-    ]
+    texts = ["NA", "null", "", " spaced ", 'a "quoted", text', "two\nlines", "<b>β ≥ 5 µg</b>", "-1.0", "#", "\x00"]
     table = pd.DataFrame(dict.fromkeys(COLUMNS, texts))
     table["id"] = [f"{number:03}" for number in range(len(texts))]
     write_csv(tmp_path / "new" / "table.csv", table)
     assert read_table(tmp_path / "new" / "table.csv").to_dict("list") == table.to_dict("list")
 
 
-def test_a_table_that_is_none_is_refused(tmp_path):
-    path = tmp_path / "table.csv"
-    assert "is missing" in refusal(read_table, path)
-    path.write_text("id,question\n1,2\n")
-    assert "columns id, question" in refusal(read_table, path)
-    path.write_text("")
-    assert "is damaged" in refusal(read_table, path)
-
-
 # Splitting
-
-
-def test_every_row_is_in_one_part_and_in_its_order():
-    table = table_of(yes=60, no=40)
-    parts = split_random(table, 0.6, 0.2, 0.2, 7)
-    assert sorted(pd.concat(parts.values())["id"]) == sorted(table["id"])
-    assert all(list(part["id"]) == sorted(part["id"]) for part in parts.values())
 
 
 @pytest.mark.parametrize(
@@ -334,18 +225,14 @@ def test_the_parts_have_the_fractions_in_rows_and_labels(fractions, sizes):
     assert tuple(len(part) for part in parts.values()) == sizes
     for part, size in zip(parts.values(), sizes, strict=True):
         assert abs(counts(part)["yes"] - 0.6 * size) <= 1
-
-
-def test_the_seed_decides_the_rows():
-    table = table_of(yes=60, no=40)
-    first, again, other = (split_random(table, 0.8, 0.1, 0.1, seed)["test"] for seed in (1, 1, 2))
-    assert first.equals(again) and not first.equals(other)
+    assert_parts_of_the_table(parts, table_of(yes=600, no=400))
 
 
 @pytest.mark.parametrize(("yes", "no"), [(50, 2), (50, 1), (1, 1), (5, 5), (500, 4)])
 def test_a_split_that_leaves_a_part_without_a_label_is_refused(yes, no):
     message = refusal(split_random, table_of(yes=yes, no=no), 0.8, 0.1, 0.1, 42)
     assert f"yes {yes}" in message and f"no {no}" in message
+    assert "cannot be divided into 10 parts" in refusal(split_cross_validation, table_of(yes=yes, no=no), 42)
 
 
 def assert_parts_of_the_table(parts, table):
@@ -367,17 +254,12 @@ def assert_stratified(parts, of):
         assert all(abs(counts(part)[label] - count / len(parts)) < 1 for part in parts)
 
 
-def test_in_cross_validation_every_row_is_a_test_row_once():
+def test_a_cross_validation_fold_validates_on_the_next_folds_test_rows_and_trains_on_the_rest():
     table = table_of(**UNEVEN)
     folds = split_cross_validation(table, 3)
     assert len(folds) == N_FOLDS == 10
     assert sorted(pd.concat(parts["test"] for parts in folds).index) == list(table.index)
     assert_stratified([parts["test"] for parts in folds], table)
-
-
-def test_a_cross_validation_fold_validates_on_the_next_folds_test_rows_and_trains_on_the_rest():
-    table = table_of(**UNEVEN)
-    folds = split_cross_validation(table, 3)
     for fold, parts in enumerate(folds):
         assert parts["val"].equals(folds[(fold + 1) % 10]["test"])
         assert_parts_of_the_table(parts, table)
@@ -394,17 +276,15 @@ def test_official_folds_test_on_the_official_rows_and_validate_on_ten_parts_of_t
     assert_stratified([parts["val"] for parts in folds], table[37:])
 
 
-def test_the_seed_decides_the_folds():
+def test_the_seed_decides_the_parts():
     table = table_of(yes=60, no=60)
-    for split in (split_cross_validation, lambda table, seed: split_official(table, table["id"][:20], seed)):
+    for split in (
+        lambda table, seed: [split_random(table, 0.8, 0.1, 0.1, seed)],
+        split_cross_validation,
+        lambda table, seed: split_official(table, table["id"][:20], seed),
+    ):
         first, again, other = (pd.concat(parts["val"] for parts in split(table, seed)) for seed in (1, 1, 2))
         assert first.equals(again) and not first.equals(other)
-
-
-def test_folds_that_would_leave_a_part_without_a_label_are_refused():
-    message = refusal(split_cross_validation, table_of(yes=50, no=9), 42)
-    assert "59 rows (yes 50, no 9) cannot be divided into 10 parts with every label in each" in message
-    split_cross_validation(table_of(yes=50, no=10), 42)
 
 
 def test_an_official_protocol_that_leaves_a_part_without_a_label_is_refused():

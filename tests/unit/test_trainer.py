@@ -1,4 +1,4 @@
-"""What is read out of Trainer's log and its checkpoints."""
+"""Trainer's log and checkpoints, as they are read."""
 
 import json
 import shutil
@@ -10,33 +10,9 @@ from safetensors.torch import save_file
 from peftqa.training.trainer import (
     TRAINED_WEIGHTS,
     VALIDATION,
-    epoch_metrics,
     last_complete_checkpoint,
     patience_is_over,
 )
-
-
-def test_epoch_metrics_join_training_and_validation():
-    log = [
-        {"loss": 1.5, "epoch": 1.0, "step": 6, "grad_norm": 1.0},
-        {
-            **{"eval_loss": 1.4, "eval_log_loss": 0.6, "eval_accuracy": 0.5, "eval_macro_f1": 0.4},
-            **{"eval_confidence": [0.5, 0.9], "epoch": 1.0, "step": 6},
-        },
-        {"train_runtime": 3.0, "epoch": 1.0, "step": 6},
-    ]
-    assert epoch_metrics(log) == [
-        {
-            "epoch": 1,
-            "step": 6,
-            "loss": 1.5,
-            "val_loss": 1.4,
-            "val_log_loss": 0.6,
-            "val_accuracy": 0.5,
-            "val_macro_f1": 0.4,
-            "val_confidence": [0.5, 0.9],
-        }
-    ]
 
 
 def save_checkpoint(folder, step, best):
@@ -47,7 +23,8 @@ def save_checkpoint(folder, step, best):
     for name in ("optimizer.pt", "scheduler.pt", "rng_state.pth"):
         torch.save({"step": torch.arange(100)}, checkpoint / name)
     evaluated = {f"eval_{name}": 0.5 for name in VALIDATION}
-    log = [{"loss": 1.0, "epoch": step / 6, "step": step}, {**evaluated, "epoch": step / 6, "step": step}]
+    when = {"epoch": step / 6, "step": step}
+    log = [{"loss": 1.0, "trainable_params": 6} | when, evaluated | when]
     state = {"epoch": step / 6, "log_history": log, "best_model_checkpoint": str(folder / f"checkpoint-{best}")}
     (checkpoint / "trainer_state.json").write_text(json.dumps(state))
     return checkpoint
@@ -60,9 +37,8 @@ def checkpoints(tmp_path):
     return save_checkpoint(tmp_path, 12, best=6).parent
 
 
-def cut(path, keep=0.5):
-    content = path.read_bytes()
-    path.write_bytes(content[: int(len(content) * keep)])
+def cut(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
 def test_the_last_of_whole_checkpoints_is_taken_and_nothing_is_said(checkpoints):
@@ -76,7 +52,7 @@ def test_the_last_of_whole_checkpoints_is_taken_and_nothing_is_said(checkpoints)
 @pytest.mark.parametrize(
     "name", [TRAINED_WEIGHTS, "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json"]
 )
-@pytest.mark.parametrize("how", ["missing", "cut", "empty", "overwritten"])
+@pytest.mark.parametrize("how", ["missing", "cut", "overwritten"])
 def test_a_checkpoint_that_does_not_open_is_passed_over_for_the_one_before_in_one_line(checkpoints, name, how):
     file, said = checkpoints / "checkpoint-12" / name, []
     if how == "missing":
@@ -84,7 +60,7 @@ def test_a_checkpoint_that_does_not_open_is_passed_over_for_the_one_before_in_on
     elif how == "overwritten":
         file.write_bytes(bytes(file.stat().st_size))
     else:
-        cut(file, 0 if how == "empty" else 0.5)
+        cut(file)
     assert last_complete_checkpoint(checkpoints, said.append) == str(checkpoints / "checkpoint-6")
     (line,) = said
     assert line.startswith("checkpoint-12 is incomplete or damaged (")
@@ -95,7 +71,7 @@ def test_a_checkpoint_that_does_not_open_is_passed_over_for_the_one_before_in_on
     ("losses", "patience", "over"),
     [
         ([0.5], 1, False),
-        ([0.5, 0.5], 1, True),  # as low is no better
+        ([0.5, 0.5], 1, True),  # as low is not better
         ([0.5, 0.6, 0.4], 2, False),
         ([0.5, 0.6, 0.7], 2, True),
         ([0.5, 0.6, 0.7], 3, False),
@@ -117,15 +93,13 @@ def test_without_the_weights_of_the_best_epoch_training_begins_again(checkpoints
     assert last_complete_checkpoint(checkpoints) is None
 
 
-@pytest.mark.parametrize(
-    "state", ["[]", "{}", '{"log_history": []}', '{"log_history": [], "best_model_checkpoint": null}']
-)
+@pytest.mark.parametrize("state", ["[]", '{"log_history": [], "best_model_checkpoint": null}'])
 def test_a_state_without_an_epoch_is_damaged(checkpoints, state):
     (checkpoints / "checkpoint-12/trainer_state.json").write_text(state)
     assert last_complete_checkpoint(checkpoints) == str(checkpoints / "checkpoint-6")
 
 
-def test_what_was_being_written_when_the_process_died_is_no_checkpoint(checkpoints):
+def test_a_checkpoint_that_was_being_written_is_not_taken(checkpoints):
     (checkpoints / "checkpoint-100").mkdir()
     (checkpoints / "checkpoint-100" / "trainer_state.json").write_text('{"epoch": ')
     (checkpoints / "checkpoint-24").mkdir()

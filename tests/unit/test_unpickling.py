@@ -1,6 +1,5 @@
-"""Nothing is ever unpickled: a pickle that is loaded may run any code. Weights are safetensors, all else is text."""
+"""Nothing is unpickled, because loading a pickle can run any code. Weights are safetensors, and all else is text."""
 
-import ast
 import subprocess
 import sys
 
@@ -8,26 +7,7 @@ import pytest
 
 from tests.conftest import ROOT
 
-PICKLING = {"pickle", "_pickle", "cPickle", "joblib", "dill", "cloudpickle", "shelve", "marshal"}
-LOADERS = {"torch.load", "np.load", "numpy.load", "pd.read_pickle", "pandas.read_pickle", "torch.jit.load"}
-# In experiments/ lie clones of the repository too, once there has been one.
-PLACES = ("peftqa/**/*.py", "stages/*.py", "experiments/*.py", "embedded/*.py")
-FILES = sorted(path for place in PLACES for path in ROOT.glob(place))
-
-
-@pytest.mark.parametrize("file", FILES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_no_code_of_ours_names_a_loader_of_pickles(file):
-    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            assert not {alias.name.split(".")[0] for alias in node.names} & PICKLING
-        elif isinstance(node, ast.ImportFrom):
-            assert node.module.split(".")[0] not in PICKLING
-            assert not {f"{node.module}.{alias.name}" for alias in node.names} & LOADERS
-        elif isinstance(node, ast.Attribute):
-            assert ast.unparse(node) not in LOADERS
-
-
-# Python says so before a pickle names any code, whoever loads it; torch's reader with weights_only is not Python's.
+# Python reports it before a pickle names any code. torch's reader with weights_only is not Python's.
 WATCHED = """
 import os, sys
 def refuse(event, arguments):
@@ -69,5 +49,5 @@ def test_training_resuming_loading_and_asking_unpickle_nothing(tmp_path):
     command = [sys.executable, "-c", WATCHED, str(tmp_path)]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert result.stdout.splitlines()[-1] == "trained, resumed, saved, loaded, asked", result.stderr
-    # And the watch sees what it is there for.
+    # The last line of the script does unpickle, and is noticed.
     assert result.returncode == 3 and "unpickled ('pathlib" in result.stderr, result.stderr

@@ -1,8 +1,8 @@
 """Fused operations of a frozen T5: RMS norm, gated GELU, attention with a position bias, and linear layers.
 
-Their element-wise parts are compiled from `kernels.cpp` with the machine's C++ compiler, once a process, in about a
-second. Without a compiler, and on a GPU, PyTorch's own operations take their place (`compiled` says which). Matrix
-products are oneDNN's throughout. The weights are frozen: no operation computes a gradient for them.
+Their element-wise parts are compiled from `kernels.cpp` with the machine's C++ compiler, once per process, in about a
+second. Without a compiler, and on a GPU, PyTorch's own operations are used. Matrix products are always oneDNN's. The
+weights are frozen, so no operation computes a gradient for them.
 """
 
 from __future__ import annotations
@@ -25,16 +25,12 @@ SOURCE = Path(__file__).with_name("kernels.cpp")
 COMPILER_FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fopenmp", "-shared", "-fPIC")
 COMPILE_TIMEOUT = 20  # seconds; it takes about one
 DTYPES = (torch.float32, torch.bfloat16)
-ROWS = 4096  # of a typical product, the tokens of a batch: oneDNN chooses the packed layout for about so many
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Compiling
+ROWS = 4096  # the tokens of a typical batch, for which oneDNN chooses the packed layout
 
 
 @functools.cache
 def compile_library() -> tuple[ctypes.CDLL | None, str]:
-    """The compiled kernels, or None, and one phrase that says with what, or why not."""
+    """The compiled kernels, or None, and a phrase that names the compiler, or says why they could not be compiled."""
     try:
         named = shlex.split(os.environ.get("CXX", ""))
     except ValueError as error:  # a quote that is never closed
@@ -46,8 +42,8 @@ def compile_library() -> tuple[ctypes.CDLL | None, str]:
     with tempfile.TemporaryDirectory() as folder:
         library = Path(folder, "kernels.so")
         command = [*found, *COMPILER_FLAGS, str(SOURCE), "-o", str(library)]
+        how = {"capture_output": True, "text": True, "errors": "replace", "timeout": COMPILE_TIMEOUT}
         try:
-            how = {"capture_output": True, "text": True, "errors": "replace", "timeout": COMPILE_TIMEOUT}
             subprocess.run(command, check=True, **how)
             return ctypes.CDLL(str(library)), f"compiled by {Path(compiler).name}"
         except subprocess.CalledProcessError as error:
@@ -59,12 +55,12 @@ def compile_library() -> tuple[ctypes.CDLL | None, str]:
 
 
 def compiled(tensor: torch.Tensor) -> bool:
-    """Whether the compiled kernels compute with this tensor."""
+    """Whether the compiled kernels can compute with this tensor."""
     return tensor.device.type == "cpu" and tensor.dtype in DTYPES and compile_library()[0] is not None
 
 
 def _call(name: str, *arguments) -> None:
-    """Run a kernel, in its variant for the first argument's dtype. Arguments: contiguous tensors, None, and numbers."""
+    """Run a kernel, in its variant for the first argument's dtype, on contiguous tensors, None and numbers."""
     function = getattr(compile_library()[0], f"{name}_{str(arguments[0].dtype).removeprefix('torch.')}")
     converted = [_argument(argument) for argument in arguments]
     function(*converted, ctypes.c_int(torch.get_num_threads()))
@@ -79,12 +75,8 @@ def _argument(value: torch.Tensor | int | float | None):
     return ctypes.c_float(value) if isinstance(value, float) else ctypes.c_int64(value)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Operations
-
-
 def rms_norm(x: torch.Tensor, weight: torch.Tensor, epsilon: float) -> torch.Tensor:
-    """x / root mean square over the last dimension * weight. x: (..., width); weight: (width,), a constant."""
+    """x * weight / root mean square of x over the last dimension. x: (..., width); weight: (width,), a constant."""
     if compiled(x):
         return _RMSNorm.apply(x, weight, epsilon)
     return F.rms_norm(x, weight.shape, weight, epsilon)
@@ -110,7 +102,7 @@ class _RMSNorm(torch.autograd.Function):
 
 
 def gated_gelu(gate: torch.Tensor, linear: torch.Tensor) -> torch.Tensor:
-    """gelu(gate) * linear, of one shape, GELU in its tanh approximation (T5's "gelu_new")."""
+    """gelu(gate) * linear, which have one shape; GELU in its tanh approximation (T5's "gelu_new")."""
     if compiled(gate):
         return _GatedGELU.apply(gate, linear)
     return F.gelu(gate, approximate="tanh") * linear
@@ -141,8 +133,8 @@ def biased_attention(
 
     query: (batch, heads, queries, d); key, value: (batch, heads, keys, d); bias: (1, heads, queries, keys), a constant;
     allowed: bool (batch, keys), the keys that may be attended to, or None for all. Result: as query.
-    Two matrix products and one pass over the scores: for a few hundred tokens that beats PyTorch's blocked kernel on a
-    CPU without AMX (benchmarks/README.md). It keeps (batch, heads, queries, keys) probabilities for the gradient.
+    It makes two matrix products and one pass over the scores. For a few hundred tokens that is faster than PyTorch's
+    blocked kernel on a CPU without AMX (benchmarks/README.md). It keeps the probabilities for the gradient.
     """
     return _BiasedAttention.apply(query, key, value, bias, allowed)
 
@@ -175,8 +167,8 @@ class _BiasedAttention(torch.autograd.Function):
 class PackedLinear:
     """x weight^T for a weight (outputs, inputs) that never changes.
 
-    oneDNN copies the weight once into the memory layout that its products read fastest, and a second time, transposed,
-    when the first gradient is asked for. x86 CPUs only (`available`); elsewhere use `torch.nn.functional.linear`.
+    oneDNN copies the weight into the memory layout that its products read fastest, and at the first gradient also its
+    transpose. Only x86 CPUs can do this (`available`); elsewhere use `torch.nn.functional.linear`.
     """
 
     def __init__(self, weight: torch.Tensor) -> None:

@@ -1,8 +1,8 @@
-"""The fast path: a frozen T5 that computes the same function as transformers' own in a third of the time.
+"""A frozen T5 that computes the same function as transformers' own in a third of the time.
 
-`patch_t5` replaces the forward pass of single modules, in place; the model stays transformers' model, with its
-parameters, and PEFT's adapters go on it as before. A module that is not as expected (an adapter has taken the place of
-one of its layers, or a key-value cache is in use) computes as transformers wrote it.
+`patch_t5` replaces the forward pass of single modules in place. The model stays transformers' model, with its
+parameters, and takes PEFT's adapters as before. If a module is not as expected (an adapter replaced one of its layers,
+or there is a key-value cache), it computes as in transformers.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ from transformers.masking_utils import sdpa_mask
 from peftqa.kv_prefix import support_attention
 from peftqa.model.fast.kernels import PackedLinear, biased_attention, compiled, gated_gelu, rms_norm
 
-# Classes to replace, by name: T5, mT5 and UMT5 have modules of the same kind, each in its own source file.
+# The names of the classes to replace. T5, mT5 and UMT5 have modules of the same kind in separate source files.
 NORM, GATED = ("T5LayerNorm", "MT5LayerNorm", "UMT5LayerNorm"), "DenseGatedActDense"
 CROSS_ATTENTION = ("T5Attention", "MT5Attention")  # UMT5's takes other arguments
 
 
 def fused_attention(module, query, key, value, attention_mask, *, position_bias, dropout=0.0, scaling=1.0, **kwargs):
-    """The attention that transformers knows as "fused": `biased_attention` where only padding is masked, else sdpa.
+    """The attention that transformers knows as "fused": `biased_attention` if only padding is masked, else sdpa.
 
     query, key, value: (batch, heads, positions, d_kv); attention_mask: None, or bool (batch, 1, queries, keys), True
-    where a query may look; position_bias: (1, heads, queries, keys). Result: (batch, queries, heads, d_kv), and None
-    for the weights.
+    if a query may look at a key; position_bias: (1, heads, queries, keys). Result: (batch, queries, heads, d_kv), and
+    None for the weights.
     """
     if module.is_causal or dropout or scaling != 1.0 or not compiled(query) or position_bias.shape[0] != 1:
         return sdpa_attention_forward(
             module, query, key, value, attention_mask,
             position_bias=position_bias, dropout=dropout, scaling=scaling, **kwargs,
         )  # fmt: skip
-    # The module is not causal, so that every query may look at the same keys: the first one's row says which.
+    # The module is not causal, so every query may look at the same keys, those in the first query's row.
     allowed = None if attention_mask is None else attention_mask[:, 0, 0].contiguous()
     return biased_attention(query, key, value, position_bias, allowed).transpose(1, 2), None
 
@@ -49,8 +49,8 @@ support_attention("fused", fused_attention, sdpa_mask)
 def patch_t5(model: PreTrainedModel) -> PreTrainedModel:
     """Replace forward passes of a frozen T5, mT5 or UMT5, in place. Returns the model.
 
-    Self-attention is not among them: the model's attention implementation, "fused", replaces it. The weights must not
-    change afterwards, since packed copies of them are made, and they get no gradient.
+    The attention implementation "fused" replaces self-attention. The weights must not change afterwards, because there
+    are packed copies of them, and they do not get a gradient.
     """
     for path, module in model.named_modules():
         kind = type(module).__name__
@@ -77,25 +77,19 @@ def _gated_feed_forward(self, hidden_states):
 
 
 def _cross_attention(
-    self,
-    hidden_states,
-    mask=None,
-    key_value_states=None,
-    position_bias=None,
-    past_key_values=None,
-    **kwargs,
+    self, hidden_states, mask=None, key_value_states=None, position_bias=None, past_key_values=None, **kwargs
 ):
     """Cross-attention that never computes the keys and values of the encoder's positions.
 
     A prompt has hundreds of encoder positions, an answer one or two decoder positions. Let h be an encoder state, q a
-    query, and W_k and W_v one head's projections. Since q (W_k h) = (W_k^T q) h, projecting the few queries by W_k^T
-    gives the same scores as projecting the many states by W_k. And the sum of a (W_v h) is W_v times the sum of a h, so
-    W_v is needed for the few sums alone. That saves an eighth of the model's operations. DeepSeek-V2 (arXiv 2405.04434,
-    section 2.1.2) treats its keys and values in the same way.
+    query, a an attention weight, and W_k and W_v one head's projections. Because q (W_k h) = (W_k^T q) h, projecting
+    the few queries by W_k^T gives the same scores as projecting the many states by W_k. The sum of a (W_v h) is W_v
+    times the sum of a h, so W_v is needed for the few sums only. That saves an eighth of the model's operations.
+    DeepSeek-V2 (arXiv 2405.04434, section 2.1.2) treats its keys and values in the same way.
 
     hidden_states: (batch, decoder positions, d_model); mask: None or (batch, 1, queries, keys); key_value_states:
-    (batch, encoder positions, d_model); kv_prefix, under the rule of `kv_prefix.with_prefix`: keys and values (heads,
-    prefix, d_kv), where there is one. Result: (batch, decoder positions, d_model), the position bias, and None.
+    (batch, encoder positions, d_model); kv_prefix: None, or keys and values (heads, prefix, d_kv) for which the rule of
+    `kv_prefix.with_prefix` holds. Result: (batch, decoder positions, d_model), the position bias, and None.
     """
     if past_key_values is not None or (self.training and self.dropout) or not _plain(self.k, self.v):
         return type(self).forward(
@@ -118,7 +112,7 @@ def _cross_attention(
     elif mask is not None:  # eager: 0 where allowed
         scores = scores + mask[:, 0, :1].float()
     prefix = 0
-    if kv_prefix is not None:  # after the mask, and in front of what it covers: a prefix is never masked
+    if kv_prefix is not None:  # after the mask, because a prefix is never masked
         prefix_key, prefix_value = (x.to(query.dtype) for x in kv_prefix)
         prefix = prefix_key.shape[1]
         scores = torch.cat([by_example(torch.bmm(query, prefix_key.transpose(1, 2))).float(), scores], dim=-1)
@@ -128,7 +122,7 @@ def _cross_attention(
     if prefix:
         out = out + torch.bmm(by_head(weights[..., :prefix]), prefix_value)
     out = out.view(heads, batch, positions, d_kv).permute(1, 2, 0, 3).reshape(batch, positions, -1)
-    if position_bias is None:  # cross-attention has none; layers that compute as transformers does want zeros for it
+    if position_bias is None:  # cross-attention does not have one, but layers of transformers' own want zeros
         position_bias = out.new_zeros(1, 1, 1, 1).expand(1, heads, positions, states.shape[1])
     return self.o(out), position_bias, None
 

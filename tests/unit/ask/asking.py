@@ -42,7 +42,7 @@ def make_adapter(root: Path, name: str = "org/tiny", revision: str | None = "0" 
     files = BaseModelReference(name=name, revision=revision, digest=folder_digest(base), dtype="float32")
     confidence = np.linspace(0.5, 1, len(SHARES)).tolist()
     training = describe_training(tokenizer, TRAINED_ON, "synthetic questions")
-    how = {"template": template, "confidence": confidence, "training": training}
+    how = {"trainable_params": 10, "template": template, "confidence": confidence, "training": training}
     write_task(folder, Task(weights=weights_digest(folder), base_model=files, labels=["yes", "no"], **how))
     return folder
 

@@ -304,14 +304,14 @@ def test_what_others_wrote_into_an_adapter_reaches_no_terminal_as_it_is(adapter,
     assert result.stderr.strip().isprintable()
 
 
-README_CODE = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+SHOWN_CODE = re.findall(r"```python\n(.*?)```", (ROOT / "docs/use.md").read_text(encoding="utf-8"), re.DOTALL)
 
 
 @pytest.mark.slow
-def test_the_readmes_snippet_gives_the_answer_that_ask_gives(tmp_path, capsys):
+def test_the_documented_snippet_gives_the_answer_that_ask_gives(tmp_path, capsys):
     base = tmp_path / "models/base"
     adapter = make_adapter(tmp_path, name=str(base), revision=None)
-    (code,) = [code for code in README_CODE if "task.json" in code]
+    (code,) = [code for code in SHOWN_CODE if "task.json" in code]
     code = re.sub(r'Path\(".*?"\)', f"Path({str(adapter)!r})", code)
     code = re.sub(r'"question": ".*?"', f'"question": "{QUESTION}"', code)
     exec(re.sub(r'"context": ".*?"', f'"context": "{ABSTRACT}"', code), {})

@@ -1,4 +1,4 @@
-"""Which attention computes, by what the machine has and what params.yaml asks for."""
+"""The choice of the attention, by the machine and params.yaml."""
 
 import pytest
 import torch
@@ -18,26 +18,19 @@ def no_compiler(monkeypatch):
     compile_library.cache_clear()
 
 
-def test_auto_is_fused_where_the_kernels_run_and_sdpa_elsewhere():
+def test_auto_is_fused_if_the_kernels_run_and_sdpa_elsewhere():
     assert fast.choose_attention("auto", 0.0, CPU) == ("fused" if compile_library()[0] else "sdpa")
     assert fast.choose_attention("auto", 0.1, CPU) == "sdpa"
     assert fast.choose_attention("auto", 0.0, GPU) == "sdpa"
+    assert [fast.choose_attention(name, 0.0, CPU) for name in ("sdpa", "eager")] == ["sdpa", "eager"]
 
 
-def test_auto_is_sdpa_without_a_compiler(no_compiler):
+def test_without_a_compiler_auto_is_sdpa_and_fused_is_refused(no_compiler):
     assert fast.choose_attention("auto", 0.0, CPU) == "sdpa"
-
-
-@pytest.mark.parametrize("name", ["sdpa", "eager"])
-def test_an_attention_that_is_named_is_taken(name):
-    assert fast.choose_attention(name, 0.0, CPU) == name
+    with pytest.raises(UserError, match=r"model\.attention: fused cannot run here \(no C\+\+ compiler\)"):
+        fast.choose_attention("fused", 0.0, CPU)
 
 
 def test_fused_attention_on_a_gpu_is_refused():
     with pytest.raises(UserError, match=r"model\.attention: fused cannot run here \(on a GPU\)"):
         fast.choose_attention("fused", 0.0, GPU)
-
-
-def test_fused_attention_without_a_compiler_is_refused(no_compiler):
-    with pytest.raises(UserError, match=r"model\.attention: fused cannot run here \(no C\+\+ compiler\)"):
-        fast.choose_attention("fused", 0.0, CPU)

@@ -2,31 +2,24 @@
 
 import json
 
-import numpy as np
 import pandas as pd
 import pytest
 
 from peftqa.data.files import read_table
-from peftqa.evaluation.predictions import read_predictions
 
 
 @pytest.fixture
 def raw(workspace):
     """60 raw records, 20 of each label, 30 of them the official test set."""
-    labels = ["yes", "no", "maybe"] * 20
     records = {
         str(5000 - number): {
             "QUESTION": f'Is {number} >\u00a05, "really"?',
             "CONTEXTS": [f"<i>{number}</i>,\nmeasured.", "NA"],
-            "LABELS": [],
-            "MESHES": [],
-            "YEAR": None,
-            "reasoning_required_pred": label,
-            "reasoning_free_pred": label,
-            "final_decision": label,
             "LONG_ANSWER": "SECRET",
+            **{"LABELS": [], "MESHES": [], "YEAR": None},
+            **dict.fromkeys(("reasoning_required_pred", "reasoning_free_pred", "final_decision"), label),
         }
-        for number, label in enumerate(labels)
+        for number, label in enumerate(["yes", "no", "maybe"] * 20)
     }
     folder = workspace.folder / "data/raw"
     folder.mkdir(parents=True)
@@ -41,7 +34,6 @@ def raw(workspace):
     ("protocol", "labels", "folds", "sizes"),
     [
         ("random", ["yes", "no"], 1, [24, 8, 8]),
-        ("official", ["yes", "no"], 10, [18, 2, 20]),
         ("official", ["yes", "no", "maybe"], 10, [27, 3, 30]),
         ("cross_validation", ["yes", "no", "maybe"], 10, [48, 6, 6]),
     ],
@@ -86,42 +78,3 @@ def test_a_stage_reports_a_fault_as_one_sentence(workspace, raw, refused):
     del raw["4999"]["QUESTION"]
     (workspace.folder / "data/raw/ori_pqal.json").write_text(json.dumps(raw))
     assert "4999 (QUESTION: missing key)" in refused(workspace.run("clean"))
-
-
-def test_stages_that_run_no_model_import_no_torch(workspace, raw):
-    script = """
-import runpy, sys
-for stage in ("clean", "split", "baselines"):
-    runpy.run_module(f"stages.{stage}", run_name="__main__")
-import huggingface_hub, pooch, stages.download, stages.fetch_model
-import stages.evaluate, stages.select
-print({"torch", "transformers", "peft", "dvc"} & set(sys.modules))
-"""
-    process = workspace.start("-c", script)
-    out, err = process.communicate(timeout=120)
-    assert process.returncode == 0, err
-    assert out.splitlines()[-1] == "set()"
-
-
-@pytest.mark.slow
-def test_the_baselines_answer_the_questions_of_the_folds_that_run(workspace, raw):
-    workspace.set(split__protocol="cross_validation", split__folds=[3, 8])
-    for stage in ("clean", "split", "baselines"):
-        result = workspace.run(stage)
-        assert result.returncode == 0, result.stderr
-    for name in ("majority", "tfidf"):
-        files = workspace.files(f"predictions/{name}")
-        assert files == ["fold-3/seed-0.csv", "fold-8/seed-0.csv"]
-        table = read_predictions([workspace.folder / "predictions" / name / file for file in files], ["yes", "no"])
-        for fold in (3, 8):
-            for split in ("val", "test"):
-                asked = read_table(workspace.folder / f"data/split/fold-{fold}/{split}.csv")
-                answered = table[(table["fold"] == fold) & (table["split"] == split)]
-                assert answered["id"].tolist() == asked["id"].tolist()
-                assert answered["label"].tolist() == asked["label"].tolist()
-        assert set(table["seed"]) == {0}
-        assert np.allclose(table["p_yes"] + table["p_no"], 1)
-
-
-def test_the_baselines_name_what_is_missing(workspace, refused):
-    assert "data/split/fold-0/train.csv is missing" in refused(workspace.run("baselines"))
