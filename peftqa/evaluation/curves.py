@@ -62,7 +62,7 @@ def precision_recall_points(probabilities: np.ndarray, truth: Sequence[str], lab
 
 
 def confusion_points(probabilities: np.ndarray, truth: Sequence[str], labels: Sequence[str]) -> pd.DataFrame:
-    """Confusion matrix, one row per cell: `actual predicted count share`; share of the actual label's rows, 0 if it has none."""
+    """Confusion matrix, one row per cell: `actual predicted count share`; share of the actual label's rows, or 0."""
     matrix = confusion_matrix(list(truth), list(predict(probabilities, labels)), labels=list(labels))
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     actual, predicted = np.repeat(list(labels), len(labels)), np.tile(list(labels), len(labels))

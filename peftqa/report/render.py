@@ -85,10 +85,6 @@ def template_environment() -> Environment:
     )
     environment.filters |= {name: getattr(wording, name) for name in in_words}
     environment.filters |= {"p": p_text, "decided": wording.DECIDED.get}
-    # No line may end within `p = 0.012`.
-    environment.filters["unbroken"] = lambda text: text.replace("p = ", "p\u00a0=\u00a0").replace(
-        "p < ", "p\u00a0<\u00a0"
-    )
     return environment
 
 

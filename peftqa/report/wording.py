@@ -38,9 +38,9 @@ EXPLAINED = {
 PERCENT = ("accuracy", "valid_answer_rate")
 LOWER_IS_BETTER = ("log_loss", "brier", "ece")
 T_TESTS = (
-    "two t tests of the mean difference, with Satterthwaite's degrees of freedom: one over seeds (luck of the questions, "
-    "and of the seeds of each variant that has several) and one over folds (luck of the folds; of the questions too if "
-    "all folds ask the same). The larger p and the wider interval count"
+    "two t tests of the mean difference, with Satterthwaite's degrees of freedom: one over seeds (luck of the "
+    "questions, and of the seeds of each variant that has several) and one over folds (luck of the folds, and of the "
+    "questions if all folds ask the same). The larger p and the wider interval count"
 )
 MCNEMAR = (
     "exact McNemar test on the questions that only one of the two gets right, for single trainings and if nothing "
@@ -131,8 +131,8 @@ def references(names: Sequence[str], params: Params) -> list[str]:
     """What the variants that serve as a reference only are there for, one sentence or two each."""
     asked = {name: params.evaluate.untrained[name] for name in names if name in params.evaluate.untrained}
     calibrated = (
-        "{} shows how much a shift of the labels' shares does without training. An adapter that is no more accurate may "
-        "have learned only that. Its figures on validation are too good, since it is fitted on these questions."
+        "{} shows how much a shift of the labels' shares does without training. If an adapter is not more accurate, it "
+        "may have learned only that. Its figures on validation are too good, since it is fitted on these questions."
     )
     question_only = (
         "{} shows what can be answered without reading the abstract. It has an interval and no test, so that the other "
