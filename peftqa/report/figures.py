@@ -151,7 +151,7 @@ def draw_svg(
         buffer = io.StringIO()
         nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
         figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)
-    # As an element of a page it may have no size, font, style sheet or repeated id of its own.
+    # In a page it must not have a size, a font, a style sheet or repeated ids of its own.
     _, opening, body = re.split(r"(<svg[^>]*>)", buffer.getvalue(), maxsplit=1)
     box = re.search(r'viewBox="[^"]*"', opening).group()
     body = re.sub(r"<style.*?</style>", "", body, flags=re.DOTALL)

@@ -219,7 +219,7 @@ def reliability_figures(results: Results) -> list[dict]:
     alpha = results.comparison["alpha"]
     drawn = []
     for name, table in results.curves["reliability"].groupby("variant", sort=False):
-        # Replicates answer the same questions, so their answers in a bin are no more questions than those of one.
+        # Replicates answer the same questions, so the number of questions in a bin is that of one replicate.
         questions = table["count"] / len(results.comparison["variants"][name]["replicates"])
         low, high = proportion_confint(table["accuracy"] * questions, questions, alpha, "wilson")
         table = table.assign(low=low, high=high)

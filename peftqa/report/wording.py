@@ -186,7 +186,7 @@ def level(comparison: Mapping) -> str:
 
 
 def signed(number: float, digits: int, plus: bool = False) -> str:
-    """A number with a true minus sign; zero has no sign."""
+    """A number with a true minus sign; zero without a sign."""
     text = f"{number:{'+' if plus else ''},.{digits}f}"
     if float(text.replace(",", "")) == 0:
         return text.lstrip("+-")

@@ -127,7 +127,7 @@ def compare(
 def answers(replicates: Replicates, y_true: np.ndarray, folds: int) -> Answers:
     """Which answers are right. Of equally probable labels the first counts."""
     correct = replicates.probabilities.argmax(axis=2) == y_true
-    if len(np.unique(replicates.folds)) < folds:  # each replicate is a run, those of one fold after one another
+    if len(np.unique(replicates.folds)) < folds:  # each replicate is a run, sorted by fold
         return answers_to_the_same(correct.reshape(folds, -1, len(y_true)))
     return answers_by_fold(correct, replicates.folds)
 

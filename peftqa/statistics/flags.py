@@ -1,4 +1,4 @@
-"""Caveats: what a reader could wrongly conclude from a comparison. Imports no torch.
+"""What a reader could wrongly conclude from a comparison. Imports no torch.
 
 `find_flags` returns, and comparison.json holds, a list of {"flag": one of the names below, "variant": name or null,
 "text": one sentence}:
@@ -135,7 +135,7 @@ def majority_flags(name: str, accuracy: float, majority: float, pairs: Sequence[
 def training_flags(epochs: Mapping[str, Sequence[Mapping]], validation: int) -> list[dict]:
     """`not_converged`, `small_validation`, `one_training`.
 
-    epochs: of each adapter, a run each with its `kept` and its `last` epoch; validation: questions of a run.
+    epochs: of each adapter, the `kept` and `last` epoch of each run; validation: questions of a run.
     """
     flags = []
     for name, runs in epochs.items():

@@ -246,7 +246,7 @@ def test_what_one_variant_and_one_label_leave_out_is_said(reported, opened):
     for sentence in (
         "no test compares it with another variant",
         "there is nothing to compare it with",
-        "so there is no ROC or precision-recall curve",
+        "so ROC and precision-recall curves do not exist",
         "None of the variants listed was trained",
         "All test questions have the label yes",
     ):

@@ -75,16 +75,6 @@ def test_a_resample_puts_replicates_together_from_runs_drawn_within_folds():
     assert (again["log_loss"] == scores["log_loss"]).all() and (other["log_loss"] != scores["log_loss"]).any()
 
 
-def test_a_test_set_of_one_label_has_no_area_and_no_correlation():
-    probabilities, _ = example(2, replicates=2)
-    y_true, fold = np.zeros(60, dtype=int), one_fold(60)
-    weights = boot.bootstrap_weights(fold, 50, 1, draw_folds=False)
-    scores = boot.bootstrap_scores(probabilities, y_true, fold, weights, [1])
-    undefined = {name for name, values in scores.items() if boot.percentile_interval(values, 0.05) is None}
-    assert undefined == {"roc_auc", "mcc"}
-    assert all(np.isnan(scores[name]).all() for name in undefined)
-
-
 def test_question_weights_are_resamples_within_folds_and_repeat_with_their_seed():
     fold = np.array([0, 1, 1] * 30)
     weights, shares = boot.bootstrap_weights(fold, 500, 42, draw_folds=False)

@@ -54,14 +54,6 @@ def test_not_better_than_the_majority_label():
     ]
 
 
-def test_better_than_the_majority_label_by_what_may_be_chance():
-    slightly = right_where(TRUTH, [1] * 55 + [0] * 5 + [1] * 8 + [0] * 32)
-    assert flags_of("not_better_than_majority", majority=YES, prompt=slightly) == [
-        "prompt is not shown to be better than always answering the most frequent label: 63.0% against 60.0% of the "
-        "questions right."
-    ]
-
-
 def test_the_last_epoch_kept_in_some_runs():
     answers = {"base": [POOR], "prompt": [GOOD] * 3, "prefix": [GOOD] * 3}
     comparison = crafted_comparison(TRUTH, answers, kept={"prompt": [2, 3, 3], "prefix": [1, 2, 1]})

@@ -52,12 +52,6 @@ def test_of_equal_probabilities_the_first_label_is_predicted_as_at_threshold_a_h
     assert list(predict(np.full((1, 3), 1 / 3), THREE)) == ["yes"]
 
 
-def test_a_threshold_decides_where_the_first_label_begins():
-    probabilities = np.array([[0.3, 0.7], [0.29, 0.71], [0.9, 0.1]])
-    assert list(predict(probabilities, TWO)) == ["no", "no", "yes"]
-    assert list(predict(probabilities, TWO, 0.3)) == ["yes", "no", "yes"]
-
-
 @pytest.mark.parametrize("labels", [TWO, THREE])
 def test_predictions_survive_their_files_to_the_last_bit(tmp_path, labels):
     asked = {"val": questions(0, 500, labels), "test": questions(1000, 2000, labels)}

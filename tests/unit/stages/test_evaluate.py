@@ -114,16 +114,6 @@ def test_a_table_that_cannot_be_read_is_refused_by_name(workspace, refusal, dama
     assert "\n" not in message and workspace.files("metrics") == []
 
 
-@pytest.mark.parametrize("content", ["", "[1]", '{"trainable_params": '])
-def test_what_stands_beside_the_predictions_must_be_whole(workspace, refusal, content):
-    write_run(workspace, "prompt", 0, 42, right=2)
-    path = workspace.folder / "predictions/prompt/fold-0/seed-42.json"
-    path.write_text(content)
-    assert "predictions/prompt/fold-0/seed-42.json is damaged" in refusal()
-    path.unlink()
-    assert "predictions/prompt/fold-0/seed-42.json is missing" in refusal()
-
-
 def test_the_selected_variants_row_is_copied(workspace):
     write_run(workspace, "prefix", 0, 42, right=3)
     row, _ = evaluate(workspace, "prefix")
