@@ -17,9 +17,9 @@ from experiments.git import IDENTITY, git, head, names
 from experiments.overrides import write_params
 from experiments.runs import DVC, run_python
 from peftqa.config.params import read_params
+from peftqa.data.digest import is_commit
 from peftqa.data.files import atomic_write
 from peftqa.errors import UserError
-from peftqa.fetch.digest import is_commit
 from stages import workspace
 
 CACHE = Path(".dvc/cache")
