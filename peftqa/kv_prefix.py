@@ -84,7 +84,7 @@ SUPPORTED: list[str] = []
 def support_attention(name: str, attention: Callable, mask: Callable) -> None:
     """Let models with the attention implementation `name` have a prefix: registers NAME_kv_prefix with transformers.
 
-    attention, mask: the functions that `name` stands for in `AttentionInterface` and `AttentionMaskInterface`.
+    attention, mask: the functions of this name in `AttentionInterface` and `AttentionMaskInterface`.
     """
 
     def explicit_mask(*args, **kwargs) -> torch.Tensor:
