@@ -63,7 +63,7 @@ def test_an_experiment_stores_what_git_tracks_and_nothing_else(elsewhere, tmp_pa
     found = stored(elsewhere, "mine")
     added = {"link", "new.md", "experiments/mine.yaml", "experiments/base.yaml"}
     assert set(found) == tracked - {"CHANGELOG.md"} | added and found["link"] == "120000"
-    assert elsewhere("git", "show", "mine:README.md", ok=False) != "changed"  # it is no branch
+    assert elsewhere("git", "show", "mine:README.md", ok=False) != "changed"  # it is not a branch
     # A file that git no longer tracks goes from the clone, and the user's own stays.
     elsewhere("git", "rm", "--quiet", "--cached", "new.md")
     elsewhere("python", "-c", prepare)
