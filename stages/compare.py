@@ -79,7 +79,7 @@ def read_test(tables: dict[str, pd.DataFrame], params: Params) -> dict[str, Repl
 
 
 def humans(test: Replicates, params: Params) -> dict[str, dict]:
-    """How the file's annotators answer the test questions; nobody has answered those of synthetic data."""
+    """How the file's annotators answer the test questions; synthetic data have none."""
     if "synthetic" in params.data.name.lower():
         return {}
     answers = human_answers(read_records(workspace.RAW_RECORDS), test.ids)
@@ -97,7 +97,7 @@ def kept_epochs(name: str, params: Params) -> list[dict]:
 
 
 def write_curves(params: Params) -> None:
-    """Put the variants' curves together, one table a curve."""
+    """Put the variants' curves together, one table per curve."""
     for curve in CURVES:
         # As text, so that numbers keep the digits that they were written with.
         parts = {name: read_csv(workspace.EVALUATION / name / f"{curve}.csv", str) for name in params.evaluate.variants}

@@ -19,7 +19,7 @@ def main() -> None:
     name = runs.stage_key()
     if name not in params.evaluate.variants:
         known = ", ".join(params.evaluate.variants)
-        raise UserError(f"no variant {name!r} under evaluate.variants in {workspace.PARAMS}; there are: {known}.")
+        raise UserError(f"{name!r} is not under evaluate.variants in {workspace.PARAMS}; it lists {known}.")
     folder = runs.PREDICTIONS
     tables, extra_metrics = (runs.run_paths(folder, [name], params, suffix) for suffix in (".csv", ".json"))
     remove_stale(folder / name, [*tables, *extra_metrics])

@@ -1,6 +1,6 @@
 """Make each adapter of `evaluate.variants` ready for the Hub, with its model card: python -m stages.publish
 
-Of several trainings of an adapter, release/ADAPTER/ has the one whose best epoch has the lowest validation log loss.
+If an adapter was trained several times, the training with the lowest validation log loss is released.
 """
 
 import shutil

@@ -36,7 +36,7 @@ def remove_stale(params: Params) -> None:
 
 
 def read_results(params: Params) -> Results:
-    """Read the results of the listed variants only. Raises UserError where a file is missing."""
+    """Read the results of the listed variants only. Raises UserError if a file is missing."""
     names = params.evaluate.variants
     trained = [name for name in names if name in params.adapters]
     answering = [*trained, *(name for name in names if name in params.evaluate.untrained)]
@@ -71,7 +71,7 @@ def read_runtime(stage: str, name: str, params: Params) -> list[dict]:
 
 
 def commit() -> str | None:
-    """The commit of the code, None where git is not there or has none."""
+    """The commit of the code, or None without git or a commit."""
     try:
         result = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True)
     except FileNotFoundError:
@@ -80,7 +80,7 @@ def commit() -> str | None:
 
 
 def check_agreement(results: Results) -> None:
-    """Raises UserError where the files read are not of one run."""
+    """Raises UserError if the files are from different runs."""
     if list(results.comparison["variants"]) != list(results.predictions):
         raise UserError(
             f"{workspace.COMPARISON / 'comparison.json'} compares {', '.join(results.comparison['variants'])}, but "

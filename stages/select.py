@@ -1,7 +1,4 @@
-"""Copy the metrics of the variant named by `selected`: python -m stages.select
-
-So that `dvc metrics diff` can set variant against variant.
-"""
+"""Copy the metrics of the variant named by `selected`, for `dvc metrics diff`: python -m stages.select"""
 
 from peftqa.config.params import read_params
 from peftqa.data.files import read_json, write_json

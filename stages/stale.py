@@ -1,15 +1,15 @@
-"""What DVC leaves of dropped runs and variants."""
+"""Files that DVC leaves behind when runs or variants are dropped."""
 
 from collections.abc import Iterable
 from pathlib import Path
 
 
 def remove_stale(folder: Path, expected: Iterable[Path]) -> None:
-    """Delete the files below `folder` that are none of `expected` and in none of them.
+    """Delete the files below `folder` that are neither one of `expected` nor inside one of them.
 
-    DVC leaves the files of a dropped seed, fold or adapter lying. A stage that depends on the whole folder would hash
-    them, and its entry in dvc.lock would then differ from that of a clone in which they never were. DVC's cache keeps
-    them: listing the seed again brings them back.
+    DVC does not delete the files of a dropped seed, fold or adapter. A stage that depends on the whole folder would
+    hash them, so its entry in dvc.lock would differ from that of a fresh clone. They stay in DVC's cache, from which
+    they come back if the seed is listed again.
     """
     expected = set(expected)
     for path in sorted(folder.rglob("*"), reverse=True):  # files before the folders that hold them

@@ -1,4 +1,4 @@
-"""What a finished training says of itself, from its table of epochs."""
+"""The result of a finished training, from its table of epochs."""
 
 import csv
 from pathlib import Path
@@ -22,4 +22,4 @@ def training_summary(name: str, run: tuple[int, int], root: Path = Path()) -> di
     except FileNotFoundError:
         raise UserError(f"{path} is missing; run `dvc repro`.") from None
     except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{path} is damaged ({error}); delete it and run `dvc repro` to have it made anew.") from None
+        raise UserError(f"{path} is damaged ({error}); delete it and run `dvc repro` to make it again.") from None

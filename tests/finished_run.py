@@ -38,7 +38,7 @@ UNTRAINED = ("base", "calibrated", "question_only")
 
 
 def crafted_params(names: Sequence[str], labels: Sequence[str], folds: int, seeds: int) -> Params:
-    """params.yaml with these variants; those that are no baseline and not in UNTRAINED are adapters."""
+    """params.yaml with these variants; those that are neither baselines nor in UNTRAINED are adapters."""
     values = YAML(typ="safe").load(ROOT / "params.yaml")
     values["data"]["labels"] = list(labels)
     values["split"] |= {"protocol": "cross_validation" if folds > 1 else "random", "folds": list(range(folds))}

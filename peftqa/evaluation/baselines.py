@@ -1,4 +1,4 @@
-"""Answers without a language model, which show what the other metrics are worth. Imports no torch."""
+"""Answers without a language model, to compare the others with. Imports no torch."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ def majority_probabilities(train: pd.DataFrame, questions: pd.DataFrame, labels:
 def tfidf_probabilities(train: pd.DataFrame, questions: pd.DataFrame, labels: Sequence[str]) -> np.ndarray:
     """Logistic regression on TF-IDF weights of words and word pairs in question and abstract, float64 (n, labels).
 
-    Tables have columns question, context, label. Vocabulary, weights and coefficients come from `train` alone. Nothing
-    is tuned: scikit-learn's defaults, but for word pairs, logarithmic counts, and classes weighted alike.
-    Raises UserError where no word stands in two training rows.
+    Tables have columns question, context, label. Only `train` is learned from. Nothing is tuned: scikit-learn's
+    defaults, except for word pairs, logarithmic counts, and equal weight of both classes.
+    Raises UserError if no word is in two training rows.
     """
     model = make_pipeline(
         TfidfVectorizer(ngram_range=(1, 2), min_df=2, sublinear_tf=True),
@@ -32,10 +32,10 @@ def tfidf_probabilities(train: pd.DataFrame, questions: pd.DataFrame, labels: Se
     )
     try:
         model.fit(train["question"] + " " + train["context"], train["label"])
-    except ValueError:  # so the vectorizer says that its vocabulary would be empty
+    except ValueError:  # the vectorizer's error for an empty vocabulary
         raise UserError(
-            f"tfidf: no word of two letters or more stands in two of the {len(train)} training records, so there is "
-            "nothing to count; check what data.source leads to."
+            f"tfidf: no word of two or more letters is in two of the {len(train)} training records, so there is "
+            "nothing to count; check the file that data.source names."
         ) from None
     probabilities = model.predict_proba(questions["question"] + " " + questions["context"])
     columns = {label: probabilities[:, i] for i, label in enumerate(model.classes_)}

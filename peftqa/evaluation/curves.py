@@ -15,7 +15,7 @@ from peftqa.evaluation.metrics import answers_by_confidence, encode_labels, reli
 from peftqa.evaluation.palette import variant_color
 from peftqa.evaluation.predictions import predict
 
-GRID = np.linspace(0, 1, 201)  # where several replicates' curves are averaged
+GRID = np.linspace(0, 1, 201)  # at which the curves of several replicates are averaged
 
 
 def curves(
@@ -45,39 +45,28 @@ def roc_points(probabilities: np.ndarray, truth: Sequence[str], labels: Sequence
     """ROC curve: `label fpr tpr`, from (0, 0) to (1, 1).
 
     Two labels have one curve, of `labels[0]`; more have one each, against the rest. A label that is absent from truth,
-    or alone in it, has none.
+    or the only one in it, has none.
     """
 
-    def points(positive: np.ndarray, score: np.ndarray) -> dict[str, np.ndarray]:
-        fpr, tpr, _ = roc_curve(positive, score)
-        return {"fpr": fpr, "tpr": tpr}
-
-    return _one_versus_rest(points, ["fpr", "tpr"], probabilities, truth, labels)
+    return _one_versus_rest(lambda *run: roc_curve(*run)[:2], ["fpr", "tpr"], probabilities, truth, labels)
 
 
 def precision_recall_points(probabilities: np.ndarray, truth: Sequence[str], labels: Sequence[str]) -> pd.DataFrame:
     """Precision-recall curve: `label recall precision`, by rising recall; labels as in `roc_points`."""
 
-    def points(positive: np.ndarray, score: np.ndarray) -> dict[str, np.ndarray]:
+    def points(positive: np.ndarray, score: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         precision, recall, _ = precision_recall_curve(positive, score, drop_intermediate=True)
-        return {"recall": recall[::-1], "precision": precision[::-1]}
+        return recall[::-1], precision[::-1]
 
     return _one_versus_rest(points, ["recall", "precision"], probabilities, truth, labels)
 
 
 def confusion_points(probabilities: np.ndarray, truth: Sequence[str], labels: Sequence[str]) -> pd.DataFrame:
-    """Confusion matrix, one row a cell: `actual predicted count share`; share of the actual label's rows, 0 of none."""
+    """Confusion matrix, one row per cell: `actual predicted count share`; share of the actual label's rows, or 0."""
     matrix = confusion_matrix(list(truth), list(predict(probabilities, labels)), labels=list(labels))
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
-    size = len(labels)
-    return pd.DataFrame(
-        {
-            "actual": np.repeat(list(labels), size),
-            "predicted": np.tile(list(labels), size),
-            "count": matrix.ravel(),
-            "share": shares.ravel(),
-        }
-    )
+    actual, predicted = np.repeat(list(labels), len(labels)), np.tile(list(labels), len(labels))
+    return pd.DataFrame({"actual": actual, "predicted": predicted, "count": matrix.ravel(), "share": shares.ravel()})
 
 
 def risk_coverage_points(probabilities: np.ndarray, truth: Sequence[str], labels: Sequence[str]) -> pd.DataFrame:
@@ -115,8 +104,8 @@ def _mean_curve(tables: Sequence[pd.DataFrame], x: str) -> pd.DataFrame:
     keys, means = [key for key in ("label",) if key in tables[0]], []
     for label in tables[0]["label"].unique() if keys else [None]:
         parts = [table[table["label"] == label] if keys else table for table in tables]
-        mean = {column: np.mean([np.interp(GRID, part[x], part[column]) for part in parts], axis=0)
-                for column in parts[0].columns.drop([x, *keys])}  # fmt: skip
+        values = parts[0].columns.drop([x, *keys])
+        mean = {name: np.mean([np.interp(GRID, part[x], part[name]) for part in parts], axis=0) for name in values}
         start = parts[0].iloc[[0]] if parts[0][x].iloc[0] == 0 else None
         means.append(pd.concat([start, pd.DataFrame(dict.fromkeys(keys, label) | {x: GRID} | mean)]))
     return pd.concat(means, ignore_index=True)
@@ -128,7 +117,6 @@ def _one_versus_rest(points, columns, probabilities, truth, labels) -> pd.DataFr
     for column in [0] if len(labels) == 2 else range(len(labels)):
         positive = y_true == column
         if 0 < positive.sum() < len(positive):
-            table = pd.DataFrame(points(positive, probabilities[:, column]))
-            table.insert(0, "label", labels[column])
-            tables.append(table)
+            values = zip(columns, points(positive, probabilities[:, column]), strict=True)
+            tables.append(pd.DataFrame({"label": labels[column], **dict(values)}))
     return pd.concat(tables[1:] or tables, ignore_index=True)

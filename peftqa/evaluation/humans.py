@@ -10,10 +10,10 @@ from peftqa.data.records import Record
 
 
 def human_answers(records: Mapping[str, Record], ids: Sequence[str]) -> dict[str, list[str]]:
-    """The answers of the file's two annotators, n each; "" where one gave none.
+    """The answers of the file's two annotators, n each; "" if there is none.
 
-    One answered without the abstract's conclusion (human_unaided), one had read it (human_aided). The label was agreed
-    on from their answers, which flatters both (Jin et al. 2019, arXiv 1909.06146).
+    human_unaided answered without the abstract's conclusion, human_aided had read it. The label was agreed on from
+    their answers, so both look better than they are (Jin et al. 2019, arXiv 1909.06146).
     """
     return {
         "human_unaided": [records[pmid].reasoning_required_pred or "" for pmid in ids],
@@ -24,7 +24,7 @@ def human_answers(records: Mapping[str, Record], ids: Sequence[str]) -> dict[str
 def describe_humans(answers: Sequence[str], truth: Sequence[str], labels: Sequence[str], confidence: float) -> dict:
     """A person's answers beside the variants'; the interval is Wilson's.
 
-    Accuracy alone: what an answer that is no label, such as "maybe", counts in other metrics is open to dispute.
+    Only accuracy, since it is unclear what an answer that is not a label, such as "maybe", counts in other metrics.
     """
     right = sum(answer == label for answer, label in zip(answers, truth, strict=True))
     return {

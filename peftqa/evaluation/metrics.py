@@ -1,8 +1,8 @@
 """Numbers from label probabilities. Imports no torch.
 
 Everywhere `probabilities` is float64 of shape (n, L), rows summing to 1, columns in the order of `labels`; `truth` is a
-sequence of n labels. Labels are passed to scikit-learn explicitly, so that one which is absent from truth or from the
-predictions still counts. Undefined ratios count as 0, but ROC AUC and MCC are None if the truth leaves them undefined.
+sequence of n labels. A label counts even if it is absent from truth or predictions. Undefined ratios count as 0, but
+ROC AUC and MCC are None if the truth leaves them undefined.
 """
 
 from __future__ import annotations
@@ -11,13 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-from sklearn.metrics import (
-    accuracy_score,
-    f1_score,
-    matthews_corrcoef,
-    precision_recall_fscore_support,
-    roc_auc_score,
-)
+from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef, precision_recall_fscore_support, roc_auc_score
 
 from peftqa.evaluation.predictions import Replicates, predict
 
@@ -48,15 +42,14 @@ def encode_labels(truth: Sequence[str], labels: Sequence[str]) -> np.ndarray:
     """Position of each label in `labels`, int64 of shape (n,). Raises ValueError for a label that is not there."""
     y_true = pd.Index(list(labels)).get_indexer(pd.Index(list(truth)))
     if (y_true < 0).any():
-        raise ValueError(f"label {list(truth)[int(np.argmin(y_true))]!r} is none of {list(labels)}")
+        raise ValueError(f"label {list(truth)[int(np.argmin(y_true))]!r} is not one of {list(labels)}")
     return y_true.astype(np.int64)
 
 
 def label_metrics(predicted: Sequence[str], truth: Sequence[str], labels: Sequence[str]) -> dict[str, float | None]:
     """`accuracy`, `macro_f1` (unweighted mean over `labels`) and `mcc` (None if truth has one label alone).
 
-    MCC is 0 if the answers are all alike and the truth is not: such answers do not follow it at all. A prediction
-    outside `labels` (a person's "maybe") is an error and no class of its own; MCC sees it as one.
+    MCC is 0 if the answers are all alike and the truth is not. A prediction outside `labels` is an error.
     """
     truth, predicted, labels = list(truth), list(predicted), list(labels)
     return {
@@ -100,12 +93,9 @@ def classification_metrics(
     metrics["log_loss"] = float(log_losses(probabilities, y_true).mean())
     metrics["brier"] = float(brier_scores(probabilities, y_true).mean())
     metrics["ece"] = expected_calibration_error(probabilities, truth, labels, bins)
-    precision, recall, f1, _ = precision_recall_fscore_support(
-        list(truth), list(predicted), labels=list(labels), zero_division=0
-    )
-    for i, label in enumerate(labels):
-        metrics |= {f"f1_{label}": float(f1[i]), f"precision_{label}": float(precision[i])}
-        metrics[f"recall_{label}"] = float(recall[i])
+    scores = precision_recall_fscore_support(list(truth), list(predicted), labels=list(labels), zero_division=0)
+    for label, precision, recall, f1, _ in zip(labels, *scores, strict=True):
+        metrics |= {f"f1_{label}": float(f1), f"precision_{label}": float(precision), f"recall_{label}": float(recall)}
     return metrics
 
 
@@ -135,7 +125,7 @@ def rounded(value: object) -> object:
 def roc_auc(probabilities: np.ndarray, y_true: np.ndarray) -> float | None:
     """Area under the ROC curve; for more than two labels the unweighted mean of one-versus-rest areas.
 
-    None where a label is absent from truth, whose area is undefined.
+    None if a label is absent from truth, since its area is undefined.
     """
     count = probabilities.shape[1]
     if len(np.unique(y_true)) < count:
@@ -175,7 +165,7 @@ def expected_calibration_error(
 def reliability_points(
     probabilities: np.ndarray, truth: Sequence[str], labels: Sequence[str], bins: int
 ) -> pd.DataFrame:
-    """Reliability curve of the top label, one row a bin that holds any: `lower upper confidence accuracy count`.
+    """Reliability curve of the top label, one row per bin that is not empty: `lower upper confidence accuracy count`.
 
     `confidence` and `accuracy` are means within the bin (lower, upper].
     """
@@ -196,7 +186,7 @@ def accuracy_at_coverage(
 ) -> float:
     """Accuracy on the most confident `coverage` (0 < coverage <= 1) of the rows, rounded up to whole rows.
 
-    Where the limit falls among answers of equal confidence, that group counts with its mean accuracy.
+    If the limit is among answers of equal confidence, that group counts with its mean accuracy.
     """
     _, kept, right = answers_by_confidence(probabilities, truth, labels)
     # Floating point can give 72.00000000000001 for 0.8 * 90, which must not be rounded up to 73 rows.
@@ -207,8 +197,7 @@ def accuracy_at_coverage(
 def at_threshold(test: Replicates, val: Replicates, labels: Sequence[str]) -> dict:
     """The answers if the threshold is not 0.5, but chosen for each run on its own fold's validation questions.
 
-    So no test question has a part in the threshold that it is judged by, though under cross-validation one fold's
-    validation questions are another's test questions.
+    So no test question has a part in the threshold that it is judged by.
 
     label       the label whose probability is compared with the threshold
     ends        the lowest and the highest threshold of a run
@@ -245,18 +234,14 @@ def choose_threshold(probabilities: np.ndarray, truth: Sequence[str], labels: Se
     candidates = np.r_[0.5, (grid[1:] + grid[:-1]) / 2]
     chosen = (answers >= candidates[:, None]).astype(np.float64)
     true_chosen, all_chosen = chosen @ first, chosen.sum(axis=1)
-    cells = [
-        true_chosen,
-        first.sum() - true_chosen,
-        all_chosen - true_chosen,
-        (~first).sum() - all_chosen + true_chosen,
-    ]
+    missed, wrong = first.sum() - true_chosen, all_chosen - true_chosen
+    cells = [true_chosen, missed, wrong, (~first).sum() - wrong]
     macro_f1 = confusion_scores(np.stack(cells, axis=1).reshape(-1, 2, 2))["macro_f1"].round(12)
     return float(candidates[np.lexsort((candidates, abs(candidates - 0.5), -macro_f1))[0]])
 
 
 def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
-    """numerator / denominator, 0 where that is undefined, as scikit-learn has it."""
+    """numerator / denominator, or 0 if that is undefined, as in scikit-learn."""
     return np.divide(numerator, denominator, out=np.zeros_like(numerator), where=denominator != 0)
 
 

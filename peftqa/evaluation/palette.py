@@ -1,11 +1,11 @@
-"""One colour a variant, wherever it is drawn."""
+"""One colour per variant, wherever it is drawn."""
 
 from __future__ import annotations
 
 import colorsys
 import zlib
 
-# Of Okabe and Ito's palette, which colour-blind readers can tell apart; readable on white and on black.
+# From Okabe and Ito's palette, which colour-blind readers can tell apart.
 KNOWN = {
     "base": "#7f7f7f",
     "fewshot": "#e69f00",
@@ -18,7 +18,7 @@ KNOWN = {
 
 
 def variant_color(name: str) -> str:
-    """`#rrggbb`. The hue of an unknown name follows from the name alone, so that no other variant changes it."""
+    """`#rrggbb`. An unknown name gets its hue from the name alone, so that no other variant changes it."""
     if name in KNOWN:
         return KNOWN[name]
     hue = zlib.crc32(name.encode()) % 360 / 360

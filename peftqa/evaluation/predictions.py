@@ -22,7 +22,7 @@ class Replicates(NamedTuple):
 
     ids: list[str]  # n PMIDs
     truth: list[str]  # n labels
-    folds: np.ndarray  # int64 (n,), the fold in which a question was asked; 0 where every fold asks all of them
+    folds: np.ndarray  # int64 (n,), the fold in which a question was asked; 0 if every fold asks all of them
     names: list[str]  # R names: the seed, or under the official protocol "fold F, seed S"
     probabilities: np.ndarray  # float64 (R, n, L)
 
@@ -35,7 +35,7 @@ class Replicates(NamedTuple):
 def predict(probabilities: np.ndarray, labels: Sequence[str], threshold: float | None = None) -> np.ndarray:
     """The n predicted labels: the most probable, of equals the first in `labels`.
 
-    probabilities: float64 (n, L). With a threshold (two labels only): `labels[0]` where its probability is at least
+    probabilities: float64 (n, L). With a threshold (two labels only): `labels[0]` if its probability is at least
     the threshold, else `labels[1]`.
     """
     if threshold is None:
@@ -81,9 +81,9 @@ def same_test_questions(protocol: str) -> bool:
 def replicates(table: pd.DataFrame, split: str, same_questions: bool) -> Replicates:
     """The predictions on "val" or "test", by replicate.
 
-    same_questions: whether every fold asks the same questions, as the test split of the official protocol does: then
-    each run is a replicate. Else the folds of a seed together are one, with their questions one after another.
-    Raises UserError where two replicates differ in questions or labels, or in their order.
+    same_questions: whether every fold asks the same questions; then each run is a replicate. Else the folds of a seed
+    together are one, with their questions one after another.
+    Raises UserError if two replicates differ in questions or labels, or in their order.
     """
     rows = table[table["split"] == split]
     if not len(rows):
@@ -103,5 +103,5 @@ def replicates(table: pd.DataFrame, split: str, same_questions: bool) -> Replica
 
 
 def leaderboard(test: Replicates, labels: Sequence[str]) -> dict[str, str]:
-    """PubMedQA's submission format, PMID to label: the first replicate's answers, no ensemble's."""
+    """PubMedQA's submission format, PMID to label: the answers of the first replicate."""
     return dict(zip(test.ids, predict(test.probabilities[0], labels).tolist(), strict=True))

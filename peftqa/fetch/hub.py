@@ -12,8 +12,8 @@ from pathlib import Path
 import pooch
 
 from peftqa import program
+from peftqa.data.digest import MODEL_FILES, folder_digest, is_commit, matching_files
 from peftqa.errors import UserError, one_line
-from peftqa.fetch.digest import MODEL_FILES, folder_digest, is_commit, matching_files
 from peftqa.fetch.files import line_endings_hint, shown_address, without_secrets
 from peftqa.model.checkpoint import MODEL_INDEX, MODEL_WEIGHTS, check_checkpoint
 

@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from peftqa.config.params import Params
-from peftqa.fetch.digest import is_commit
+from peftqa.data.digest import is_commit
 from peftqa.model.adapters import peft_type
 from peftqa.model.prompts import fill_instruction, join_labels
 from peftqa.report import wording
-from peftqa.report.render import BASELINES, template_environment
+from peftqa.report.render import template_environment
+from peftqa.statistics.comparison import about_pairs
 
 DATASET = "qiaojin/PubMedQA"
 METRICS = {"accuracy": "accuracy", "macro_f1": "f1", "log_loss": "log_loss"}  # and what the Hub calls them
@@ -68,7 +69,8 @@ def model_card(name: str, run: tuple[int, int], params: Params, comparison: Mapp
         confidence=wording.level(comparison),
         metrics=list(METRICS),
         headings=wording.METRICS,
-        baselines=BASELINES,
+        about=about_pairs(comparison["pairs"]),
+        baselines=wording.BASELINES,
         pairs=pairs,
         flags=[flag["text"] for flag in comparison["flags"] if flag["variant"] in (None, name)],
     )

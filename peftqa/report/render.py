@@ -17,17 +17,13 @@ from statsmodels.stats.proportion import proportion_confint
 
 from peftqa.config.params import Params
 from peftqa.evaluation.predictions import Replicates, predict, same_test_questions
-from peftqa.model.prompts import join_labels
+from peftqa.model.prompts import fill_instruction
 from peftqa.report import figures, wording
-from peftqa.report.wording import METRICS, interval, level, listed, points, significant, value
+from peftqa.report.wording import METRICS, listed, value
 from peftqa.statistics.bootstrap import BOOTSTRAPPED
 from peftqa.statistics.comparison import p_text
 
 TEMPLATES = Path(__file__).parent / "templates"
-BASELINES = {
-    "majority": "always the label most frequent in training",
-    "tfidf": "logistic regression on word counts (TF-IDF)",
-}
 HUMANS = {
     "human_unaided": ("human, unaided", "annotator without the abstract's conclusion"),
     "human_aided": ("human, aided", "annotator who had read the conclusion"),
@@ -46,10 +42,10 @@ class Results(NamedTuple):
     comparison: dict  # comparison/comparison.json
     evaluation: dict[str, dict]  # the means of evaluation/VARIANT/metrics.json
     predictions: dict[str, Replicates]  # on test
-    curves: dict[str, pd.DataFrame]  # comparison/NAME.csv; empty where nothing was trained
+    curves: dict[str, pd.DataFrame]  # comparison/NAME.csv; empty if nothing was trained
     training_cost: dict[str, list[dict]]  # of the adapters, by run: runtime/train/..., with its fold and seed
-    answering_cost: dict[str, list[dict]]  # runtime/predict/..., by run; none of the baselines
-    commit: str | None  # of the code, where git knows it
+    answering_cost: dict[str, list[dict]]  # runtime/predict/..., by run; without the baselines
+    commit: str | None  # of the code, if git knows it
 
 
 def render(results: Results) -> tuple[str, str]:
@@ -76,43 +72,39 @@ def template_environment() -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {
-        "value": value,
-        "interval": interval,
-        "points": points,
-        "evidence": wording.evidence,
-        "standard_errors": wording.standard_errors,
-        "decided": wording.DECIDED.get,
-        "span": wording.span,
-        "p": p_text,
-        "listed": listed,
-        "significant": significant,
-        # No line may end within `p = 0.012`.
-        "unbroken": lambda text: text.replace("p = ", "p\u00a0=\u00a0").replace("p < ", "p\u00a0<\u00a0"),
-    }
+    in_words = (
+        "value",
+        "interval",
+        "points",
+        "evidence",
+        "outcome",
+        "standard_errors",
+        "span",
+        "listed",
+        "significant",
+    )
+    environment.filters |= {name: getattr(wording, name) for name in in_words}
+    environment.filters |= {"p": p_text, "decided": wording.DECIDED.get}
     return environment
 
 
 def contents(results: Results) -> dict:
     """All that the templates ask for."""
     params, comparison = results.params, results.comparison
-    names = list(comparison["variants"])
-    results = results._replace(
-        curves={name: figures.with_markers(table, names) for name, table in results.curves.items()}
-    )
+    names, pairs = list(comparison["variants"]), comparison["pairs"]
     adapters = [name for name in names if name in params.adapters]
-    pairs = comparison["pairs"]
     exact = {pair["test"]["name"] == "mcnemar" for pair in pairs}
+    instruction = fill_instruction(params.template, params.data.labels)
     return {
         **results._asdict(),
-        "confidence": level(comparison),
+        "confidence": wording.level(comparison),
         "opening": wording.opening(comparison, params.data.name),
         "findings": wording.findings(comparison),
         "settings": {name: params.adapters[name].model_dump(exclude_none=True) for name in adapters},
         "tuning": wording.tuning(adapters, params),
         "training_budget": wording.training_budget(params.train.epochs),
         "subjects": listed(adapters or names),
-        "described": {name: describe(name, params) for name in names},
+        "described": {name: wording.describe(name, params) for name in names},
         "references": wording.references(names, params),
         "humans": HUMANS,
         "metrics": METRICS,
@@ -120,44 +112,29 @@ def contents(results: Results) -> dict:
         "compared": BOOTSTRAPPED,
         "headings": METRICS | {"ece": "calibration error"},
         "lower_is_better": wording.LOWER_IS_BETTER,
-        "tests": [wording.MCNEMAR if exact else wording.T_TESTS for exact in sorted(exact)],
+        "tests": [wording.MCNEMAR if one else wording.T_TESTS for one in sorted(exact)],
         "adapters": adapters,
         "spread": spread(adapters, comparison),
-        # A replicate is a seed with all its folds; where every fold asks the same questions, a run.
+        # A replicate is a seed with all its folds. If every fold asks the same questions, it is a run.
         "replicate": "run" if same_test_questions(params.split.protocol) else "seed",
         "widest": max((abs(end) for pair in pairs for end in pair["test"]["interval_holm"]), default=0),
-        "prompt": params.template.text.replace(
-            "{instruction}", params.template.instruction.format(labels=join_labels(params.data.labels))
-        ),
+        "prompt": params.template.text.replace("{instruction}", instruction),
         "sizes": {split: sizes(split, results) for split in ("train", "val", "test")},
         "kept_epochs": {name: kept_epochs(comparison["variants"][name]["epochs"]) for name in adapters},
+        "markers": {name: figures.marker_path(name) for name in names},
         "curve_figures": curve_figures(results),
         "reliability_figures": reliability_figures(results),
         "risk_figure": risk_figure(results),
-        "training_figures": training_figures(results),
-        "cost_figure": cost_figure(results),
+        **training_figures(results),
         "confusion": confusion(results),
         "questions": questions(results),
         "cost": {name: cost(name, results) for name in names},
-        "versions": versions(),
+        "versions": ", ".join(f"{name} {version(name)}" for name in PACKAGES),
     }
 
 
-def describe(name: str, params: Params) -> str:
-    """What a variant is, in a few words."""
-    if name in BASELINES:
-        return BASELINES[name]
-    if name in params.adapters:
-        return wording.adapter(params.adapters[name])
-    asked = params.evaluate.untrained[name]
-    parts = [f"after {asked.few_shot} training examples"] if asked.few_shot else []
-    parts += ["asked without the abstract"] if asked.context is False else []
-    parts += ["with one bias per label, fitted on validation"] if asked.calibrated else []
-    return f"the frozen model {', '.join(parts) or 'as it is'}"
-
-
 def spread(adapters: Iterable[str], comparison: dict) -> dict[str, dict]:
-    """How far an adapter's replicates differ in accuracy; empty where there is one of each."""
+    """How far an adapter's replicates differ in accuracy; empty if there is only one of each."""
     accuracies = {
         name: [row["accuracy"] for row in comparison["variants"][name]["replicates"].values()] for name in adapters
     }
@@ -169,9 +146,9 @@ def spread(adapters: Iterable[str], comparison: dict) -> dict[str, dict]:
 
 
 def sizes(split: str, results: Results) -> str:
-    """How many questions a fold's split has, and of one fold how many of each label."""
+    """How many questions a fold's split has, and of a single fold how many of each label."""
     tables = [tables[split] for tables in results.splits.values()]
-    fewest, most = (end(map(len, tables)) for end in (min, max))
+    fewest, most = min(map(len, tables)), max(map(len, tables))
     if len(tables) > 1:
         return f"{split} {fewest}" + (f" to {most}" if most > fewest else "")
     counts = (f"{label} {(tables[0]['label'] == label).sum()}" for label in results.params.data.labels)
@@ -186,11 +163,6 @@ def kept_epochs(runs: list[dict]) -> str:
     return f"{min(kept)} to {max(kept)} of {last}, median {statistics.median(kept):g}"
 
 
-def versions() -> str:
-    """Versions of the packages that compute, as they are installed where the report is written."""
-    return ", ".join(f"{name} {version(name)}" for name in PACKAGES)
-
-
 def questions(results: Results) -> list[dict]:
     """Every test question with each variant's answer, and the `tags` that the report's filters look for."""
     labels = results.params.data.labels
@@ -200,26 +172,15 @@ def questions(results: Results) -> list[dict]:
     first = next(iter(results.predictions.values()))
     rows = []
     for i, (pmid, truth) in enumerate(zip(first.ids, first.truth, strict=True)):
-        answers = [
-            {"variant": name, "label": str(given[name][i]), "p": float(averaged[name][i].max())} for name in given
-        ]
-        wrong = [answer["variant"] for answer in answers if answer["label"] != truth]
+        answers = {name: str(given[name][i]) for name in given}
+        wrong = [name for name, answer in answers.items() if answer != truth]
         tags = [f"label-{truth}", *(f"wrong-{name}" for name in wrong)]
-        tags += ["disagree"] if len({answer["label"] for answer in answers}) > 1 else []
+        tags += ["disagree"] if len(set(answers.values())) > 1 else []
         tags += ["some-wrong"] if wrong else []
         tags += ["all-wrong"] if len(wrong) == len(answers) else []
-        text = texts.loc[pmid]
-        rows.append(
-            {
-                "id": pmid,
-                "question": text["question"],
-                "context": text["context"],
-                "label": truth,
-                "answers": answers,
-                "wrong": wrong,
-                "tags": tags,
-            }
-        )
+        p = {name: float(averaged[name][i].max()) for name in given}
+        asked = texts.loc[pmid, ["question", "context"]].to_dict()
+        rows.append(asked | {"id": pmid, "label": truth, "answers": answers, "p": p, "wrong": wrong, "tags": tags})
     return rows
 
 
@@ -232,26 +193,33 @@ def confusion(results: Results) -> dict[str, dict[str, dict[str, dict]]]:
 
 
 def curve_figures(results: Results) -> list[dict]:
-    """ROC and precision-recall, one figure a label that has them."""
+    """ROC and precision-recall, one figure per label that has them."""
     truth = pd.Series(next(iter(results.predictions.values())).truth)
-    drawn = []
+    variants = results.comparison["variants"].items()
+    areas = ", ".join(f"{name} {value(variant['metrics']['roc_auc'], 'roc_auc')}" for name, variant in variants)
+    drawn, names = [], {"fpr": "false positive rate", "tpr": "true positive rate"}
     for label, table in results.curves["roc"].groupby("label", sort=False):
-        title = f"ROC curve: {label}"
-        text = "Up and to the left is better; the dotted line is chance."
-        drawn.append(entry(title, text, figures.roc_figure(table, title, f"{text} {areas(results)}")))
-    for label, table in results.curves["precision_recall"].groupby("label", sort=False):
+        title, text = f"ROC curve: {label}", "Up and to the left is better; the dotted line is chance."
+        described = f"{text} Area under the curve: {areas}."
+        svg = figures.curve_figure(f"roc-{label}", table, names, [(0, 0), (1, 1)], title, described)
+        drawn.append(entry(title, text, svg, table))
+    # A curve of equal probabilities has two points only, and the line between them would look better than it is.
+    curves = results.curves["precision_recall"]
+    for label, table in curves[curves["variant"] != "majority"].groupby("label", sort=False):
         title, share = f"Precision and recall: {label}", float((truth == label).mean())
         text = f"The dotted line is the precision of always answering {label}, {value(share, 'accuracy')}."
-        drawn.append(entry(title, text, figures.precision_recall_figure(table, share, title, text)))
+        dotted, names = [(0, share), (1, share)], {"recall": "recall", "precision": "precision"}
+        svg = figures.curve_figure(f"precision-recall-{label}", table, names, dotted, title, text, steps=True)
+        drawn.append(entry(title, text, svg, table))
     return drawn
 
 
 def reliability_figures(results: Results) -> list[dict]:
-    """One figure a variant."""
+    """One figure per variant."""
     alpha = results.comparison["alpha"]
     drawn = []
     for name, table in results.curves["reliability"].groupby("variant", sort=False):
-        # Replicates answer the same questions, so their answers in a bin are no more questions than those of one.
+        # Replicates answer the same questions, so the number of questions in a bin is that of one replicate.
         questions = table["count"] / len(results.comparison["variants"][name]["replicates"])
         low, high = proportion_confint(table["accuracy"] * questions, questions, alpha, "wilson")
         table = table.assign(low=low, high=high)
@@ -260,86 +228,74 @@ def reliability_figures(results: Results) -> list[dict]:
             f"accuracy {row.accuracy:.3f} ({row.low:.3f} to {row.high:.3f})"
             for row in table.itertuples(index=False)
         )
-        drawn.append(entry(name, "", figures.reliability_figure(table, f"Reliability: {name}", "; ".join(points))))
+        svg = figures.reliability_figure(table, f"Reliability: {name}", "; ".join(points))
+        drawn.append({"title": name, "text": "", "svg": Markup(svg), "variants": []})
     return drawn
 
 
 def risk_figure(results: Results) -> list[dict]:
-    coverage, title = results.params.evaluate.coverage, "Risk and coverage"
+    """The share of errors among the most confident answers, against the share of questions answered."""
+    coverage, title, table = results.params.evaluate.coverage, "Risk and coverage", results.curves["risk_coverage"]
     text = f"Errors among the most confident answers; the dotted line leaves {100 - 100 * coverage:g}% to a person."
-    risk = figures.risk_coverage_figure(results.curves["risk_coverage"], coverage, title, text)
-    return [entry(title, text, risk)]
+    names, dotted = {"coverage": "coverage", "risk": "share of errors"}, [(coverage, 0), (coverage, 1)]
+    return [entry(title, text, figures.curve_figure("risk-coverage", table, names, dotted, title, text), table)]
 
 
-def training_figures(results: Results) -> list[dict]:
-    """Validation log loss and loss by epoch and examples seen; none where nothing was trained."""
-    if not len(results.curves["log_loss"]):
-        return []
-    n_train = statistics.mean(len(tables["train"]) for tables in results.splits.values())
-    title = "Validation log loss against epochs and compute"
-    text = f"By this the epoch kept is chosen. {LINES}; {RINGS}."
-    table = with_kept_epochs(results.curves["log_loss"], results)
-    log_loss = entry(title, text, figures.training_figure(table, "log_loss", "log loss", title, text, n_train))
-    title = "Loss"
-    text = f"Cross-entropy of the answer's tokens in nats, on training (dashed) and validation. {LINES}."
-    loss = figures.training_figure(results.curves["loss"], "loss", "loss", title, text, n_train)
-    return [log_loss, entry(title, text, loss)]
+def training_figures(results: Results) -> dict[str, list[dict]]:
+    """Validation log loss and loss by epoch and examples seen, and by time; none if nothing was trained.
 
-
-def cost_figure(results: Results) -> list[dict]:
-    """Validation log loss by time: a training example is more work for one method than for another."""
-    if not len(results.curves["log_loss"]):
-        return []
+    By time too, since a training example is more work for one method than for another.
+    """
+    log_loss, loss = results.curves["log_loss"], results.curves["loss"]
+    if not len(log_loss):
+        return {"training_figures": [], "cost_figure": []}
+    runs = list(log_loss[["variant", "fold", "seed"]].itertuples(index=False, name=None))
+    epochs = {name: variant["epochs"] or () for name, variant in results.comparison["variants"].items()}
+    kept = {(name, run["fold"], run["seed"]): run["kept"] for name in epochs for run in epochs[name]}
     seconds = {
         (name, run["fold"], run["seed"]): run["seconds"] / run["epochs"]
-        for name, runs in results.training_cost.items()
-        for run in runs
+        for name in results.training_cost
+        for run in results.training_cost[name]
     }
-    table = with_kept_epochs(results.curves["log_loss"], results)
-    table["seconds"] = table["epoch"] * [seconds[run] for run in runs_of(table)]
-    title = "Validation log loss against time"
-    text = f"A run's seconds are taken as spread evenly over its epochs. {LINES}; {RINGS}."
-    return [entry(title, text, figures.training_figure(table, "log_loss", "log loss", title, text))]
+    log_loss = log_loss.assign(
+        kept=log_loss["epoch"] == [kept[run] for run in runs],
+        seconds=log_loss["epoch"] * [seconds[run] for run in runs],
+    )
+    n_train = statistics.mean(len(tables["train"]) for tables in results.splits.values())
 
+    def draw(table: pd.DataFrame, column: str, title: str, text: str, examples: float | None = n_train) -> dict:
+        axis = column.replace("_", " ")
+        return entry(title, text, figures.training_figure(table, column, axis, title, text, examples), table)
 
-def with_kept_epochs(table: pd.DataFrame, results: Results) -> pd.DataFrame:
-    """A training curve with a column `kept`: is this the epoch whose weights were kept."""
-    kept = {
-        (name, run["fold"], run["seed"]): run["kept"]
-        for name, variant in results.comparison["variants"].items()
-        for run in variant["epochs"] or ()
+    by_epoch = f"The epoch with the lowest value is kept. {LINES}; {RINGS}."
+    of_tokens = f"Cross-entropy of the answer's tokens in nats, on training (dashed) and validation. {LINES}."
+    by_time = f"Each run's seconds are spread evenly over its epochs. {LINES}; {RINGS}."
+    return {
+        "training_figures": [
+            draw(log_loss, "log_loss", "Validation log loss against epochs and compute", by_epoch),
+            draw(loss, "loss", "Loss", of_tokens),
+        ],
+        "cost_figure": [draw(log_loss, "log_loss", "Validation log loss against time", by_time, None)],
     }
-    return table.assign(kept=table["epoch"] == [kept[run] for run in runs_of(table)])
 
 
-def runs_of(table: pd.DataFrame) -> list[tuple]:
-    """Variant, fold and seed of each row of a training curve."""
-    return list(table[["variant", "fold", "seed"]].itertuples(index=False, name=None))
-
-
-def areas(results: Results) -> str:
-    """The areas under the curves, for who cannot see them."""
-    variants = results.comparison["variants"].items()
-    values = [f"{name} {value(variant['metrics']['roc_auc'], 'roc_auc')}" for name, variant in variants]
-    return f"Area under the curve: {', '.join(values)}."
-
-
-def entry(title: str, text: str, svg: str) -> dict:
-    return {"title": title, "text": text, "svg": Markup(svg)}
+def entry(title: str, text: str, svg: str, table: pd.DataFrame) -> dict:
+    """A figure for the template, with the variants of `table` as its legend."""
+    return {"title": title, "text": text, "svg": Markup(svg), "variants": list(table["variant"].unique())}
 
 
 def cost(name: str, results: Results) -> dict[str, float | int | None]:
-    """What a run of a variant takes to train and to answer; None where nothing is trained, or no model answers."""
+    """What a run of a variant takes to train and to answer; None if nothing is trained, or if no model answers."""
     training, answering = results.training_cost.get(name, []), results.answering_cost.get(name, [])
-
-    def typical(numbers: list[float]) -> float | None:
-        return statistics.median(numbers) if numbers else None
-
     milliseconds = [run["milliseconds_per_question"] for run in answering]
+
+    def typical(runs: list[dict], key: str) -> float | None:
+        return statistics.median(run[key] for run in runs) if runs else None
+
     return {
-        "training_seconds": typical([run["seconds"] for run in training]),
-        "training_memory": typical([run["peak_memory_mb"] for run in training]),
-        "median": typical([run["median"] for run in milliseconds]),
-        "percentile_95": typical([run["percentile_95"] for run in milliseconds]),
-        "memory": typical([run["peak_memory_mb"] for run in answering]),
+        "training_seconds": typical(training, "seconds"),
+        "training_memory": typical(training, "peak_memory_mb"),
+        "median": typical(milliseconds, "median"),
+        "percentile_95": typical(milliseconds, "percentile_95"),
+        "memory": typical(answering, "peak_memory_mb"),
     }

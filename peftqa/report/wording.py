@@ -7,9 +7,13 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from peftqa.config.adapters import AdapterSettings, KVPrefix, PEFTMethod, PromptTuning
 from peftqa.config.params import Params
-from peftqa.statistics.comparison import p_text
+from peftqa.statistics.comparison import about_pairs, p_text
 
 MINUS, DASH = "\N{MINUS SIGN}", "\N{EN DASH}"
+BASELINES = {
+    "majority": "always the label most frequent in training",
+    "tfidf": "logistic regression on word counts (TF-IDF)",
+}
 METRICS = {
     "accuracy": "accuracy",
     "macro_f1": "macro-F1",
@@ -20,27 +24,27 @@ METRICS = {
     "valid_answer_rate": "valid answers",
 }
 EXPLAINED = {
-    "accuracy": "share of questions answered right; the line under it runs from 0 to 100%",
+    "accuracy": "share of questions answered right",
     "macro-F1": "mean over the labels of F1, which combines how many of a label's questions are found and how many of "
-    "its answers are right; low where a rare label is neglected",
-    "MCC": "correlation of answers and labels: 1 is always right, 0 is no better than chance; undefined if all "
+    "its answers are right; low if a rare label is neglected",
+    "MCC": "correlation of answers and labels: 1 is always right, 0 is chance; undefined if all "
     "questions have one label",
     "ROC AUC": "chance that a question with a label gets a higher probability of it than one without: 0.5 is a guess",
     "log loss": "how surprised the probabilities are by the right label, in nats: 0 is sure and right",
     "Brier score": "squared error of the probabilities, from 0 to 2",
-    "valid answers": "free answers of the model that are one of the labels; all else comes from the labels' "
-    "probabilities",
+    "valid answers": "share of the model's free answers that are one of the labels; all else on this page comes from "
+    "the labels' probabilities",
 }
 PERCENT = ("accuracy", "valid_answer_rate")
 LOWER_IS_BETTER = ("log_loss", "brier", "ece")
 T_TESTS = (
-    "two t tests of the mean difference, of which the larger p and the wider interval count: over seeds (luck of the "
-    "questions and, for each variant of several seeds, of them) and over folds (luck of the folds; of the questions "
-    "too if all folds ask the same), with Satterthwaite's degrees of freedom"
+    "two t tests of the mean difference, with Satterthwaite's degrees of freedom: one over seeds (luck of the "
+    "questions, and of the seeds of each variant that has several) and one over folds (luck of the folds, and of the "
+    "questions if all folds ask the same). The larger p and the wider interval count"
 )
 MCNEMAR = (
-    "exact McNemar test of single trainings, or if nothing varies between runs, on the questions that just one of two "
-    "gets right; its interval is Tango's score interval"
+    "exact McNemar test on the questions that only one of the two gets right, for single trainings and if nothing "
+    "varies between runs; its interval is Tango's score interval"
 )
 PEFT_METHODS = {
     "LORA": "LoRA",
@@ -67,20 +71,34 @@ def adapter(settings: AdapterSettings) -> str:
             return PEFT_METHODS.get(kind, kind) + size
 
 
+def describe(name: str, params: Params) -> str:
+    """What a variant is, in a few words."""
+    if name in BASELINES:
+        return BASELINES[name]
+    if name in params.adapters:
+        return adapter(params.adapters[name])
+    asked = params.evaluate.untrained[name]
+    parts = [f"after {asked.few_shot} training examples"] if asked.few_shot else []
+    parts += ["asked without the abstract"] if asked.context is False else []
+    parts += ["with one bias per label, fitted on validation"] if asked.calibrated else []
+    return f"the frozen model {', '.join(parts) or 'as it is'}"
+
+
 def opening(comparison: Mapping, data_name: str) -> str:
     """What the findings below are about."""
     runs = {len(variant["epochs"]) for variant in comparison["variants"].values() if variant["epochs"]}
     trainings = ""
     if runs:
         (count,) = runs
-        trainings = ", one training an adapter" if count == 1 else f", means over {count} trainings an adapter"
-    return f"On {comparison['n']} test questions of {data_name}{trainings}:"
+        trainings = ", one training per adapter" if count == 1 else f", means over {count} trainings per adapter"
+    about = about_pairs(comparison["pairs"])
+    return f"On {comparison['n']} test questions of {data_name}{trainings}{f'. {about}' if about else ''}:"
 
 
 def findings(comparison: Mapping) -> list[tuple[str, str]]:
-    """What was found, a line each: the verdict and its numbers. What else a reader must know, the flags say.
+    """What was found, one line each: the verdict and its numbers. What else a reader must know, the flags say.
 
-    Adapters are set against untrained models and against each other; without an untrained model, against baselines.
+    Adapters are compared with untrained models and with each other; without an untrained model, with baselines.
     """
     variants, pairs = comparison["variants"], comparison["pairs"]
     if any(variants[pair["reference"]]["kind"] == "untrained" for pair in pairs):
@@ -96,19 +114,25 @@ def findings(comparison: Mapping) -> list[tuple[str, str]]:
 
 
 def evidence(pair: Mapping, comparison: Mapping) -> str:
-    """`+9.1 points of accuracy (95% interval +2.0 to +16.2, p = 0.012, both corrected), about the methods`."""
+    """`+9.1 points of accuracy (95% interval +2.0 to +16.2, p = 0.012)`."""
     between = interval(pair["test"]["interval_holm"], "accuracy", plus=True)
-    p = p_text(pair["test"]["p_holm"], comparison["alpha"]) + ", both corrected" * (len(comparison["pairs"]) > 1)
-    numbers = f"({level(comparison)} interval {between}, {p})"
-    return f"{points(pair['test']['difference'])} of accuracy {numbers}, {pair['scope']}"
+    numbers = f"({level(comparison)} interval {between}, {p_text(pair['test']['p_holm'], comparison['alpha'])})"
+    return f"{points(pair['test']['difference'])} of accuracy {numbers}"
+
+
+def outcome(pair: Mapping, margin: float) -> str:
+    """The verdict on a pair, for a table whose rows name the two."""
+    if pair["difference_shown"]:
+        return "more accurate" if pair["test"]["difference"] > 0 else "less accurate"
+    return f"less than {100 * margin:g} points apart" if pair["equivalent"] else "undecided"
 
 
 def references(names: Sequence[str], params: Params) -> list[str]:
-    """What the variants that only set a mark are there for, a sentence each."""
+    """What the variants that serve as a reference only are there for, one sentence or two each."""
     asked = {name: params.evaluate.untrained[name] for name in names if name in params.evaluate.untrained}
     calibrated = (
-        "{} shows what a shift of the labels' shares does without training: an adapter that is no more accurate may "
-        "have learned no more than that. Its validation figures are of the very questions that it was fitted on."
+        "{} shows how much a shift of the labels' shares does without training. If an adapter is not more accurate, it "
+        "may have learned only that. Its figures on validation are too good, since it is fitted on these questions."
     )
     question_only = (
         "{} shows what can be answered without reading the abstract. It has an interval and no test, so that the other "
@@ -119,22 +143,22 @@ def references(names: Sequence[str], params: Params) -> list[str]:
 
 
 def standard_errors(pair: Mapping) -> list[str]:
-    """Of questions, seeds and folds, in points; a dash for what is not repeated."""
+    """Those of questions, seeds and folds, in points; a dash for what is not repeated."""
     return [signed(100 * error, 1) if error else DASH for error in pair["test"]["standard_errors"].values()]
 
 
 def training_budget(epochs: int) -> str:
-    """What a comparison after so many epochs can say, and what it cannot."""
+    """What a comparison after so many epochs says, and what it does not."""
     count = "one epoch" if epochs == 1 else f"at most {epochs} epochs"
     return (
-        f"After {count} this compares how far each method has come by then, at the learning rates given. It says which "
-        "answers better after that much training, not which would after more: while validation log loss still falls at "
-        "the last epoch, the order of the methods may yet change."
+        f"This compares how far each method has come after {count}, at the learning rates given. It does not say which "
+        "would be better after more training: if validation log loss still falls at the last epoch, the order of the "
+        "methods may change."
     )
 
 
 def tuning(adapters: Sequence[str], params: Params) -> str:
-    """By how many trials the adapters' settings were chosen, and if test questions had a part in it."""
+    """By how many trials the adapters' settings were chosen, and whether test questions had a part in it."""
     tuned = {name: params.tuning[name] for name in adapters if name in params.tuning}
     if not tuned:
         return (
@@ -144,12 +168,12 @@ def tuning(adapters: Sequence[str], params: Params) -> str:
     trials = {name: tuned[name].trials or "unknown (by hand)" if name in tuned else 0 for name in adapters}
     text = f"trials that chose the settings: {listed(f'{name} {count}' for name, count in trials.items())}"
     if len(set(trials.values())) > 1:
-        text += ", not as many for each, which by itself can make one method look better"
+        text += ", not the same number for each, which by itself can make one method look better"
     text += "; judged on validation questions"
     if params.split.protocol == "cross_validation":
         return (
-            f"{text}, not within each fold by itself: the questions that judged in one fold are test questions of "
-            "another, so that scores of tuned adapters are higher here than they would be on new questions"
+            f"{text}, which are test questions of another fold, so that scores of tuned adapters are higher here than "
+            "they would be on new questions"
         )
     if {one.protocol for one in tuned.values()} != {params.split.protocol}:
         return f"{text}, under another split than this one: test questions may have had a part in the choice"
@@ -162,7 +186,7 @@ def level(comparison: Mapping) -> str:
 
 
 def signed(number: float, digits: int, plus: bool = False) -> str:
-    """A number with a true minus sign; zero has no sign."""
+    """A number with a true minus sign; zero without a sign."""
     text = f"{number:{'+' if plus else ''},.{digits}f}"
     if float(text.replace(",", "")) == 0:
         return text.lstrip("+-")
@@ -184,7 +208,7 @@ def value(number: float | None, metric: str, plus: bool = False, digits: int = 0
 def interval(ends: Sequence[float] | None, metric: str, plus: bool = False) -> str:
     """`28.1 to 48.3` (of percent), `0.281 to 0.483`.
 
-    An end beside zero has as many decimals as tell it from zero: rounded, the interval would seem to hold zero.
+    An end near zero gets more decimals until it differs from zero. Else the interval would seem to contain zero.
     """
     if ends is None:
         return DASH
@@ -206,7 +230,7 @@ def points(difference: float, plus: bool = True) -> str:
 
 
 def significant(number: float) -> str:
-    """Two significant digits, of what no machine measures better: `24`, `2,400`, `0.085`."""
+    """Two significant digits, since times and memory vary by more: `24`, `2,400`, `0.085`."""
     if not number:
         return "0"
     number = float(f"{number:.2g}")

@@ -1,8 +1,8 @@
 """Bootstrap intervals of the metrics besides accuracy, over questions and over runs nested in folds. Imports no torch.
 
-`probabilities` float64 (R, n, L) of R replicates, `y_true` and `fold` int (n,). A metric is that of a replicate, over
-the questions of all folds, and the mean over replicates is what an interval is about. Calibration error has none: it
-is biased upwards, in resamples more than in the data, so that its interval can leave out the figure itself.
+`probabilities` float64 (R, n, L) of R replicates, `y_true` and `fold` int (n,). An interval is about the mean over
+replicates of a metric over the questions of all folds. Calibration error does not get one: it is biased upwards, in
+resamples more than in the data, so that the interval can exclude the figure itself.
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ def bootstrap_scores(
 
     Resamples questions, and runs nested in folds (Davison and Hinkley 1997, section 3.8): within each fold as many runs
     are drawn as there are replicates, and the first drawn of every fold make the first replicate. They are drawn by a
-    generator started from the integers `entropy`: give each variant its own, since the runs of two variants are no
-    pairs. roc_auc and mcc are nan in a resample that lacks a label.
+    generator started from the integers `entropy`: give each variant its own, since the runs of two variants are not
+    paired. roc_auc and mcc are nan in a resample that lacks a label.
     """
     replicates, resamples = len(probabilities), len(weights.questions)
     labels, position = np.unique(fold, return_inverse=True)
@@ -96,7 +96,7 @@ def weighted_roc_auc(probabilities: np.ndarray, y_true: np.ndarray, weights: np.
         order = scores.argsort(axis=1)
         ranked = np.take_along_axis(scores, order, axis=1)
         # The area is the chance that a positive question scores above a negative one; a tie counts half. So each
-        # positive one is given the negative weight before its group of equal scores, and half of that within.
+        # positive one gets the negative weight before its group of equal scores, and half of that within the group.
         places = np.arange(ranked.shape[1])
         new = np.concatenate([np.ones((len(ranked), 1), bool), ranked[:, 1:] != ranked[:, :-1]], axis=1)
         first = np.maximum.accumulate(np.where(new, places, 0), axis=1)
@@ -106,9 +106,8 @@ def weighted_roc_auc(probabilities: np.ndarray, y_true: np.ndarray, weights: np.
         positive = np.take_along_axis(weights * (y_true == label), np.broadcast_to(order, shape), axis=1)
         negative = np.take_along_axis(weights * (y_true != label), np.broadcast_to(order, shape), axis=1)
         below = np.concatenate([np.zeros((len(weights), 1)), negative.cumsum(axis=1)], axis=1)
-        below = np.take_along_axis(below, np.broadcast_to(first, shape), axis=1) + np.take_along_axis(
-            below, np.broadcast_to(last + 1, shape), axis=1
-        )
+        ends = [np.take_along_axis(below, np.broadcast_to(place, shape), axis=1) for place in (first, last + 1)]
+        below = ends[0] + ends[1]
         wins, pairs = (positive * below).sum(axis=1) / 2, positive.sum(axis=1) * negative.sum(axis=1)
         areas.append(np.divide(wins, pairs, out=np.full(len(weights), np.nan), where=pairs > 0))
     return np.mean(areas, axis=0)
@@ -117,7 +116,7 @@ def weighted_roc_auc(probabilities: np.ndarray, y_true: np.ndarray, weights: np.
 def percentile_interval(values: np.ndarray, alpha: float) -> tuple[float, float] | None:
     """The central 1 - alpha of bootstrap `values` (Efron and Tibshirani 1993, chapter 13), undefined ones left out.
 
-    None if all are undefined, or all the same: a bootstrap without spread cannot say how exact the figure is.
+    None if all are undefined or all the same: without spread it cannot say how exact the figure is.
     """
     defined = values[~np.isnan(values)]
     if not len(defined) or np.ptp(defined) < 1e-12:

@@ -27,10 +27,10 @@ docs/protocol.md declares the tests. `compare` returns, and comparison/compariso
     flags       what would mislead a reader (peftqa/statistics/flags.py)
     detectable  what the protocol can show, whatever came out; a list:
         run_sd          standard deviation of a run's accuracy; null if each method was trained once
-        differences     per discordance (share of questions that just one of two single runs gets right): the smallest
-                        true difference in accuracy shown with probability `power`; null if there is none
+        differences     per discordance (share of questions that only one of two single runs gets right): the smallest
+                        true difference in accuracy that is shown with probability `power`; null if there is not any
 
-stages/compare.py adds `humans`: name -> n, accuracy, interval, other_answers (the share of answers that are no label).
+stages/compare.py adds `humans`: name -> n, accuracy, interval, other_answers (share of answers that are not a label).
 """
 
 from __future__ import annotations
@@ -127,7 +127,7 @@ def compare(
 def answers(replicates: Replicates, y_true: np.ndarray, folds: int) -> Answers:
     """Which answers are right. Of equally probable labels the first counts."""
     correct = replicates.probabilities.argmax(axis=2) == y_true
-    if len(np.unique(replicates.folds)) < folds:  # each replicate is a run, those of one fold after one another
+    if len(np.unique(replicates.folds)) < folds:  # each replicate is a run, sorted by fold
         return answers_to_the_same(correct.reshape(folds, -1, len(y_true)))
     return answers_by_fold(correct, replicates.folds)
 
@@ -178,7 +178,7 @@ def family(variants: Mapping[str, Mapping]) -> list[tuple[str, str]]:
 def compare_pairs(
     correct: Mapping[str, Answers], scores: dict[str, dict], variants: dict[str, dict], ratio: float, params: Params
 ) -> list[dict]:
-    """One primary test per pair of the family, corrected for their number, and what else is said of a pair.
+    """One primary test per pair of the family, corrected for their number, and the other figures of the pair.
 
     ratio: test questions over training questions of a run.
     """
@@ -268,18 +268,24 @@ def pair_table(comparison: Mapping) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=[*columns, *errors, "decided_by"])
 
 
+def about_pairs(pairs: Sequence[Mapping]) -> str:
+    """What the tests of all pairs are about, to be said once, and for how many they are corrected; empty for none."""
+    if not pairs:
+        return ""
+    scopes = {pair["scope"] for pair in pairs}
+    about = scopes.pop() if len(scopes) == 1 else "about these trained adapters"
+    return f"The tests are {about}" + f"; p and intervals are corrected for {len(pairs)} tests" * (len(pairs) > 1)
+
+
 def as_text(comparison: Mapping) -> str:
     """The comparison for a terminal: the variants, the pairs, and what to keep in mind."""
     metrics = {name: variant["metrics"] for name, variant in comparison["variants"].items()}
     table = pd.DataFrame.from_dict(metrics | comparison["humans"], orient="index").reindex(columns=list(PRINTED))
     text = [f"{comparison['n']} test questions", table.to_string(float_format="{:.3f}".format, na_rep="-"), ""]
-    level, corrected = (
-        f"{100 * comparison['confidence']:g}% interval",
-        ", both corrected" * (len(comparison["pairs"]) > 1),
-    )
+    text += [f"{about}:" for about in [about_pairs(comparison["pairs"])] if about]
     for pair in comparison["pairs"]:
         low, high = pair["test"]["interval_holm"]
+        between = f"{100 * comparison['confidence']:g}% interval {100 * low:+.1f} to {100 * high:+.1f}"
         p, difference = p_text(pair["test"]["p_holm"], comparison["alpha"]), 100 * pair["test"]["difference"]
-        between = f"{level} {100 * low:+.1f} to {100 * high:+.1f}, {p}{corrected}"
-        text.append(f"{pair['verdict']}, {difference:+.1f} points of accuracy ({between}), {pair['scope']}")
+        text.append(f"{pair['verdict']}, {difference:+.1f} points of accuracy ({between}, {p})")
     return "\n".join([*text, *(f"note: {flag['text']}" for flag in comparison["flags"])])

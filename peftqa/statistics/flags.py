@@ -1,10 +1,10 @@
-"""Caveats: what a reader could wrongly conclude from a comparison. Imports no torch.
+"""What a reader could wrongly conclude from a comparison. Imports no torch.
 
 `find_flags` returns, and comparison.json holds, a list of {"flag": one of the names below, "variant": name or null,
 "text": one sentence}:
 
     one_class                   all test questions have one label
-    one_label                   a variant, in some run, gives one label to (nearly) every question
+    one_label                   in some run, a variant gives one label to (nearly) every question
     never_predicted             a variant never gives a label that questions have
     not_better_than_majority    no more accurate than the most frequent label for every question, or not shown to be
     not_converged               a run keeps its last epoch
@@ -42,7 +42,9 @@ def find_flags(
     present = [label for label in labels if shares[label]]
     flags = []
     if len(present) == 1:
-        flags.append(flag("one_class", f"All test questions have one label, {present[0]}: no other was put to a test."))
+        flags.append(
+            flag("one_class", f"All test questions have the label {present[0]}: other labels were not tested.")
+        )
     # Without the baseline, which answers the label most frequent in training, the label most frequent in test.
     majority = variants["majority"]["metrics"]["accuracy"] if "majority" in variants else max(shares.values())
     for name in [name for name in variants if name != "majority"]:
@@ -74,19 +76,19 @@ def design_flags(seeds: int | None, folds: int, protocol: str) -> list[dict]:
         return []  # the tests are about these adapters alone, and `one_training` says so
     flags = []
     if folds == 1:
-        text = "All runs share one training set: on another the methods may rank otherwise."
+        text = "All runs share one training set: on another, the order of the methods may be different."
         flags.append(flag("one_training_set", text))
     if seeds == 1:
         text = (
-            "Each adapter was trained with one seed, so the tests are about the methods with this seed. As tests of "
-            "the methods they make false findings in 8 to 13% of cases instead of 5% if runs of one seed share a tenth "
-            "of their variance; against the majority label in about 7% even if they share nothing."
+            "Each adapter was trained with one seed, so the tests are about the methods with this seed. If read as "
+            "tests of the methods, they find a difference by chance in 8 to 13% of cases instead of 5% if runs of one "
+            "seed share a tenth of their variance, and in about 7% against the majority label even if they share none."
         )
         flags.append(flag("level", text))
     few = [f"{seeds} seeds"] if seeds == 2 else []
     few += [f"{folds} fold{'s' if folds > 1 else ''}"] if protocol == "official" and folds < 5 else []
     if few:
-        text = f"The tests do not keep their level with {' and '.join(few)}: take a p-value near it as undecided."
+        text = f"With {' and '.join(few)} the tests do not keep their level: read a p-value near it as undecided."
         flags.append(flag("level", text))
     return flags
 
@@ -117,7 +119,7 @@ def answer_flags(name: str, test: Replicates, kind: str, labels: Sequence[str], 
 
 
 def majority_flags(name: str, accuracy: float, majority: float, pairs: Sequence[Mapping]) -> list[dict]:
-    """`not_better_than_majority`; of a variant that no test compares with the majority label, its accuracy decides."""
+    """`not_better_than_majority`; if no test compares a variant with the majority label, its accuracy decides."""
     pair = next((pair for pair in pairs if (pair["variant"], pair["reference"]) == (name, "majority")), None)
     shown = pair is not None and pair["difference_shown"]
     if accuracy > majority and (shown or pair is None):
@@ -125,7 +127,7 @@ def majority_flags(name: str, accuracy: float, majority: float, pairs: Sequence[
     if accuracy > majority:
         said = "is not shown to be better than"
     else:
-        said = "is less accurate than" if shown else "is no better than"
+        said = "is less accurate than" if shown else "is not better than"
     numbers = f"{percent(accuracy)} against {percent(majority)} of the questions right"
     return [flag("not_better_than_majority", f"{name} {said} {MAJORITY}: {numbers}.", name)]
 
@@ -133,22 +135,24 @@ def majority_flags(name: str, accuracy: float, majority: float, pairs: Sequence[
 def training_flags(epochs: Mapping[str, Sequence[Mapping]], validation: int) -> list[dict]:
     """`not_converged`, `small_validation`, `one_training`.
 
-    epochs: of each adapter, a run each with its `kept` and its `last` epoch; validation: questions of a run.
+    epochs: of each adapter, the `kept` and `last` epoch of each run; validation: questions of a run.
     """
     flags = []
     for name, runs in epochs.items():
         unfinished = sum(run["kept"] == run["last"] for run in runs)
         if unfinished:
             where = f"of {runs[0]['last']}" if len(runs) == 1 else f"in {unfinished} of {len(runs)} runs"
-            text = f"{name} had not converged (its last epoch is the best {where}): longer training may rank otherwise."
+            text = (
+                f"{name} had not converged (its last epoch is the best {where}): longer training may change the order."
+            )
             flags.append(flag("not_converged", text, name))
     choices = max(run["last"] for runs in epochs.values() for run in runs)
     if validation < FEW_QUESTIONS and choices > 1:
-        text = f"The best of {choices} epochs was chosen on {validation} validation questions: luck has a part in it."
+        text = f"The best of {choices} epochs was chosen on {validation} validation questions, partly by luck."
         flags.append(flag("small_validation", text))
     if all(len(runs) == 1 for runs in epochs.values()):
         who = "Every adapter" if len(epochs) > 1 else next(iter(epochs))
-        text = f"{who} was trained once: how much another training would differ is unknown."
+        text = f"{who} was trained once: how different another training would be is unknown."
         flags.append(flag("one_training", text))
     return flags
 

@@ -1,4 +1,4 @@
-"""What a protocol could show, planned before it runs: power, and the smallest difference that it finds often enough."""
+"""Power of a protocol, before it runs, and the smallest difference that it finds often enough."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def runs_power(
 def smallest_detectable(power_at: Callable[[float], float], discordance: float, power: float) -> float | None:
     """The smallest true difference in accuracy, at most the discordance, for which `power_at` reaches `power`.
 
-    None if not even a difference as large as the discordance is shown often enough, as when the two never differ.
+    None if even a difference as large as the discordance is not shown often enough.
     """
     if discordance == 0 or power_at(discordance) < power:
         return None

@@ -1,8 +1,8 @@
-"""Is a difference in accuracy between two variants more than chance? Tests and intervals, over arrays.
+"""Tests and intervals of a difference in accuracy between two variants, over arrays.
 
-What is estimated is the expected accuracy of a single training of a method under the protocol. A run is one training,
-scored on the test questions of its fold. One rule serves every design, `primary_test`: two t tests of the same mean
-difference D, one over seeds and one over folds. The larger p counts, and the wider interval.
+They are about the expected accuracy of one training of a method under the protocol. A run is one training, scored on
+the test questions of its fold. `primary_test` does the same for every design: two t tests of the same mean difference, one
+over seeds and one over folds, of which the larger p and the wider interval count.
 
     V_Q   variance over questions of each question's mean difference / n
     V_S   for each variant of several seeds: variance of its whole-seed accuracies / seeds
@@ -28,10 +28,7 @@ NO_SPREAD = 1e-12  # a standard error below this is rounding
 
 
 class Answers(NamedTuple):
-    """Which answers of a variant are right, as far as the tests ask.
-
-    Axes before those named here are kept: a simulation has one for its repetitions.
-    """
+    """Which answers of a variant are right. Arrays may have further axes first, such as repetitions of a simulation."""
 
     questions: np.ndarray  # float64 (n,): share of the runs that are right on a question; every fold counts alike
     accuracies: np.ndarray  # float64 (seeds, folds): accuracy of each run; one seed if nothing is trained
@@ -67,11 +64,10 @@ class McNemar(NamedTuple):
         return (self.only_first - self.only_second) / self.n
 
     def interval(self, alpha: float) -> tuple[float, float]:
-        """Interval of the difference at confidence 1 - alpha, which excludes 0 just when p <= alpha.
+        """Interval of the difference at confidence 1 - alpha, which excludes 0 exactly if p <= alpha.
 
-        Tango's score interval, except if it and the exact test disagree about 0: then the test decides, which errs on
-        the cautious side. If only the interval excludes 0, it is widened to 0. If only the test rejects, which takes an
-        alpha below .0005, the interval ends just short of 0.
+        Tango's score interval. If it and the exact test disagree about 0, the interval is widened to 0 or, which needs
+        an alpha below .0005, ends just before 0.
         """
         low, high = tango_interval(self.only_first, self.only_second, self.n, alpha)
         if self.p > alpha:
@@ -119,10 +115,9 @@ class WiderTest(NamedTuple):
 
 
 def primary_test(first: Answers, second: Answers) -> WiderTest | McNemar:
-    """The test of the difference in accuracy, first - second, by the one rule for every design.
+    """The test of the difference in accuracy, first - second: t tests, or McNemar's for one run each.
 
-    With one run each, nothing is repeated, and exact McNemar is the test. It is also the test if nothing varies at all:
-    then there are too few differing answers to estimate a variance, and the difference is not known exactly either.
+    McNemar's is also the test if nothing varies: then too few answers differ to estimate a variance.
     """
     if max(first.accuracies.size, second.accuracies.size) > 1:
         tests = t_tests(first, second)
@@ -158,10 +153,7 @@ def variances(first: Answers, second: Answers) -> dict[str, list[tuple]]:
 
 
 def accuracy_interval(answers: Answers, alpha: float) -> tuple[float, float]:
-    """Interval of a variant's accuracy: that of its difference from a variant with nothing right, by the same rule.
-
-    With one run, or if nothing varies, it is Wilson's score interval.
-    """
+    """Interval of a variant's accuracy, as its difference from 0; Wilson's for one run, or if nothing varies."""
     nothing = Answers(*(np.zeros_like(values) for values in answers[:3]), answers.shared)
     result = primary_test(answers, nothing)
     if isinstance(result, McNemar):
@@ -175,8 +167,8 @@ def corrected_t(first: Answers, second: Answers, test_train_ratio: float) -> TTe
     """Corrected resampled t test over runs (Nadeau and Bengio 2003), the sceptic's view of the same difference.
 
     test_train_ratio: test questions over training questions of one run. The runs' variance is multiplied by
-    1 / runs + test_train_ratio in place of 1 / runs, since runs share training questions. None for a single run, or
-    if all runs differ by the same.
+    1 / runs + test_train_ratio instead of 1 / runs, since runs share training questions. None for a single run, or if
+    all runs have the same difference.
     """
     differences = first.accuracies - second.accuracies  # a variant without seeds is set beside each seed's run
     differences = differences.reshape(*differences.shape[:-2], -1)
@@ -223,9 +215,9 @@ def holm(p_values: Sequence[float]) -> list[float]:
 def holm_levels(p_values: Sequence[float], alpha: float) -> list[float]:
     """The level at which Holm's procedure judges each hypothesis, in the order given (Serlin 1993; Ludbrook 2000).
 
-    An interval at this level excludes 0 just when the corrected p-value is at most alpha. alpha / m for the smallest of
-    m p-values, alpha / (m - 1) for the next, and so on to the first that is not rejected, whose level the rest share.
-    Each interval covers with at least 1 - alpha; for all of them to cover at once take alpha / m throughout.
+    An interval at this level excludes 0 exactly if the corrected p-value is at most alpha. It is alpha / m for the
+    smallest of m p-values, alpha / (m - 1) for the next, and so on to the first that is not rejected, whose level the
+    rest share. Each interval by itself covers with at least 1 - alpha.
     """
     m, rejected = len(p_values), sum(p <= alpha for p in holm(p_values))
     ranks = np.argsort(np.argsort(p_values, kind="stable"))

@@ -30,7 +30,7 @@ def elsewhere(clone, tmp_path) -> Copy:
 
 def state(clone: Copy) -> tuple[dict[str, bytes], str]:
     """What a command must leave as it was."""
-    return clone.bytes(), clone("git", "status", "--porcelain", "-z")
+    return clone.bytes(), clone("git", "status", "--porcelain")
 
 
 def stored(clone: Copy, name: str) -> dict[str, str]:
@@ -63,20 +63,20 @@ def test_an_experiment_stores_what_git_tracks_and_nothing_else(elsewhere, tmp_pa
     found = stored(elsewhere, "mine")
     added = {"link", "new.md", "experiments/mine.yaml", "experiments/base.yaml"}
     assert set(found) == tracked - {"CHANGELOG.md"} | added and found["link"] == "120000"
-    assert elsewhere("git", "show", "mine:README.md", ok=False) != "changed"  # it is not a branch
-    # A file that git no longer tracks goes from the clone, and the user's own stays.
+    # A file that git no longer tracks goes from the clone, one that changes follows, and the user's own stay.
     elsewhere("git", "rm", "--quiet", "--cached", "new.md")
+    (folder / "link").unlink()
+    (folder / "link").write_text("a file now")
     elsewhere("python", "-c", prepare)
-    assert not (own.parent / "new.md").exists() and own.exists()
-    # Applied to the committed workspace, the experiment is complete.
-    (folder / "new.md").unlink()
-    elsewhere("git", "reset", "--quiet", "--hard")
-    elsewhere("dvc", "exp", "apply", "mine")
-    assert elsewhere("dvc", "status").strip() == "Data and pipelines are up to date."
+    assert not (own.parent / "new.md").exists() and (own.parent / "link").read_text() == "a file now" and own.exists()
+    (folder / "notes.txt").write_text("of the repository")
+    elsewhere("git", "add", "notes.txt")
+    elsewhere.refused("make", "experiment", "NAME=mine", "SETUP=", says=("mine/notes.txt is in the way", "move it"))
+    assert own.read_text() == "of a user"
 
 
 @pytest.mark.parametrize("command", [COMPARE, TUNE], ids=["compare", "tune"])
-@pytest.mark.parametrize("results", ["untracked", "staged", "modified"])
+@pytest.mark.parametrize("results", ["committed", "untracked", "staged", "modified"])
 def test_results_in_any_state_are_recorded_and_stay_as_they_are(whole, elsewhere, results, command):
     """After `dvc exp apply` and `git commit -a`, metrics/ is untracked."""
     if results in ("untracked", "staged"):
@@ -90,11 +90,9 @@ def test_results_in_any_state_are_recorded_and_stay_as_they_are(whole, elsewhere
         shutil.copytree(elsewhere.home / "metrics", elsewhere.folder / "metrics", dirs_exist_ok=True)
     if results == "staged":
         elsewhere("git", "add", "metrics")
-    (elsewhere.folder / "my-secrets.env").write_text("private")
     before = state(elsewhere)
     printed = elsewhere(*command)
     assert state(elsewhere) == before and "Traceback" not in printed
-    assert "my-secrets.env" not in stored(elsewhere, "prefix*")
     if command == COMPARE:
         shown = elsewhere("dvc", "metrics", "diff", "base", "prefix", "--targets", "metrics/selected.json")
         assert "accuracy" in shown
@@ -102,13 +100,28 @@ def test_results_in_any_state_are_recorded_and_stay_as_they_are(whole, elsewhere
         assert not (elsewhere.folder / "experiments/.compare").exists()
 
 
+def test_an_experiment_can_be_applied_with_nothing_missing(whole, elsewhere):
+    elsewhere(*MINE)
+    elsewhere("dvc", "exp", "apply", "mine")
+    assert elsewhere("dvc", "status").strip() == "Data and pipelines are up to date."
+
+
+@pytest.mark.parametrize("name", ["my exp", "a..b", "sub/mine", "../tuning"])
+def test_a_name_that_cannot_be_recorded_is_refused_before_anything_runs(clone, name):
+    (clone.folder / "experiments/sub").mkdir()
+    (clone.folder / f"experiments/{name}.yaml").write_text("selected: base\n")
+    before = set(clone.folder.rglob("*"))
+    clone.refused("make", "experiment", f"NAME={name}", "SETUP=", says=(repr(name), "cannot be the name"))
+    assert {path for path in clone.folder.rglob("*") if "__pycache__" not in path.parts} <= before
+
+
+@pytest.mark.parametrize("command", [("python", "-m", "experiments", "demo"), COMPARE])
 @pytest.mark.parametrize("place", ["download", "subfolder", "no commit"])
-def test_outside_of_a_repository_one_sentence_says_what_is_needed(clone, place):
+def test_outside_of_a_repository_one_sentence_says_what_is_needed(clone, command, place):
     shutil.rmtree(clone.folder / ".git")
     if place != "download":
         clone("git", "init", "--quiet", "." if place == "no commit" else "..")
-    for command in (("python", "-m", "experiments", "demo"), COMPARE):
-        clone.refused(*command, says=("a commit",) if place != "no commit" else ("first commit", "git commit"))
+    clone.refused(*command, says=("a commit",) if place != "no commit" else ("no commit yet", "git commit"))
     assert not (clone.folder / "experiments/demo").exists()
 
 
@@ -131,7 +144,7 @@ def test_what_git_does_not_track_and_the_experiment_needs_is_named(clone, code):
 
 
 def test_line_endings_of_windows(clone, tmp_path):
-    """git keeps the bytes of files that have a known digest; if something else changed them, a hint says so."""
+    """git keeps the bytes of files that are known by their digest; if something else changed them, a hint says so."""
     clone("git", "clone", "--quiet", "--config", "core.autocrlf=true", ".", str(tmp_path / "windows"))
     for name in ("embedded/ori_pqal.json", "embedded/pico-t5/config.json", "peftqa/errors.py"):
         assert (tmp_path / "windows" / name).read_bytes() == (clone.folder / name).read_bytes()

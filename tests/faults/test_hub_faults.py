@@ -10,7 +10,7 @@ import pytest
 from safetensors.numpy import save
 from tokenizers import Tokenizer, models
 
-from peftqa.fetch.digest import folder_digest
+from peftqa.data.digest import folder_digest
 from peftqa.model.checkpoint import expected_shapes
 from tests.servers import endless, truncated
 

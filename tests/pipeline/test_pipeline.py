@@ -10,7 +10,7 @@ import pytest
 from sklearn.metrics import accuracy_score, f1_score, log_loss
 
 from peftqa.config.params import read_params
-from peftqa.fetch.digest import folder_digest
+from peftqa.data.digest import folder_digest
 from peftqa.model.task import confidence_quantiles, read_task
 from tests.clone import ran
 from tests.conftest import ROOT

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from peftqa.data.records import Record, clean, read_records, read_test_ids, to_table
+from peftqa.data.records import clean, read_records, read_test_ids, to_table
 from peftqa.data.splits import split_official
 from peftqa.errors import UserError
 from peftqa.evaluation.baselines import majority_probabilities, tfidf_probabilities
@@ -13,28 +13,6 @@ from peftqa.evaluation.metrics import label_metrics
 from peftqa.evaluation.predictions import predict
 
 LABELS = ["yes", "no"]
-
-
-def record(label: str, required: str | None, free: str | None) -> Record:
-    return Record(
-        QUESTION="Does it help?",
-        CONTEXTS=["It did."],
-        LABELS=["RESULTS"],
-        MESHES=[],
-        YEAR="2010",
-        reasoning_required_pred=required,
-        reasoning_free_pred=free,
-        final_decision=label,
-        LONG_ANSWER="It helps.",
-    )
-
-
-RECORDS = {
-    "1": record("yes", "yes", "yes"),
-    "2": record("yes", "maybe", "yes"),
-    "3": record("no", "no", None),
-    "4": record("no", "yes", "no"),
-}
 
 
 def table(labels: list[str], contexts: list[str], question: str = "Does it help?") -> pd.DataFrame:
@@ -53,17 +31,6 @@ def test_the_majority_answers_every_question_with_the_shares_of_the_training_row
     assert majority_probabilities(train, questions, LABELS[::-1]).tolist() == [[0.75, 0.25]] * 3
     # A label that training has not seen is in the table all the same.
     assert majority_probabilities(train, questions, [*LABELS, "maybe"]).tolist() == [[0.25, 0.75, 0.0]] * 3
-
-
-def test_the_majority_label_is_predicted_and_of_equals_the_first():
-    questions = table(["yes"], ["it rose"])
-    for answers, labels, expected in (
-        (["no", "no", "yes"], LABELS, "no"),
-        (["no", "yes"], LABELS, "yes"),
-        (["no", "yes"], LABELS[::-1], "no"),
-    ):
-        probabilities = majority_probabilities(table(answers, ["it fell"] * len(answers)), questions, labels)
-        assert list(predict(probabilities, labels)) == [expected]
 
 
 def test_the_regression_reads_question_and_abstract():
@@ -89,16 +56,6 @@ def test_probabilities_of_the_regression_stand_in_the_order_of_the_labels():
     assert tfidf_probabilities(two, questions, ["maybe", *LABELS])[:, 0].tolist() == [0, 0, 0]
 
 
-def test_an_answer_of_the_regression_does_not_depend_on_the_other_questions():
-    rng = np.random.default_rng(0)
-    vocabulary = np.array(["rose", "fell", "patients", "trial", "placebo", "dose", "risk", "same"])
-    contexts = [" ".join(rng.choice(vocabulary, 12)) for _ in range(80)]
-    train, questions = table(["yes", "no", "no"] * 20, contexts[:60]), table(["yes"] * 20, contexts[60:])
-    together = tfidf_answers(train, questions)
-    assert together == [tfidf_answers(train, questions.iloc[[row]])[0] for row in range(20)]
-    assert set(together) == {"yes", "no"}
-
-
 @pytest.mark.parametrize("context", ["", "? - !", "a b c 1 2", "unique{row}"])
 def test_text_without_a_word_to_count_is_refused(context):
     rows = table(LABELS * 4, [context.format(row=row) for row in range(8)]).assign(question="?")
@@ -106,20 +63,6 @@ def test_text_without_a_word_to_count_is_refused(context):
         UserError, match="tfidf: no word of two letters or more stands in two of the 8 training records"
     ):
         tfidf_probabilities(rows, rows, LABELS)
-
-
-def test_a_missing_answer_of_a_person_is_a_wrong_one():
-    assert human_answers(RECORDS, ["4", "3", "2"]) == {
-        "human_unaided": ["yes", "no", "maybe"],
-        "human_aided": ["no", "", "yes"],
-    }
-    truth = [RECORDS[pmid].final_decision for pmid in RECORDS]
-    answers = human_answers(RECORDS, list(RECORDS))
-    unaided, aided = (label_metrics(answers[name], truth, LABELS) for name in ("human_unaided", "human_aided"))
-    # The "maybe" is wrong and no third class: each label has one hit, and three answers and questions with yes, ...
-    assert (unaided["accuracy"], unaided["macro_f1"]) == (0.5, pytest.approx((2 / 4 + 2 / 3) / 2))
-    # ... and so is the missing answer.
-    assert (aided["accuracy"], aided["macro_f1"]) == (0.75, pytest.approx((1 + 2 / 3) / 2))
 
 
 def test_human_answers_to_the_official_questions_score_what_was_published(real_file):

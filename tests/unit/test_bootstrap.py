@@ -53,18 +53,6 @@ def test_scores_of_resamples_agree_with_scikit_learn(labels, n):
         assert {name: scores[name][resample] for name in expected} == pytest.approx(expected, nan_ok=True)
 
 
-@pytest.mark.parametrize("labels", [2, 3])
-def test_scores_of_a_variant_that_always_gives_one_answer(labels):
-    _, y_true = example(labels)
-    probabilities = np.tile([0.8] + [0.2 / (labels - 1)] * (labels - 1), (1, len(y_true), 1))
-    weights = boot.bootstrap_weights(one_fold(len(y_true)), 50, 1, draw_folds=False).questions
-    scores = boot.weighted_scores(probabilities, y_true, weights)
-    assert (scores["mcc"] == 0).all()
-    share = (weights * (y_true == 0)).sum(axis=1) / weights.sum(axis=1)
-    assert scores["macro_f1"] == pytest.approx(2 * share / (1 + share) / labels)
-    assert scores["roc_auc"] == pytest.approx(np.full(50, 0.5))
-
-
 @pytest.mark.filterwarnings("ignore:A single label was found")
 def test_a_resample_puts_replicates_together_from_runs_drawn_within_folds():
     # Two folds, two replicates. With every question drawn once only the runs differ between resamples, and each score
@@ -87,16 +75,6 @@ def test_a_resample_puts_replicates_together_from_runs_drawn_within_folds():
     assert (again["log_loss"] == scores["log_loss"]).all() and (other["log_loss"] != scores["log_loss"]).any()
 
 
-def test_a_test_set_of_one_label_has_no_area_and_no_correlation():
-    probabilities, _ = example(2, replicates=2)
-    y_true, fold = np.zeros(60, dtype=int), one_fold(60)
-    weights = boot.bootstrap_weights(fold, 50, 1, draw_folds=False)
-    scores = boot.bootstrap_scores(probabilities, y_true, fold, weights, [1])
-    undefined = {name for name, values in scores.items() if boot.percentile_interval(values, 0.05) is None}
-    assert undefined == {"roc_auc", "mcc"}
-    assert all(np.isnan(scores[name]).all() for name in undefined)
-
-
 def test_question_weights_are_resamples_within_folds_and_repeat_with_their_seed():
     fold = np.array([0, 1, 1] * 30)
     weights, shares = boot.bootstrap_weights(fold, 500, 42, draw_folds=False)
@@ -112,14 +90,6 @@ def test_folds_are_drawn_where_asked():
     shares = boot.bootstrap_weights(np.arange(40) % 2, 4000, 1, draw_folds=True).folds
     assert [np.mean(shares[:, 0] == value) for value in (0, 1, 2)] == pytest.approx([0.25, 0.5, 0.25], abs=0.03)
     assert (shares.sum(axis=1) == 2).all()
-
-
-def test_a_single_replicate_adds_no_spread():
-    probabilities, y_true = example(3)
-    weights = boot.bootstrap_weights(one_fold(60), 100, 1, draw_folds=False)
-    scores = boot.bootstrap_scores(probabilities, y_true, one_fold(60), weights, [1])
-    for name, values in boot.weighted_scores(probabilities, y_true, weights.questions).items():
-        assert scores[name] == pytest.approx(values)
 
 
 def test_the_spread_over_questions_and_runs_is_that_of_the_formula():
@@ -160,17 +130,3 @@ def test_intervals_of_a_difference_agree_with_scipys_bootstrap():
         rng=np.random.default_rng(1),
     ).confidence_interval
     assert ours == pytest.approx(tuple(theirs), abs=0.03 * (theirs.high - theirs.low))
-
-
-def test_intervals_hold_the_central_share_of_what_is_defined():
-    assert boot.percentile_interval(np.r_[np.arange(1001.0), np.nan], 0.1) == pytest.approx((50, 950))
-    assert boot.percentile_interval(np.full(3, np.nan), 0.1) is None
-
-
-def test_a_figure_that_no_resample_changes_has_no_interval():
-    # 1.000 (1.000 to 1.000) would say that a perfect score is known exactly.
-    y_true = np.arange(60) % 2
-    weights = boot.bootstrap_weights(one_fold(60), 50, 1, draw_folds=False)
-    scores = boot.bootstrap_scores(np.eye(2)[y_true][None], y_true, one_fold(60), weights, [1])
-    assert scores["macro_f1"] == pytest.approx(np.ones(50))
-    assert {boot.percentile_interval(values, 0.05) for values in scores.values()} == {None}

@@ -6,7 +6,6 @@ import pytest
 from sklearn.metrics import average_precision_score
 
 from peftqa.evaluation import curves, metrics
-from peftqa.evaluation.palette import variant_color
 from tests.unit.made_up import BINS, THREE, TWO, binary, example
 
 
@@ -21,16 +20,6 @@ def test_curves_enclose_the_areas_that_the_figures_name(labels):
         steps = np.diff(curve["recall"]) @ curve["precision"][1:]
         expected = average_precision_score(truth == label, probabilities[:, labels.index(label)])
         assert steps == pytest.approx(expected)
-
-
-def test_confusion_has_a_row_for_every_cell():
-    points = curves.confusion_points(binary(0.9, 0.8, 0.7), ["yes", "yes", "no"], TWO)
-    assert points.to_dict("list") == {
-        "actual": ["yes", "yes", "no", "no"],
-        "predicted": ["yes", "no", "yes", "no"],
-        "count": [2, 0, 1, 0],
-        "share": [1.0, 0.0, 1.0, 0.0],
-    }
 
 
 def test_risk_and_coverage_worked_by_hand_with_ties():
@@ -82,22 +71,3 @@ def test_curves_of_several_runs_are_the_means_that_the_figures_are(labels):
     share = found["confusion"].set_index(["actual", "predicted"])["share"]["yes", "yes"]
     recalls = [metrics.classification_metrics(run, truth, labels, BINS)["recall_yes"] for run in runs]
     assert share == pytest.approx(np.mean(recalls))
-
-
-def test_a_training_curve_has_each_split_by_epoch_with_its_digits():
-    losses = {"loss": ["1.50", "0.1234567890123456789"], "val_loss": ["1.2", "1.1"]}
-    epochs = pd.DataFrame({"epoch": ["1", "2"], **losses})
-    table = curves.training_curve(epochs, "loss", {"training": "loss", "validation": "val_loss"})
-    assert table.to_dict("list") == {
-        "split": ["training", "training", "validation", "validation"],
-        "epoch": ["1", "2", "1", "2"],
-        "loss": ["1.50", "0.1234567890123456789", "1.2", "1.1"],
-    }
-
-
-def test_joined_curves_name_the_variant_and_its_colour():
-    joined = curves.join_curves({"prompt": pd.DataFrame({"x": [1, 2]}), "mine": pd.DataFrame({"x": [3]})})
-    assert joined["x"].tolist() == [1, 2, 3]
-    assert joined["variant"].tolist() == ["prompt", "prompt", "mine"]
-    assert joined["color"].tolist() == [variant_color(name) for name in ("prompt", "prompt", "mine")]
-    assert curves.join_curves({}).empty

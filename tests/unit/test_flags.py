@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from peftqa.statistics.flags import design_flags
-from tests.finished_run import EPOCHS, crafted_comparison, right_where
+from tests.finished_run import crafted_comparison, right_where
 
 TRUTH = ["yes"] * 60 + ["no"] * 40
 GOOD = right_where(TRUTH, [0] * 5 + [1] * 55 + [0] * 5 + [1] * 35)  # 90 of 100
@@ -24,12 +24,6 @@ def flags_of(flag: str, truth=TRUTH, **variants) -> list[str]:
 def test_one_label_for_every_question():
     assert flags_of("one_label", majority=YES, base=GOOD, prompt=YES) == ["prompt answers yes to every question."]
     assert flags_of("never_predicted", base=GOOD, prompt=YES) == []  # said by the other
-
-
-def test_one_label_for_nearly_every_question():
-    nearly = ["yes"] * 95 + ["no"] * 5
-    assert flags_of("one_label", base=GOOD, prompt=nearly) == ["prompt answers yes to 95.0% of the questions."]
-    assert flags_of("one_label", base=GOOD, prompt=["yes"] * 94 + ["no"] * 6) == []
 
 
 def test_one_label_in_some_runs():
@@ -53,48 +47,18 @@ def test_a_label_never_predicted():
 
 def test_not_better_than_the_majority_label():
     found = flags_of("not_better_than_majority", majority=YES, tfidf=GOOD, base=POOR, prompt=YES, prefix=GOOD)
-    said = "is no better than always answering the most frequent label"
+    said = "is not better than always answering the most frequent label"
     assert found == [
         f"base {said}: 50.0% against 60.0% of the questions right.",
         f"prompt {said}: 60.0% against 60.0% of the questions right.",
     ]
 
 
-def test_better_than_the_majority_label_by_what_may_be_chance():
-    slightly = right_where(TRUTH, [1] * 55 + [0] * 5 + [1] * 8 + [0] * 32)
-    assert flags_of("not_better_than_majority", majority=YES, prompt=slightly) == [
-        "prompt is not shown to be better than always answering the most frequent label: 63.0% against 60.0% of the "
-        "questions right."
-    ]
-
-
-def test_worse_than_the_majority_label():
-    (found,) = flags_of("not_better_than_majority", majority=YES, prompt=right_where(TRUTH, [1] * 20 + [0] * 80))
-    assert found.startswith("prompt is less accurate than always answering the most frequent label: 20.0% against")
-
-
-def test_without_the_baseline_the_most_frequent_label_of_the_test_questions_counts():
-    (found,) = flags_of("not_better_than_majority", base=POOR, prompt=GOOD)
-    assert found.startswith("base is no better than")
-
-
-@pytest.mark.parametrize(
-    ("kept", "said"),
-    [
-        ([2], []),
-        ([EPOCHS], ["prompt had not converged (its last epoch is the best of 3): longer training may rank otherwise."]),
-    ],
-)
-def test_the_last_epoch_kept(kept, said):
-    comparison = crafted_comparison(TRUTH, {"base": [POOR], "prompt": [GOOD]}, kept={"prompt": kept})
-    assert texts(comparison, "not_converged") == said
-
-
 def test_the_last_epoch_kept_in_some_runs():
     answers = {"base": [POOR], "prompt": [GOOD] * 3, "prefix": [GOOD] * 3}
     comparison = crafted_comparison(TRUTH, answers, kept={"prompt": [2, 3, 3], "prefix": [1, 2, 1]})
     assert texts(comparison, "not_converged") == [
-        "prompt had not converged (its last epoch is the best in 2 of 3 runs): longer training may rank otherwise."
+        "prompt had not converged (its last epoch is the best in 2 of 3 runs): longer training may change the order."
     ]
 
 
@@ -105,7 +69,7 @@ def test_few_validation_questions():
         assert bool(found) is said
     comparison = crafted_comparison(TRUTH, answers, validation=89, folds=np.arange(100) % 2)  # 89 a fold
     assert texts(comparison, "small_validation") == [
-        "The best of 3 epochs was chosen on 89 validation questions: luck has a part in it."
+        "The best of 3 epochs was chosen on 89 validation questions, partly by luck."
     ]
     assert texts(crafted_comparison(TRUTH, {"base": [GOOD]}, validation=89), "small_validation") == []
 
@@ -113,7 +77,7 @@ def test_few_validation_questions():
 def test_one_training():
     assert flags_of("one_training", base=GOOD) == []
     assert flags_of("one_training", base=GOOD, prompt=GOOD) == [
-        "prompt was trained once: how much another training would differ is unknown."
+        "prompt was trained once: how different another training would be is unknown."
     ]
     (found,) = flags_of("one_training", base=GOOD, prompt=GOOD, prefix=GOOD)
     assert found.startswith("Every adapter was trained once")
@@ -124,7 +88,7 @@ def test_one_training():
 def test_one_label_in_truth():
     assert flags_of("one_class", base=GOOD) == []
     assert flags_of("one_class", truth=["no"] * 20, base=["no"] * 20) == [
-        "All test questions have one label, no: no other was put to a test."
+        "All test questions have the label no: other labels were not tested."
     ]
 
 
@@ -133,11 +97,7 @@ def test_nothing_is_flagged_where_nothing_misleads():
     assert crafted_comparison(TRUTH, answers, folds=np.arange(100) % 5)["flags"] == []
 
 
-ONE_SEED = (
-    "Each adapter was trained with one seed, so the tests are about the methods with this seed. As tests of the "
-    "methods they make false findings in 8 to 13% of cases instead of 5% if runs of one seed share a tenth of their "
-    "variance; against the majority label in about 7% even if they share nothing."
-)
+ONE_SEED = "Each adapter was trained with one seed, so the tests are about the methods with this seed."
 
 
 @pytest.mark.parametrize(
@@ -148,16 +108,16 @@ ONE_SEED = (
         (1, 1, "random", []),  # one_training says it
         (1, 10, "cross_validation", [ONE_SEED]),
         (1, 10, "official", [ONE_SEED]),
-        (2, 10, "cross_validation", ["with 2 seeds:"]),
-        (3, 4, "official", ["with 4 folds:"]),
-        (1, 2, "official", [ONE_SEED, "with 2 folds:"]),
-        (2, 4, "official", ["with 2 seeds and 4 folds:"]),
+        (2, 10, "cross_validation", ["With 2 seeds the tests"]),
+        (3, 4, "official", ["With 4 folds the tests"]),
+        (1, 2, "official", [ONE_SEED, "With 2 folds the tests"]),
+        (2, 4, "official", ["With 2 seeds and 4 folds the tests"]),
         (None, 1, "official", []),
         (None, 10, "cross_validation", []),
-        (None, 4, "official", ["with 4 folds:"]),
+        (None, 4, "official", ["With 4 folds the tests"]),
         (3, 1, "random", ["All runs share one training set"]),
-        (2, 1, "random", ["All runs share one training set", "with 2 seeds:"]),
-        (3, 1, "official", ["All runs share one training set", "with 1 fold:"]),
+        (2, 1, "random", ["All runs share one training set", "With 2 seeds the tests"]),
+        (3, 1, "official", ["All runs share one training set", "With 1 fold the tests"]),
     ],
 )
 def test_designs_that_do_not_keep_the_level_are_named(seeds, folds, protocol, said):

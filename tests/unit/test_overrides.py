@@ -8,8 +8,8 @@ import pytest
 from experiments.overrides import files_of, read_overrides, write_params
 from experiments.runs import check_jobs
 from peftqa.config.params import read_params
+from peftqa.data.digest import folder_digest
 from peftqa.errors import UserError
-from peftqa.fetch.digest import folder_digest
 from tests.conftest import ROOT
 
 

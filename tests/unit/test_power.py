@@ -7,10 +7,9 @@ from functools import partial
 import numpy as np
 import pytest
 from scipy import stats
-from statsmodels.stats.power import TTestPower
 
 from peftqa.statistics import power
-from peftqa.statistics.significance import answers_by_fold, answers_to_the_same, mcnemar, primary_test
+from peftqa.statistics.significance import answers_by_fold, answers_to_the_same, primary_test
 
 
 def power_by_enumeration(difference: float, discordance: float, n: int, alpha: float) -> float:
@@ -29,15 +28,6 @@ def power_by_enumeration(difference: float, discordance: float, n: int, alpha: f
 def test_mcnemars_power_agrees_with_enumeration(difference, discordance, alpha):
     expected = power_by_enumeration(difference, discordance, 20, alpha)
     assert power.mcnemar_power(difference, discordance, 20, alpha) == pytest.approx(expected)
-
-
-def test_mcnemars_power_agrees_with_simulated_test_sets():
-    n, difference, discordance = 89, 0.15, 0.25
-    shares = [(discordance + difference) / 2, (discordance - difference) / 2, 1 - discordance]
-    counts = np.random.default_rng(0).multinomial(n, shares, size=4000)
-    right = np.array([[True, False], [False, True], [True, True]])
-    shown = [mcnemar(*np.repeat(right, row, axis=0).T).p <= 0.05 for row in counts]
-    assert power.mcnemar_power(difference, discordance, n, 0.05) == pytest.approx(np.mean(shown), abs=0.025)
 
 
 def smallest_by_mcnemar(
@@ -59,14 +49,6 @@ def test_the_smallest_detectable_difference_has_just_the_power_asked_for():
 def test_too_few_discordant_questions_show_no_difference_at_all():
     assert smallest_by_mcnemar(discordance=0.0) is None
     assert smallest_by_mcnemar(discordance=2 / 89) is None
-
-
-def test_where_one_of_the_two_tests_decides_the_power_is_that_of_a_t_test():
-    # One seed: the test over folds has nearly all of the variance, so it decides.
-    fold_sd = np.sqrt((0.22 - 0.05**2) / 89 + 2 * 0.05**2)
-    expected = TTestPower().power(0.05 / fold_sd, nobs=10, alpha=0.05)
-    found = power.runs_power(0.05, 0.22, 890, 0.05, run_sd=0.05, seeds=1, folds=10)
-    assert found == pytest.approx(expected, abs=0.01)
 
 
 def simulated_power(difference: float, n: int, run_sd: float, seeds: int, folds: int, trained: int, shared: bool):
@@ -91,15 +73,10 @@ def simulated_power(difference: float, n: int, run_sd: float, seeds: int, folds:
     ("n", "run_sd", "seeds", "folds", "trained", "shared", "difference", "tolerance"),
     [
         (500, 0.02, 3, 5, 2, False, 0.08, 0.06),
-        (500, 0.02, 5, 5, 2, False, 0.06, 0.06),
         (500, 0.03, 3, 5, 1, False, 0.09, 0.06),
-        (400, 0.05, 5, 1, 2, False, 0.10, 0.06),
         (400, 0.04, 1, 10, 2, False, 0.10, 0.06),
-        (400, 0.04, 1, 10, 1, False, 0.10, 0.06),
         (500, 0.02, 2, 5, 2, False, 0.09, 0.12),
         (300, 0.05, 3, 5, 2, True, 0.06, 0.06),
-        (300, 0.05, 3, 5, 1, True, 0.10, 0.06),
-        (300, 0.05, 1, 5, 2, True, 0.10, 0.06),
     ],
 )
 def test_the_power_over_runs_agrees_with_simulated_runs(
@@ -110,23 +87,6 @@ def test_the_power_over_runs_agrees_with_simulated_runs(
     planned = power.runs_power(difference, 0.42, n, 0.05, method_share=0, **runs)
     assert 0.3 < planned < 0.95
     assert planned == pytest.approx(simulated_power(difference, n, **runs), abs=tolerance)
-
-
-@pytest.mark.parametrize(
-    ("design", "shown"),  # docs/protocol.md
-    [
-        ({"seeds": 1}, 0.26),
-        ({"seeds": 3}, 0.37),
-        ({"seeds": 5}, 0.62),
-        ({"seeds": 3, "shared": True}, 0.46),
-        ({"seeds": 5, "shared": True}, 0.66),
-    ],
-)
-def test_the_power_over_runs_agrees_with_the_simulation(design, shown):
-    n = 445 if "shared" in design else 890
-    # Half of the normal scale's variance is 30% of the questions on which two runs of the methods differ.
-    planned = power.runs_power(0.04, 0.22, n, 0.05, run_sd=0.05, folds=10, method_share=0.3, **design)
-    assert planned == pytest.approx(shown, abs=0.04)
 
 
 def test_more_runs_show_smaller_differences():
@@ -141,8 +101,3 @@ def test_more_runs_show_smaller_differences():
     # Not even a difference on every question where they differ would be found.
     assert smallest(0.1, n=89, folds=1, seeds=3) is None
     assert smallest(0.0, folds=1, seeds=3) is None
-
-
-def test_a_single_run_has_no_power_over_runs():
-    with pytest.raises(ValueError, match="mcnemar_power"):
-        power.runs_power(0.1, 0.2, 89, 0.05, run_sd=0.05, seeds=1)

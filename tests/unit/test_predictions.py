@@ -52,26 +52,6 @@ def test_of_equal_probabilities_the_first_label_is_predicted_as_at_threshold_a_h
     assert list(predict(np.full((1, 3), 1 / 3), THREE)) == ["yes"]
 
 
-def test_a_threshold_decides_where_the_first_label_begins():
-    probabilities = np.array([[0.3, 0.7], [0.29, 0.71], [0.9, 0.1]])
-    assert list(predict(probabilities, TWO)) == ["no", "no", "yes"]
-    assert list(predict(probabilities, TWO, 0.3)) == ["yes", "no", "yes"]
-
-
-def test_a_row_names_its_split_fold_seed_and_question():
-    table = prediction_table("val", 3, 42, questions(7, 2), np.array([[0.25, 0.75], [0.5, 0.5]]), TWO)
-    assert table.to_dict("list") == {
-        "split": ["val", "val"],
-        "fold": [3, 3],
-        "seed": [42, 42],
-        "id": ["00000007", "00000008"],
-        "label": ["yes", "no"],
-        "prediction": ["no", "yes"],
-        "p_yes": [0.25, 0.5],
-        "p_no": [0.75, 0.5],
-    }
-
-
 @pytest.mark.parametrize("labels", [TWO, THREE])
 def test_predictions_survive_their_files_to_the_last_bit(tmp_path, labels):
     asked = {"val": questions(0, 500, labels), "test": questions(1000, 2000, labels)}
@@ -94,16 +74,6 @@ def test_predictions_for_other_labels_are_refused_in_a_sentence(tmp_path):
             read_predictions([tmp_path / "prompt.csv"], labels)
     with pytest.raises(UserError, match=r"prefix\.csv is missing; run `dvc repro`"):
         read_predictions([tmp_path / "prompt.csv", tmp_path / "prefix.csv"], TWO)
-
-
-def test_in_one_fold_each_seed_is_a_replicate():
-    for split in ("val", "test"):
-        asked = RANDOM[0][split]
-        found = replicates(all_runs(RANDOM), split, same_questions=False)
-        assert (found.ids, found.truth) == (list(asked["id"]), list(asked["label"]))
-        assert found.names == ["7", "11"]
-        assert found.folds.tolist() == [0] * len(asked)
-        assert (found.probabilities == [drawn(len(asked), TWO, 0, seed, len(split)) for seed in (7, 11)]).all()
 
 
 def test_in_cross_validation_the_folds_of_a_seed_are_one_replicate():
@@ -149,18 +119,6 @@ def test_runs_that_differ_in_their_questions_or_labels_are_refused(folds, same):
             replicates(wrong, "test", same)
     with pytest.raises(UserError, match="no predictions on split 'train'"):
         replicates(table, "train", same)
-
-
-def test_a_seed_that_lacks_a_fold_is_refused():
-    table = all_runs(CROSS_VALIDATION)
-    with pytest.raises(UserError, match="runs differ"):
-        replicates(table[(table["fold"] == 2) | (table["seed"] == 7)], "test", same_questions=False)
-
-
-def test_averaged_answers():
-    found = replicates(all_runs(RANDOM), "test", same_questions=False)
-    first, second = drawn(4, TWO, 0, 7, 4), drawn(4, TWO, 0, 11, 4)
-    assert (found.averaged == (first + second) / 2).all()
 
 
 def test_the_submission_has_the_first_replicates_answers_to_test_questions_alone():

@@ -1,11 +1,10 @@
-"""Whatever stands in a file from outside: it is read as it is, or refused in one line; nothing ends in a traceback."""
+"""Whatever a file from outside contains, it is read as it is, or refused in one line without a traceback."""
 
 import contextlib
 import copy
 import json
 import string
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -14,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
-from peftqa.config.params import Params, check_params, read_params
+from peftqa.config.params import Params, check_params
 from peftqa.data.files import COLUMNS, read_table, write_csv
 from peftqa.data.records import Record, clean, read_records, to_table
 from peftqa.errors import UserError, one_line
@@ -45,7 +44,7 @@ RECORD = st.fixed_dictionaries(
 ODD_RECORD = st.builds(
     lambda record, odd: record | odd, RECORD, st.dictionaries(st.sampled_from(sorted(Record.model_fields)), JSON)
 )
-# The same on every machine and every day; a file a try, in a folder that all tries share.
+# The same on every machine and every day; one file per try, in a folder that all tries share.
 settings.register_profile("files", derandomize=True, deadline=None, max_examples=60, database=None)
 settings.load_profile("files")
 in_a_folder = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -68,13 +67,20 @@ def leaves(values: dict, path: tuple = ()) -> Iterator[tuple]:
             yield from leaves(value, (*path, key))
 
 
+HEADERS = (b"", b"id,question,context,label\n", b"split,fold,seed,id,label,prediction,p_yes,p_no\n")
+
+
 @in_a_folder
-@given(content=st.binary(max_size=200) | JSON.map(lambda value: json.dumps(value).encode()))
-def test_any_bytes_are_records_or_refused(tmp_path, content):
-    path = tmp_path / "records.json"
-    path.write_bytes(content)
+@given(
+    header=st.sampled_from(HEADERS),
+    rest=st.binary(max_size=120) | TEXT.map(str.encode) | JSON.map(lambda value: json.dumps(value).encode()),
+)
+@pytest.mark.parametrize("read", [read_records, read_table, lambda path: read_predictions([path], LABELS)])
+def test_any_bytes_are_read_or_refused_in_one_line(tmp_path, read, header, rest):
+    path = tmp_path / "file"
+    path.write_bytes(header + rest)
     with refused_in_one_line():
-        read_records(path)
+        read(path)
 
 
 @in_a_folder
@@ -100,18 +106,6 @@ def test_any_records_become_a_table_that_is_read_as_it_was_written_or_are_refuse
         assert clean(again, LABELS)[0].equals(again)
 
 
-@in_a_folder
-@given(
-    content=st.binary(max_size=120)
-    | TEXT.map(lambda text: f"id,question,context,label\n{text}".encode(errors="replace"))
-)
-def test_any_bytes_are_a_table_or_refused(tmp_path, content):
-    path = tmp_path / "table.csv"
-    path.write_bytes(content)
-    with refused_in_one_line():
-        read_table(path)
-
-
 PROBABILITY = st.floats(0, 1)
 
 
@@ -125,18 +119,6 @@ def test_predictions_are_read_to_the_last_bit(tmp_path, rows):
     again = read_predictions([tmp_path / "run.csv"], LABELS)
     assert again["id"].tolist() == table["id"].tolist()
     assert again[["p_yes", "p_no"]].to_numpy().tobytes() == probabilities.tobytes()
-
-
-HEADER = "split,fold,seed,id,label,prediction,p_yes,p_no\n"
-
-
-@in_a_folder
-@given(content=st.binary(max_size=120).map(lambda rest: HEADER.encode() + rest) | st.binary(max_size=60))
-def test_any_bytes_are_predictions_or_refused(tmp_path, content):
-    path = tmp_path / "run.csv"
-    path.write_bytes(content)
-    with refused_in_one_line():
-        read_predictions([path], LABELS)
 
 
 @given(path=st.sampled_from(sorted(leaves(PARAMS))), value=JSON)
@@ -153,13 +135,3 @@ def test_any_value_under_any_key_is_a_parameter_or_refused_with_the_key(path, va
             # A name that others refer to may be missed there.
             assert path[0] in str(error) or path[0] in ("adapters", "evaluate", "selected")
             raise
-
-
-@in_a_folder
-@given(content=st.binary(max_size=80) | TEXT.map(lambda text: text.encode(errors="replace")))
-def test_any_bytes_are_parameters_or_refused(tmp_path, content):
-    path = Path(tmp_path / "params.yaml")
-    path.write_bytes(content)
-    with refused_in_one_line():
-        read_params(path)
-        pytest.fail("such a short file cannot hold them all")

@@ -3,7 +3,7 @@
 import os
 import subprocess
 
-from peftqa.fetch.digest import folder_digest, matching_files
+from peftqa.data.digest import folder_digest, matching_files
 
 FILES = {"config.json": b"{}", "tokenizer.json": b"[]", "model.safetensors": b"weights" * 1000}
 

@@ -55,24 +55,6 @@ def test_a_variants_row_is_the_mean_over_seeds(workspace):
     assert rest["mean"]["valid_answer_rate"] == 0.625
 
 
-def test_a_table_whose_rows_someone_sorted_is_refused(workspace, refused):
-    workspace.set(train__seeds=[42, 7])
-    write_run(workspace, "prompt", 0, 42, right=4)
-    write_run(workspace, "prompt", 0, 7, right=1)
-    path = workspace.folder / "predictions/prompt/fold-0/seed-7.csv"
-    pd.read_csv(path, dtype=str).sort_values("p_yes").to_csv(path, index=False)
-    sentence = refused(workspace.run("evaluate", "prompt"))
-    assert "predictions/prompt: runs differ in the questions or labels of split 'test', or in their order" in sentence
-
-
-def test_a_variant_without_training_has_no_spread_and_no_parameters(workspace):
-    workspace.set(train__seeds=[42, 7])
-    write_run(workspace, "base", 0, 0, right=3)
-    row, _ = evaluate(workspace, "base")
-    assert list(row) == ["n", "accuracy", "macro_f1", "log_loss", "val_log_loss"]
-    assert row["accuracy"] == 0.75
-
-
 def test_in_cross_validation_the_questions_of_all_folds_count_together(workspace):
     workspace.set(split__protocol="cross_validation", split__folds=[2, 5])
     write_run(workspace, "prompt", 2, 42, right=4)
@@ -104,15 +86,6 @@ def test_what_dropped_runs_left_is_removed_and_other_variants_stay(workspace):
     assert len(workspace.files("predictions/prefix")) == 4
 
 
-@pytest.mark.slow
-def test_what_cannot_be_evaluated_is_refused_in_a_sentence(workspace, refused):
-    assert "no variant 'lora' under evaluate.variants" in refused(workspace.run("evaluate", "lora"))
-    assert "predictions/prompt/fold-0/seed-42.csv is missing" in refused(workspace.run("evaluate", "prompt"))
-    write_run(workspace, "prompt", 0, 42, right=2)
-    workspace.set(data__labels=["no", "yes"])
-    assert "was not written for the labels no, yes" in refused(workspace.run("evaluate", "prompt"))
-
-
 @pytest.fixture
 def refusal(workspace, monkeypatch):
     """The sentence with which evaluation of "prompt" ends, in this process: a new one for each would take a second."""
@@ -139,16 +112,6 @@ def test_a_table_that_cannot_be_read_is_refused_by_name(workspace, refusal, dama
     message = refusal()
     assert "is damaged" in message and "predictions/prompt" in message and "run `dvc repro`" in message
     assert "\n" not in message and workspace.files("metrics") == []
-
-
-@pytest.mark.parametrize("content", ["", "[1]", '{"trainable_params": '])
-def test_what_stands_beside_the_predictions_must_be_whole(workspace, refusal, content):
-    write_run(workspace, "prompt", 0, 42, right=2)
-    path = workspace.folder / "predictions/prompt/fold-0/seed-42.json"
-    path.write_text(content)
-    assert "predictions/prompt/fold-0/seed-42.json is damaged" in refusal()
-    path.unlink()
-    assert "predictions/prompt/fold-0/seed-42.json is missing" in refusal()
 
 
 def test_the_selected_variants_row_is_copied(workspace):
