@@ -17,12 +17,13 @@ from experiments.git import IDENTITY, git, head, names
 from experiments.overrides import write_params
 from experiments.runs import DVC, run_python
 from peftqa.config.params import read_params
+from peftqa.data.digest import is_commit
 from peftqa.data.files import atomic_write
 from peftqa.errors import UserError
-from peftqa.fetch.digest import is_commit
 from stages import workspace
 
 CACHE = Path(".dvc/cache")
+COPIED = Path(".git/copied")  # names of the files that are copies of this workspace's; all others are somebody's own
 
 
 def prepare(folder: Path, overrides: dict[str, object], files: Iterable[Path] = ()) -> None:
@@ -37,24 +38,30 @@ def prepare(folder: Path, overrides: dict[str, object], files: Iterable[Path] = 
             raise UserError(f"{folder} is in the way of an experiment's folder; move it.")
         with atomic_write(folder) as partial:
             git("clone", "--quiet", "--origin", "origin", "--no-checkout", ".", str(partial))
-    before = names("ls-files", cwd=folder)
+    copied = folder / COPIED
+    before = read_names(copied) if copied.exists() else names("ls-files", cwd=folder)
     git("fetch", "--quiet", "--no-tags", os.path.relpath(".", folder), "HEAD", cwd=folder)
     git("reset", "--quiet", commit, cwd=folder)
     write_params(folder / workspace.PARAMS, overrides)
 
     results = {"dvc.lock", *results_of(folder)}
-    ours = {name for name in names("ls-files") | set(map(str, files)) if is_file(Path(name))}
-    ours -= results | {str(workspace.PARAMS)}
-    for name in before - ours - results - {str(workspace.PARAMS)}:
+    apart = results | {str(workspace.PARAMS)}
+    ours = {name for name in names("ls-files") | set(map(str, files)) if is_file(Path(name))} - apart
+    for name in before - ours - apart:
         remove_file(folder / name)
-    for name in sorted(ours):
-        copy(Path(name), folder / name, known=not before or name in before)
+    changed = [name for name in sorted(ours) if not same(Path(name), folder / name)]
+    for target in (folder / name for name in changed):
+        if os.path.lexists(target) and (str(target.relative_to(folder)) not in before or is_folder(target)):
+            raise UserError(f"{target} is in the way of a file that git tracks here; move it.")
+    write_names(copied, before | ours)
+    for name in changed:
+        copy(Path(name), folder / name)
     for name in results:
         if is_file(Path(name)) and not os.path.lexists(folder / name):
             copy(Path(name), folder / name)
-    tracked = names("ls-files", cwd=folder) - results
-    changed = {name for name in ours | tracked if not (folder / name).is_dir() or (folder / name).is_symlink()}
-    git("update-index", "--add", "--remove", "--replace", "-z", "--stdin", cwd=folder, paths=sorted(changed))
+    write_names(copied, ours)
+    staged = [name for name in ours | (names("ls-files", cwd=folder) - results) if not is_folder(folder / name)]
+    git("update-index", "--add", "--remove", "--replace", "-z", "--stdin", cwd=folder, paths=sorted(staged))
     check_inputs(folder)
     share_cache(folder)
     if "data.source" in overrides:
@@ -73,18 +80,22 @@ def is_file(path: Path) -> bool:
     return (path.is_symlink() or path.is_file()) and not any(parent.is_symlink() for parent in path.parents)
 
 
-def copy(source: Path, target: Path, known: bool = True) -> None:
-    """Copy a file, or a link as a link. A target that is equal keeps its time stamp, which DVC compares.
+def read_names(path: Path) -> set[str]:
+    return set(os.fsdecode(path.read_bytes()).split("\0"))
 
-    known: whether an older target is a copy too. Raises UserError if it is a user's own file.
-    """
-    there = os.path.lexists(target)
-    if there and not target.is_dir() and content(source) == content(target):
-        return
-    if there and (not known or (target.is_dir() and not target.is_symlink())):
-        raise UserError(f"{target} is in the way of a file that git tracks here; move it.")
-    with atomic_write(target) as partial:
-        shutil.copy(source, partial, follow_symlinks=False)
+
+def write_names(path: Path, found: set[str]) -> None:
+    with atomic_write(path) as partial:
+        partial.write_bytes(os.fsencode("\0".join(found)))
+
+
+def is_folder(path: Path) -> bool:
+    return path.is_dir() and not path.is_symlink()
+
+
+def same(source: Path, target: Path) -> bool:
+    """Whether target is a copy of source. Such a copy keeps its time stamp, which DVC compares."""
+    return os.path.lexists(target) and not is_folder(target) and content(source) == content(target)
 
 
 def content(path: Path) -> tuple[object, ...]:
@@ -93,9 +104,15 @@ def content(path: Path) -> tuple[object, ...]:
     return ("file", path.stat().st_mode & 0o111, path.read_bytes())
 
 
+def copy(source: Path, target: Path) -> None:
+    """Copy a file, or a link as a link."""
+    with atomic_write(target) as partial:
+        shutil.copy(source, partial, follow_symlinks=False)
+
+
 def remove_file(path: Path) -> None:
     """Delete a file that git no longer tracks, and the folders that are then empty."""
-    if not path.is_symlink() and path.is_dir():
+    if is_folder(path):
         return
     path.unlink(missing_ok=True)
     for parent in path.parents:

@@ -77,7 +77,7 @@ def write_params(path: Path, overrides: dict[str, object], base: Path | str = wo
             group = group.get(name)
             if not isinstance(group, dict):
                 raise UserError(
-                    f"{key}: params.yaml lacks a group {name!r}; a new key is a group, `adapters.mine: {{method: ...}}`."
+                    f"{key}: params.yaml lacks a group {name!r}; a new adapter is a group, `adapters.mine: {{...}}`."
                 )
         group[last] = value
     partial = path.with_name("params.yaml.partial")

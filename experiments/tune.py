@@ -36,9 +36,9 @@ from peftqa import program
 from peftqa.config.errors import explain
 from peftqa.config.params import Params, Seed, read_params, read_yaml
 from peftqa.config.settings import Positive, Settings
+from peftqa.data.digest import digest
 from peftqa.data.files import write_json
 from peftqa.errors import UserError, one_line
-from peftqa.fetch.digest import digest
 from stages import run_stage, workspace
 from stages.runs import CHECKPOINTS, training_code
 from stages.summary import training_summary

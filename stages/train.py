@@ -13,8 +13,8 @@ from peft import PeftModel
 from transformers import PreTrainedTokenizerBase, set_seed
 
 from peftqa.config.params import Params, read_params
+from peftqa.data.digest import digest, folder_digest
 from peftqa.data.files import atomic_write, read_json, read_table, write_csv, write_json
-from peftqa.fetch.digest import digest, folder_digest
 from peftqa.model.adapters import add_adapter, save_adapter
 from peftqa.model.backbone import load_backbone, load_tokenizer, memory_explained, peak_memory_mb
 from peftqa.model.prompts import encode_examples, first_token_ids

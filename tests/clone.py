@@ -10,10 +10,20 @@ from pathlib import Path
 
 from ruamel.yaml import YAML
 
-from tests.conftest import ROOT
+from tests.conftest import ROOT, set_params
 
-OUTS = ("data/clean", "data/raw", "data/split", "metrics", "models", "plots", "predictions", "evaluation", "comparison")
-OUTS += ("release",)
+OUTS = [
+    "data/clean",
+    "data/raw",
+    "data/split",
+    "metrics",
+    "models",
+    "plots",
+    "predictions",
+    "evaluation",
+    "comparison",
+    "release",
+]
 # What keeps a run short: the shortest useful prompts, one epoch, big batches, one thread for tiny tensors.
 SHORT = {
     "data.name": "synthetic abstracts",
@@ -79,15 +89,7 @@ class Clone:
 
     def set(self, values: dict[str, object]) -> None:
         """Set parameters, {"data.source": "x"}."""
-        path, yaml = self.folder / "params.yaml", YAML()
-        params = yaml.load(path)
-        for key, value in values.items():
-            *groups, last = key.split(".")
-            group = params
-            for name in groups:
-                group = group[name]
-            group[last] = value
-        yaml.dump(params, path)
+        set_params(self.folder, values)
 
     def status(self, *targets: str) -> set[str]:
         """Stages that are not up to date."""

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import termios
 from collections.abc import Callable, Iterator
+from functools import reduce
 from pathlib import Path
 
 # Tiny tensors: threads would only wait for each other. Before anything imports torch, and for every process started.
@@ -51,6 +52,37 @@ def flan_t5_tokenizer() -> Path:
     return path_from_environment("FLAN_T5_TOKENIZER", "a folder with FLAN-T5's tokenizer")
 
 
+def set_params(folder: Path, values: dict[str, object]) -> None:
+    """Set parameters in a folder's params.yaml, {"data.source": "x"}."""
+    yaml = YAML()
+    params = yaml.load(folder / "params.yaml")
+    for key, value in values.items():
+        *groups, last = key.split(".")
+        reduce(lambda group, name: group[name], groups, params)[last] = value
+    yaml.dump(params, folder / "params.yaml")
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory) -> Path:
+    """A checkpoint with two tiny layers and the embedded model's tokenizer."""
+    from tests.tiny import save_tiny_checkpoint
+
+    return save_tiny_checkpoint(tmp_path_factory.mktemp("tiny-t5"), ROOT / "embedded/pico-t5")
+
+
+@pytest.fixture(scope="session")
+def new_clone(tmp_path_factory, tiny_model):
+    """Makes a clone that is set to the tiny model and a short run."""
+    from tests.clone import SHORT, Clone
+
+    def make(name: str, **changes: object) -> Clone:
+        clone = Clone(tmp_path_factory.mktemp(name) / "clone")
+        clone.set(SHORT | {"model.name": str(tiny_model)} | changes)
+        return clone
+
+    return make
+
+
 class Workspace:
     """A folder with a params.yaml, in which stages run as DVC runs them: as processes of their own."""
 
@@ -63,15 +95,7 @@ class Workspace:
 
     def set(self, **values: object) -> None:
         """Set parameters, `data__source="x"` for data.source."""
-        path, yaml = self.folder / "params.yaml", YAML()
-        params = yaml.load(path)
-        for key, value in values.items():
-            *groups, last = key.split("__")
-            group = params
-            for name in groups:
-                group = group[name]
-            group[last] = value
-        yaml.dump(params, path)
+        set_params(self.folder, {key.replace("__", "."): value for key, value in values.items()})
 
     def start(self, *command: str, stderr: int = subprocess.PIPE, **environment: str) -> subprocess.Popen:
         # None of the caller's settings: they could lead to the network, or to another cache.

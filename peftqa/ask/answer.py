@@ -11,10 +11,10 @@ import numpy as np
 import pandas as pd
 
 from peftqa.config.params import ModelSettings
+from peftqa.data.digest import MODEL_FILES, folder_digest, is_commit
 from peftqa.data.text import plain_text
 from peftqa.errors import UserError, one_line
 from peftqa.evaluation.predictions import predict
-from peftqa.fetch.digest import MODEL_FILES, folder_digest, is_commit
 from peftqa.fetch.hub import snapshot
 from peftqa.model.adapters import load_adapter
 from peftqa.model.prompts import encode_and_cut, first_token_ids

@@ -6,15 +6,14 @@ import re
 import shutil
 import signal
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 import pooch
 
 from peftqa import program
+from peftqa.data.digest import MODEL_FILES, folder_digest, is_commit, matching_files
 from peftqa.errors import UserError, one_line
-from peftqa.fetch.digest import MODEL_FILES, folder_digest, is_commit, matching_files
 from peftqa.fetch.files import line_endings_hint, shown_address, without_secrets
 from peftqa.model.checkpoint import MODEL_INDEX, MODEL_WEIGHTS, check_checkpoint
 
@@ -116,8 +115,13 @@ def snapshot(name: str, revision: str | None, patterns: Sequence[str], subject: 
         utils.logging.set_verbosity_error()
         if not sys.stderr.isatty():
             utils.disable_progress_bars()
-        with _ended_at_once():
+        interrupt = signal.getsignal(signal.SIGINT)
+        if interrupt is signal.default_int_handler:  # it would wait for the threads that download gigabytes
+            signal.signal(signal.SIGINT, program.end_at_once)
+        try:
             return Path(snapshot_download(name, revision=revision, allow_patterns=[*patterns]))
+        finally:
+            signal.signal(signal.SIGINT, interrupt)
     except UserError:
         raise
     except Exception as error:  # those of huggingface_hub, httpx2 and hf_xet do not share a class
@@ -128,18 +132,3 @@ def snapshot(name: str, revision: str | None, patterns: Sequence[str], subject: 
             error = error.__cause__
         reason = f"{shown_address(hub)}: {without_secrets(error, hub)}"
         raise UserError(f"{subject} is not in the cache, and the Hub does not give it ({reason}){remedy}") from None
-
-
-@contextmanager
-def _ended_at_once() -> Iterator[None]:
-    """Let Ctrl-C end the program at once, without waiting for threads that download gigabytes.
-
-    What they have fetched stays in the Hub's cache, and the next run goes on from there.
-    """
-    handler = signal.getsignal(signal.SIGINT)
-    if handler is signal.default_int_handler:
-        signal.signal(signal.SIGINT, program.end_at_once)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, handler)

@@ -22,8 +22,8 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
+from peftqa.data.digest import matching_files
 from peftqa.errors import UserError, one_line
-from peftqa.fetch.digest import matching_files
 from peftqa.model.checkpoint import check_checkpoint, differences
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from peftqa.config.params import Params
-from peftqa.fetch.digest import is_commit
+from peftqa.data.digest import is_commit
 from peftqa.model.adapters import peft_type
 from peftqa.model.prompts import fill_instruction, join_labels
 from peftqa.report import wording

@@ -29,7 +29,6 @@ def workspace(whole, small_disk, tmp_path) -> Copy:
         ("fetch_model", ["models/base"], 64 * KB),
         ("baselines", ["predictions/majority", "predictions/tfidf"], 8 * KB),
         ("train prefix-0-42", ["models/adapters/prefix", "plots/training/prefix"], 0),
-        ("train prompt-0-42", ["models/adapters/prompt", "plots/training/prompt"], 48 * KB),
         ("predict prefix-0-42", ["predictions/prefix"], 8 * KB),
         ("evaluate prefix", ["evaluation/prefix", "metrics/prefix.json"], 8 * KB),
         ("compare", ["comparison", "metrics/pairs.csv"], 16 * KB),
@@ -50,7 +49,7 @@ def test_a_disk_that_fills_up(whole, workspace, small_disk, stage, outputs, free
     assert workspace.bytes() == whole.bytes()
 
 
-@pytest.mark.parametrize("stage", ["download", "clean", "report"])
+@pytest.mark.parametrize("stage", ["download", "report"])
 def test_a_disk_that_may_only_be_read(whole, workspace, small_disk, stage):
     small_disk.remount("ro")
     workspace.refused("python", "-m", f"stages.{stage}", says=("Read-only file system; mend this",))
@@ -62,7 +61,7 @@ def test_a_disk_that_may_only_be_read(whole, workspace, small_disk, stage):
 
 @pytest.mark.parametrize(
     ("path", "stage"),
-    [("data/clean", "clean"), ("metrics", "select"), ("models", "fetch_model"), ("data/raw", "download")],
+    [("metrics", "select"), ("models", "fetch_model"), ("data/raw", "download")],
 )
 def test_a_file_where_a_folder_should_be(whole, clone, path, stage):
     shutil.rmtree(clone.folder / path)

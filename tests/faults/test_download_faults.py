@@ -84,12 +84,6 @@ def test_a_fault_of_either_file_is_reported_and_leaves_neither(workspace, file_h
     assert workspace.files("data") == []
 
 
-def test_files_of_an_earlier_run_do_not_outlive_a_failure(workspace, refused):
-    assert workspace.run("download").returncode == 0
-    refused(workspace.run("download", PUBMEDQA_SOURCE="/none"))
-    assert workspace.files("data") == []
-
-
 @pytest.mark.parametrize(
     ("source", "reason"),
     [
@@ -97,8 +91,6 @@ def test_files_of_an_earlier_run_do_not_outlive_a_failure(workspace, refused):
         ("http://a:geheim@nowhere.invalid/x.json", "NameResolutionError"),
         ("http://a:ge/heim@b/x.json?a=ge heim", "Failed to parse"),
         ("ftp://a:geheim@b/c?a=ge heim", "No connection adapters"),
-        ("http://a:geheim@?ge heim", "No host supplied"),
-        ("http://a:geheim@127.0.0.1:99999/x.json", "Failed to parse"),
     ],
 )
 def test_an_address_that_cannot_be_asked_is_named_without_the_password(workspace, refused, source, reason):
@@ -106,8 +98,8 @@ def test_an_address_that_cannot_be_asked_is_named_without_the_password(workspace
     assert source.split("@")[1].split("?")[0] in message and "heim" not in message and reason in message
 
 
-@pytest.mark.parametrize("proxy", ["http://anna:geheim@127.0.0.1:1", "anna:geheim@127.0.0.1:1"])
-def test_a_proxy_that_does_not_answer_is_not_blamed_on_the_address(workspace, refused, proxy):
+def test_a_proxy_that_does_not_answer_is_not_blamed_on_the_address(workspace, refused):
+    proxy = "anna:geheim@127.0.0.1:1"
     message = refused(workspace.run("download", HTTP_PROXY=proxy, NO_PROXY=""))
     assert "proxy" in message and "geheim" not in message
     assert workspace.run("download", HTTP_PROXY=proxy, NO_PROXY="127.0.0.1").returncode == 0
@@ -130,13 +122,10 @@ def test_a_download_that_is_ended_early_leaves_no_file(workspace, file_host, num
 def test_a_local_copy_needs_no_server(workspace, file_host, copy):
     assert workspace.run("download", PUBMEDQA_SOURCE=str(copy / "ori_pqal.json")).returncode == 0
     assert raw(workspace) == FETCHED and file_host.requests == []
-
-
-def test_the_source_may_be_a_path_inside_the_repository(workspace, copy):
     copy.rename(workspace.folder / "embedded")
     workspace.set(data__source="embedded/ori_pqal.json")
     assert workspace.run("download").returncode == 0
-    assert raw(workspace) == FETCHED
+    assert raw(workspace) == FETCHED and file_host.requests == []
 
 
 @pytest.mark.parametrize(
@@ -147,17 +136,14 @@ def test_the_source_may_be_a_path_inside_the_repository(workspace, copy):
         ("{}", "not a regular file"),
         ("{}/test_ground_truth.json", sha256(TEST_IDS)),
         ("/dev/zero", "not a regular file"),
-        ("ori_pqal.json", "relative path"),
         ("../ori_pqal.json", "relative path"),
+        ("", "is outside the repository"),
     ],
 )
-def test_what_is_no_true_local_copy_is_refused(workspace, refused, copy, source, reason):
+def test_a_local_file_that_is_not_a_true_copy_is_refused(workspace, refused, copy, source, reason):
     (copy / "alone").mkdir()
     os.link(copy / "ori_pqal.json", copy / "alone/ori_pqal.json")
+    assert workspace.run("download").returncode == 0  # no file of an earlier run stays
+    workspace.set(data__source="../ori_pqal.json")
     assert reason in refused(workspace.run("download", PUBMEDQA_SOURCE=source.format(copy)))
     assert workspace.files("data") == []
-
-
-def test_a_source_outside_the_repository_is_refused(workspace, refused):
-    workspace.set(data__source="../ori_pqal.json")
-    assert "leads out of the repository" in refused(workspace.run("download"))

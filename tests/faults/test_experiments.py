@@ -30,7 +30,7 @@ def elsewhere(clone, tmp_path) -> Copy:
 
 def state(clone: Copy) -> tuple[dict[str, bytes], str]:
     """What a command must leave as it was."""
-    return clone.bytes(), clone("git", "status", "--porcelain", "-z")
+    return clone.bytes(), clone("git", "status", "--porcelain")
 
 
 def stored(clone: Copy, name: str) -> dict[str, str]:
@@ -63,11 +63,16 @@ def test_an_experiment_stores_what_git_tracks_and_nothing_else(elsewhere, tmp_pa
     found = stored(elsewhere, "mine")
     added = {"link", "new.md", "experiments/mine.yaml", "experiments/base.yaml"}
     assert set(found) == tracked - {"CHANGELOG.md"} | added and found["link"] == "120000"
-    assert elsewhere("git", "show", "mine:README.md", ok=False) != "changed"  # it is no branch
-    # A file that git no longer tracks goes from the clone, and the user's own stays.
+    # A file that git no longer tracks goes from the clone, one that changes follows, and the user's own stay.
     elsewhere("git", "rm", "--quiet", "--cached", "new.md")
+    (folder / "link").unlink()
+    (folder / "link").write_text("a file now")
     elsewhere("python", "-c", prepare)
-    assert not (own.parent / "new.md").exists() and own.exists()
+    assert not (own.parent / "new.md").exists() and (own.parent / "link").read_text() == "a file now" and own.exists()
+    (folder / "notes.txt").write_text("of the repository")
+    elsewhere("git", "add", "notes.txt")
+    elsewhere.refused("make", "experiment", "NAME=mine", "SETUP=", says=("mine/notes.txt is in the way", "move it"))
+    assert own.read_text() == "of a user"
 
 
 @pytest.mark.parametrize("command", [COMPARE, TUNE], ids=["compare", "tune"])

@@ -10,9 +10,9 @@ import pytest
 from safetensors.numpy import save
 from tokenizers import Tokenizer, models
 
-from peftqa.fetch.digest import folder_digest
+from peftqa.data.digest import folder_digest
 from peftqa.model.checkpoint import expected_shapes
-from tests.servers import endless, to_itself, truncated
+from tests.servers import endless, truncated
 
 NAME, COMMIT = "someone/tiny-t5", "a" * 40
 CONFIG = {
@@ -97,7 +97,7 @@ def test_progress_shows_in_a_terminal(workspace, hub, fetch):
     assert "Fetching 5 files" in workspace.run_in_terminal("fetch_model", HF_ENDPOINT=hub.url)
 
 
-def test_a_filled_cache_stands_in_for_the_hub(workspace, hub, fetch):
+def test_a_filled_cache_replaces_the_hub(workspace, hub, fetch):
     assert fetch().returncode == 0
     assert fetch(HF_HUB_OFFLINE="1").returncode == 0
     assert fetch(HF_ENDPOINT="http://127.0.0.1:1").returncode == 0
@@ -122,7 +122,7 @@ def test_a_broken_transfer_is_resumed_or_begun_again(workspace, hub, fetch):
         ({"revision": "b" * 40}, "Revision Not Found"),
     ],
 )
-def test_what_the_hub_does_not_give_is_reported(workspace, hub, fetch, refused, asked, reason):
+def test_a_model_that_the_hub_does_not_give_is_reported(workspace, hub, fetch, refused, asked, reason):
     hub.models["someone/gated"] = hub.models[NAME]
     hub.gated.add("someone/gated")
     message = refused(fetch(**asked))
@@ -131,12 +131,7 @@ def test_what_the_hub_does_not_give_is_reported(workspace, hub, fetch, refused, 
     assert "geheim" not in message and base(workspace) == {}
 
 
-def test_what_is_not_the_hub_is_reported(fetch, refused, file_host):
-    file_host.files[f"/api/models/{NAME}/tree/{COMMIT}"] = b"<html>please log in</html>"
-    assert file_host.url in refused(fetch(HF_ENDPOINT=file_host.url))
-
-
-@pytest.mark.parametrize("endpoint", ["http://[bad", "nonsense", "http://", "ftp://a:geheim@hub"])
+@pytest.mark.parametrize("endpoint", ["http://[bad", "ftp://a:geheim@hub"])
 def test_an_endpoint_that_is_not_an_address_is_named(fetch, refused, endpoint):
     message = refused(fetch(HF_ENDPOINT=endpoint))
     assert endpoint.replace("a:geheim", "***") in message and "HF_ENDPOINT" in message and "geheim" not in message
@@ -148,12 +143,6 @@ def test_a_token_that_cannot_be_sent_is_named(fetch, refused, tmp_path, in_file)
     where = {"HF_TOKEN_PATH": str(tmp_path / "token")} if in_file else {"HF_TOKEN": "hf_ä"}
     message = refused(fetch(**where))
     assert "HF_TOKEN" in message and "hf_ä" not in message
-
-
-def test_weights_that_never_come_are_given_up(workspace, hub, fetch, refused):
-    hub.faults = itertools.repeat(to_itself)
-    assert "redirects" in refused(fetch())
-    assert base(workspace) == {}
 
 
 def test_on_ctrl_c_a_slow_transfer_ends_at_once_and_the_next_one_goes_on(workspace, hub, fetch):
@@ -188,13 +177,12 @@ AUTO_MAP = b'{"auto_map": {"AutoModel": "modeling_tiny.Tiny"}}'
 @pytest.mark.parametrize(
     ("from_hub", "files", "reason"),
     [
-        (True, without("model.safetensors") | NOT_WANTED, "no model.safetensors"),
-        (False, without("config.json"), "no config.json"),
-        (False, without("tokenizer.json"), "no tokenizer.json"),
+        (True, without("model.safetensors") | NOT_WANTED, "lacks model.safetensors"),
+        (False, without("tokenizer.json"), "lacks tokenizer.json"),
         (True, without("model.safetensors") | INDEX | {SHARDS[0]: b""}, SHARDS[1]),
         (False, MODEL | {"config.json": b"[1]"}, "broken JSON"),
-        (False, MODEL | {"config.json": AUTO_MAP}, "config.json of"),
-        (True, MODEL | {"tokenizer_config.json": AUTO_MAP}, "tokenizer_config.json of"),
+        (False, MODEL | {"config.json": AUTO_MAP}, "its config.json asks"),
+        (True, MODEL | {"tokenizer_config.json": AUTO_MAP}, "its tokenizer_config.json asks"),
     ],
 )
 def test_an_incomplete_model_and_one_with_code_are_refused(
@@ -219,7 +207,6 @@ OTHER = {"model_type": "bart", "d_model": 16}
             MODEL | {"config.json": json.dumps(CONFIG | {"d_ff": 32}).encode()},
             "DenseReluDense.wi_0.weight [24, 16] for",
         ),
-        (MODEL | {"config.json": b"{}"}, "names no model type"),
         (MODEL | {"config.json": json.dumps(OTHER).encode()}, "names the model type 'bart'"),
         (MODEL | {"tokenizer.json": b'{"version": "1.0"}'}, "tokenizer.json is not a tokenizer"),
     ],
@@ -233,13 +220,10 @@ def test_a_model_that_could_not_be_computed_with_is_refused_when_it_is_fetched(
     assert base(workspace) == {}
 
 
-def test_a_local_folder_is_copied_when_its_digest_is_right(workspace, hub, fetch, folder):
-    assert fetch(folder, folder_digest(folder)).stderr == ""
-    assert base(workspace) == MODEL and hub.requests == []
-
-
-def test_changed_weights_cannot_pass_for_the_old_ones(workspace, fetch, refused, folder):
+def test_a_local_folder_is_copied_if_its_digest_is_right(workspace, hub, fetch, refused, folder):
     digest = folder_digest(folder)
+    assert fetch(folder, digest).stderr == ""
+    assert base(workspace) == MODEL and hub.requests == []
     (folder / "model.safetensors").write_bytes(WEIGHTS[::-1])
     message = refused(fetch(folder, digest))
     assert digest in message and folder_digest(folder) in message
@@ -256,13 +240,12 @@ def test_an_unverified_folder_inside_the_repository_is_used_with_a_warning_that_
 @pytest.mark.parametrize(
     ("name", "revision", "reason"),
     [
-        ("../model", None, "leads out of the repository"),
+        ("../model", None, "is outside the repository"),
         ("models/base", None, "this stage writes"),
         ("google/flan-t5-large", None, "40 hexadecimal digits"),
         (NAME, "sha256:" + "0" * 64, "40 hexadecimal digits"),
         ("/none", None, "No such file or directory: '/none'"),
         ("{}", COMMIT, "is empty or `sha256:`"),
-        ("/none", COMMIT, "is empty or `sha256:`"),
         ("a/b/c", COMMIT, "is empty or `sha256:`"),
     ],
 )

@@ -48,7 +48,6 @@ def at(stage: str):
     [
         (REPRO, signal.SIGINT, None, training),
         (REPRO, signal.SIGINT, None, at("train")),
-        (REPRO, signal.SIGINT, None, at("predict")),
         (REPRO, signal.SIGTERM, "stages.train", training),
         (REPRO, signal.SIGTERM, "dvc repro", training),
         (REPRO, signal.SIGHUP, None, training),
@@ -57,7 +56,6 @@ def at(stage: str):
         (RUNS, signal.SIGTERM, "experiments.runs", training),
         (RUNS, signal.SIGKILL, None, training),
         (RUNS, signal.SIGKILL, "-m experiments.runs", at("train")),
-        (RUNS, signal.SIGKILL, "-m experiments.runs", at("predict")),
         (RUNS, signal.SIGKILL, "repro", training),
     ],
     ids=lambda value: value.name if isinstance(value, signal.Signals) else None,
@@ -88,11 +86,9 @@ def test_a_suspended_training_goes_on(whole, untrained):
     untrained.recovers(whole)
 
 
-@pytest.mark.parametrize(
-    ("number", "victim"), [(signal.SIGINT, None), (signal.SIGKILL, "-m experiments mine"), (signal.SIGTERM, "make")]
-)
+@pytest.mark.parametrize(("number", "victim"), [(signal.SIGINT, None), (signal.SIGKILL, "-m experiments mine")])
 def test_an_experiment_that_ends_too_early_goes_on_from_the_stages_that_finished(whole, untrained, number, victim):
-    """As `make demo` is, which is one of them."""
+    """`make demo` is such an experiment too."""
     prefix = YAML(typ="safe").load(untrained.folder / "params.yaml")["adapters"]["prefix"]
     mine = {"adapters": {"prefix": prefix}, "evaluate.variants": ["majority", "prefix"]}
     YAML().dump(mine, untrained.folder / "experiments/mine.yaml")

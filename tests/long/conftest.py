@@ -8,10 +8,9 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from tests.clone import SHORT, Clone
+from tests.clone import Clone
 from tests.conftest import ROOT
 from tests.long.slurm import PACKAGES, Slurm, missing_commands
-from tests.tiny import save_tiny_checkpoint
 
 
 @pytest.fixture(scope="session")
@@ -26,24 +25,20 @@ def slurm() -> Iterator[Slurm]:
 
 
 @pytest.fixture(scope="session")
-def study_clone(tmp_path_factory):
+def study_clone(new_clone):
     """Makes a clone that is set to a small study on the embedded data, its stages before `train` done."""
-    model = save_tiny_checkpoint(tmp_path_factory.mktemp("tiny-t5"), ROOT / "embedded/pico-t5")
-    prefix = YAML(typ="safe").load(ROOT / "params.yaml")["adapters"]["prefix"]
+    small = {
+        "adapters": {"prefix": YAML(typ="safe").load(ROOT / "params.yaml")["adapters"]["prefix"]},
+        "evaluate.untrained": {"base": {"few_shot": 0}},
+        "evaluate.variants": ["majority", "base", "prefix"],
+        "split.protocol": "cross_validation",
+        "split.folds": [0, 1],
+        "train.epochs": 10,
+        "train.seeds": [42, 43],
+    }
 
     def make(name: str, **changes: object) -> Clone:
-        clone = Clone(tmp_path_factory.mktemp(name) / "clone")
-        small = {
-            "adapters": {"prefix": prefix},
-            "evaluate.untrained": {"base": {"few_shot": 0}},
-            "evaluate.variants": ["majority", "base", "prefix"],
-            "model.name": str(model),
-            "split.protocol": "cross_validation",
-            "split.folds": [0, 1],
-            "train.epochs": 10,
-            "train.seeds": [42, 43],
-        }
-        clone.set(SHORT | small | changes)
+        clone = new_clone(name, **small | changes)
         clone("dvc", "repro", "split", "fetch_model")
         return clone
 

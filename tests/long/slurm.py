@@ -151,19 +151,6 @@ class Slurm:
         assert not ok or done.returncode == 0 or command[0] == "sinfo", done.stdout
         return done.stdout
 
-    def sbatch(self, *arguments: str, cwd: Path) -> tuple[int, str]:
-        """`sbatch --wait`, which ends with its job and fails if a task of it did: exit status and what it printed."""
-        done = subprocess.run(
-            ["sbatch", "--wait", *arguments],
-            cwd=cwd,
-            env=self.environment(),
-            text=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            timeout=600,
-        )
-        return done.returncode, done.stdout
-
     def tasks(self, job: str) -> dict[int, tuple[str, str]]:
         """State and node of each task of an array job, by its number, as far as they were given one."""
         shown = self.command("scontrol", "--oneliner", "show", "job", job)

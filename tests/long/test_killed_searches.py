@@ -6,7 +6,7 @@ import signal
 
 from ruamel.yaml import YAML
 
-from tests.pipeline.test_runs import wait_for
+from tests.faults.drill import wait_for
 from tests.pipeline.test_tune import TUNE, kill, recorded, trials, write_space
 
 
@@ -19,10 +19,10 @@ def test_no_trial_is_lost_or_run_twice_and_one_process_finishes_what_a_killed_on
         return {path.parents[1] for path in folder.glob("checkpoints/*/checkpoint-*/trainer_state.json")}
 
     first = clone.start(*TUNE)
-    wait_for(lambda: first.poll() is not None or begun(), 600)
+    wait_for(begun, first, 600)
     os.killpg(first.pid, signal.SIGSTOP)  # in its first trial, until the second process has been killed in its own
     second = clone.start(*TUNE)
-    wait_for(lambda: second.poll() is not None or len(begun()) == 2, 600)
+    wait_for(lambda: len(begun()) == 2, second, 600)
     kill(second)
     settings = YAML(typ="safe").load(folder / "worker-1/params.yaml")["adapters"]["prefix"]
     os.killpg(first.pid, signal.SIGCONT)

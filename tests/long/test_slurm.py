@@ -45,23 +45,6 @@ def log(clone, job: str, task: int) -> str:
     return path.read_text() if path.exists() else f"no {path}"
 
 
-def test_an_array_runs_on_both_nodes(slurm, tmp_path):
-    script = tmp_path / "job.sh"
-    script.write_text('#!/bin/sh\nsleep 1\necho "$SLURM_ARRAY_TASK_ID $SLURMD_NODENAME" > "$SLURM_ARRAY_TASK_ID.txt"\n')
-    status, printed = slurm.sbatch("--array=1-4", str(script), cwd=tmp_path)
-    assert status == 0, printed
-    tasks = dict(path.read_text().split() for path in tmp_path.glob("*.txt"))
-    assert set(tasks) == {"1", "2", "3", "4"}
-    assert set(tasks.values()) == set(NODES)
-
-
-def test_sbatch_fails_when_a_task_does(slurm, tmp_path):
-    script = tmp_path / "job.sh"
-    script.write_text('#!/bin/sh\ntest "$SLURM_ARRAY_TASK_ID" != 2\n')
-    status, _ = slurm.sbatch("--array=1-2", str(script), cwd=tmp_path)
-    assert status == 1
-
-
 def test_an_array_with_a_killed_task_ends_with_the_bytes_of_one_process(slurm, study_clone):
     alone, shared = study_clone("alone"), study_clone("together")
     alone("dvc", "repro")

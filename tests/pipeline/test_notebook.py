@@ -30,7 +30,7 @@ def stored() -> nbformat.NotebookNode:
 
 @pytest.fixture
 def run(workspace: Workspace, stored, monkeypatch):
-    """Runs the stages that the notebook needs, and then the notebook; returns what stands in its variables."""
+    """Runs the stages that the notebook needs, and then the notebook; returns some of its variables."""
 
     def run(source: Path, tokenizer: Path) -> list:
         for stage in ("download", "clean", "split"):
@@ -105,11 +105,9 @@ def test_it_is_stored_with_its_output_and_without_what_varies(stored):
     assert "890 rows" in before
 
 
-@pytest.mark.parametrize("source", ["embedded", "real"])
-def test_it_holds_no_sentence_of_a_record(source, request):
-    path = request.getfixturevalue("real_file") if source == "real" else ROOT / "embedded/ori_pqal.json"
+def test_it_has_no_sentence_of_a_record(real_file):
     stored = set(runs_of_words(NOTEBOOK.read_text().replace("\\n", " ").replace('"', " ")))
-    for pmid, record in json.loads(path.read_text()).items():
+    for pmid, record in json.loads(real_file.read_text()).items():
         for text in (record["QUESTION"], *record["CONTEXTS"], record["LONG_ANSWER"]):
             assert not stored & set(runs_of_words(text)), pmid
 

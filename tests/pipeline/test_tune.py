@@ -5,7 +5,6 @@ import os
 import re
 import signal
 import subprocess
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -14,7 +13,7 @@ from ruamel.yaml import YAML
 
 from tests.clone import Clone
 from tests.conftest import ROOT
-from tests.pipeline.test_runs import descendants, wait_for
+from tests.faults.drill import commands, wait_for
 
 # Every Python process, DVC's among them, tells what it opens; PYTHONPATH leads them here.
 WITNESS = """
@@ -51,15 +50,10 @@ def trials(clone: Clone, name: str = "tune-prefix") -> pd.DataFrame:
     return pd.read_csv(clone.folder / "experiments" / name / "trials.csv")
 
 
-def write(clone: Clone, name: str, text: str) -> None:
-    (clone.folder / name).parent.mkdir(exist_ok=True)
-    (clone.folder / name).write_text(text)
-
-
 def kill(process: subprocess.Popen) -> None:
     """Kill the search that `make` has started; what it started ends with it."""
-    commands = {pid: Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0") for pid in descendants(process.pid)}
-    os.kill(next(pid for pid, words in commands.items() if words[1:3] == [b"-m", b"experiments.tune"]), signal.SIGKILL)
+    found = {pid: command.split(" ") for pid, command in commands(process.pid).items()}
+    os.kill(next(pid for pid, words in found.items() if words[1:3] == ["-m", "experiments.tune"]), signal.SIGKILL)
     process.communicate()
 
 
@@ -77,8 +71,9 @@ def search(new_clone, tmp_path_factory) -> Clone:
     watch = tmp_path_factory.mktemp("watch")
     clone.log = watch / "opened"
     (watch / "sitecustomize.py").write_text(WITNESS.format(log=str(clone.log)))
-    clone.before = state(clone)
+    before = state(clone)
     clone.printed = clone(*TUNE, PYTHONPATH=str(watch))
+    assert state(clone) == before and clone("git", "status", "--porcelain") == ""
     return clone
 
 
@@ -92,11 +87,6 @@ def test_nothing_reads_a_test_question_to_judge_a_trial(search):
     assert "stages.train" in by["train"] and "stages.train" in by["val"]
     assert by["test"] <= {"dvc", "stages.split"}
     assert not (search.folder / "experiments/tune-prefix/worker-0/predictions").exists()
-
-
-def test_a_search_leaves_the_workspace_as_it_was(search):
-    assert state(search) == search.before
-    assert search("git", "status", "--porcelain") == ""
 
 
 def test_a_table_has_every_trial_the_first_is_what_params_have_and_dvc_draws_it(search):
@@ -146,7 +136,7 @@ def test_a_finished_search_runs_no_trial_and_more_of_them_go_on_even_if_killed(s
     assert "Every trial:" in search(*TUNE) and trials(search).equals(before)
     told = journal.read_text().count('"schedule"')
     process = search.start(*TUNE, "TRIALS=4")
-    wait_for(lambda: process.poll() is not None or journal.read_text().count('"schedule"') > told)
+    wait_for(lambda: journal.read_text().count('"schedule"') > told, process)
     kill(process)
     begun = [json.loads(line) for line in journal.read_text().splitlines() if '"learning_rate"' in line][-1]
     search(*TUNE, "TRIALS=4")
@@ -165,24 +155,6 @@ def test_another_adapter_is_another_study_and_no_setting_must_be_in_a_space(sear
     search("git", "checkout", "--quiet", "params.yaml", "tuning.yaml")
     assert list(trials(search, "tune-lora").columns) == ["trial", "val_log_loss", "epoch", "config.r"]
     assert len(set(recorded(search)) - set(before)) == 1 and len(trials(search)) == 4
-
-
-def test_private_files_and_other_results_are_no_part_of_a_trial(search):
-    write_space(search, seed=2)  # another study
-    for name in ("metrics/prefix.json", "metrics/base.json", "metrics/pairs.csv"):
-        write(search, name, '{"accuracy": 0.5}')
-        search("git", "add", name)
-    (search.folder / "metrics/base.json").unlink()
-    for name in ("metrics/selected.json", "my-secrets.env", "private/patients.csv"):
-        write(search, name, '{"accuracy": 0.5}')
-    before = state(search), search("git", "status", "--porcelain"), recorded(search)
-    search(*TUNE, "TRIALS=1")
-    assert (state(search), search("git", "status", "--porcelain")) == before[:2]
-    (new,) = set(recorded(search)) - set(before[2])
-    ref = search("git", "for-each-ref", "--format=%(refname)", f"refs/exps/*/*/{new}").strip()
-    files = search("git", "ls-tree", "-r", "--name-only", ref).split()
-    assert [name for name in files if name.startswith(("metrics", "my-", "private"))] == ["metrics/prefix.json"]
-    assert list(json.loads(search("git", "show", f"{ref}:metrics/prefix.json"))) == ["val_log_loss"]
 
 
 def test_a_training_that_diverges_is_a_result_and_any_other_fault_ends_the_search(new_clone):

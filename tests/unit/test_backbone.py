@@ -16,8 +16,8 @@ from tokenizers import Tokenizer, models
 from transformers import AutoModelForSeq2SeqLM, MT5Config, T5Config, UMT5Config
 
 from peftqa.config.params import ModelSettings
+from peftqa.data.digest import folder_digest
 from peftqa.errors import UserError
-from peftqa.fetch.digest import folder_digest
 from peftqa.model.backbone import choose_dtype, load_backbone, load_tokenizer, memory_explained
 from peftqa.model.scoring import probabilities_and_answers
 from tests.conftest import ROOT

@@ -53,9 +53,6 @@ def test_every_record_has_the_upstream_keys_and_filled_fields(records):
         assert len(record["CONTEXTS"]) == len(record["LABELS"])
         assert all(record[key] for key in keys)
         assert record["LONG_ANSWER"] not in context(record)
-
-
-def test_no_question_and_no_abstract_occurs_twice(records):
     assert len({record["QUESTION"] for record in records.values()}) == len(records)
     assert len({context(record) for record in records.values()}) == len(records)
 
@@ -64,10 +61,6 @@ def test_the_generator_writes_the_committed_files_again_to_the_byte(tmp_path):
     generate.write_data_set(SEED, tmp_path)
     for name in ("ori_pqal.json", "test_ground_truth.json"):
         assert (tmp_path / name).read_bytes() == (FOLDER / name).read_bytes()
-
-
-def test_another_seed_makes_another_data_set(records):
-    assert generate.make_records(SEED + 1, {"yes": 3, "no": 3}) != generate.make_records(SEED, {"yes": 3, "no": 3})
 
 
 @pytest.mark.parametrize("ngrams", [(1, 1), (1, 2)])
@@ -99,6 +92,9 @@ def test_the_same_question_has_each_answer_under_some_results():
 
 def test_pretraining_and_the_question_sets_share_no_abstract(records):
     judge = generate.make_judge(1, records)
+    assert Counter(record["final_decision"] for record in judge.values()) == {"yes": 1240, "no": 760}
+    for key in (context, lambda record: record["QUESTION"]):
+        assert not {key(record) for record in judge.values()} & {key(record) for record in records.values()}
     reserved = {context(record) for record in [*records.values(), *judge.values()]}
     rng = Random(PARAMS["pretrain"]["seed"])
     stream = [generate.make_study(rng, reserved=False) for _ in range(20000)]
@@ -107,13 +103,6 @@ def test_pretraining_and_the_question_sets_share_no_abstract(records):
     pairs = {(study.treatment, study.population) for study in stream}
     questioned = {generate.make_question(rng, "yes")[0] for _ in range(5000)}
     assert not pairs & {(study.treatment, study.population) for study in questioned}
-
-
-def test_the_judge_asks_two_thousand_further_questions(records):
-    judge = generate.make_judge(1, records)
-    assert Counter(record["final_decision"] for record in judge.values()) == {"yes": 1240, "no": 760}
-    for key in (context, lambda record: record["QUESTION"]):
-        assert not {key(record) for record in judge.values()} & {key(record) for record in records.values()}
 
 
 def test_the_held_out_question_is_not_in_the_mixture():
@@ -130,31 +119,13 @@ def test_the_held_out_question_is_not_in_the_mixture():
     assert not [question for question in questions for form in held_out if form.search(question)]
 
 
-def test_a_word_is_tokenised_alike_alone_and_in_its_sentence(records, tokenizer):
-    def ids(text):
-        return tokenizer(text, add_special_tokens=False)["input_ids"]
-
-    odd = "β-blockers (n=12) vs. <extra_id_3> 95% CI 1.2-3.4; naïve “quotes” Ⅳ 日本"
-    for text in [odd, *(f"Question: {r['QUESTION']} Abstract: {context(r)}" for r in records.values())]:
-        assert [i for word in text.split() for i in ids(word)] == ids(text)
-
-
-def test_the_label_words_are_single_tokens_and_come_back_clean(tokenizer):
+def test_no_token_is_unknown_and_labels_are_single_tokens_that_come_back_clean(records, tokenizer):
+    for record in records.values():
+        assert tokenizer.unk_token_id not in tokenizer(record["QUESTION"] + " " + context(record))["input_ids"]
     for word in ("yes", "no", "maybe"):
         assert len(tokenizer(word)["input_ids"]) == 1
         answer = [*tokenizer(word)["input_ids"], tokenizer.eos_token_id]
         assert tokenizer.decode([tokenizer.pad_token_id, *answer], skip_special_tokens=True) == word
-
-
-def test_special_tokens_are_those_of_t5(tokenizer):
-    assert tokenizer.convert_ids_to_tokens([0, 1, 2]) == ["<pad>", "</s>", "<unk>"]
-    assert (tokenizer.pad_token_id, tokenizer.eos_token_id, tokenizer.unk_token_id) == (0, 1, 2)
-    assert tokenizer("a <extra_id_0> b")["input_ids"].count(tokenizer.convert_tokens_to_ids("<extra_id_0>")) == 1
-
-
-def test_the_data_set_has_no_unknown_tokens(records, tokenizer):
-    for record in records.values():
-        assert tokenizer.unk_token_id not in tokenizer(record["QUESTION"] + " " + context(record))["input_ids"]
 
 
 def test_the_model_is_a_small_t5_of_the_flan_family(tokenizer):
@@ -168,19 +139,3 @@ def test_the_model_is_a_small_t5_of_the_flan_family(tokenizer):
     assert (MODEL / "model.safetensors").stat().st_size <= 12e6
     assert not model.lm_head.weight.equal(model.shared.weight)
     assert model.encoder.embed_tokens.weight is model.shared.weight
-
-
-def test_reloading_gives_the_model_that_was_trained(tokenizer, tmp_path):
-    torch = pytest.importorskip("torch")
-    from transformers import AutoModelForSeq2SeqLM
-
-    from embedded.pretrain import build_model
-
-    architecture = {"d_model": 16, "d_ff": 16, "d_kv": 6, "num_heads": 4, "num_layers": 2, "num_decoder_layers": 2}
-    model = build_model(tokenizer, architecture).eval()
-    model.save_pretrained(tmp_path)
-    again = AutoModelForSeq2SeqLM.from_pretrained(tmp_path).eval()
-    prompt = tokenizer("Does yoga reduce pain intensity?", return_tensors="pt")["input_ids"]
-    start = torch.zeros(1, 1, dtype=torch.long)
-    expected = model(input_ids=prompt, decoder_input_ids=start).logits
-    torch.testing.assert_close(again(input_ids=prompt, decoder_input_ids=start).logits, expected)

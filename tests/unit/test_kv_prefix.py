@@ -76,13 +76,6 @@ def prefix_gradients(model, batch):
     return {name: parameter.grad.clone() for name, parameter in trainable(model).items()}
 
 
-def assert_gradients_agree(found, expected):
-    assert set(found) == set(expected)
-    for name, gradient in expected.items():
-        assert gradient.abs().max() > 0
-        assert (found[name] - gradient).abs().max() < 1e-6 * max(1, gradient.abs().max())
-
-
 def assert_agrees_with_reference(base, fast, scale=1.0, **config):
     """Logits and the gradient of every prefix tensor against plain tensor operations in float64.
 
@@ -150,18 +143,6 @@ def test_a_disabled_prefix_gives_the_logits_of_the_base_model_to_the_bit(attenti
 
 
 @pytest.mark.parametrize("attention", IMPLEMENTATIONS)
-def test_a_row_does_not_depend_on_its_padding_or_its_neighbours(attention):
-    model = with_prefix(tiny_t5(attn_implementation=attention))
-    row, other = torch.randint(3, 64, (1, 6)), torch.randint(3, 64, (1, 13))
-    decoder_input_ids = torch.randint(3, 64, (1, 4))
-    alone = model(input_ids=row, decoder_input_ids=decoder_input_ids).logits
-    padded = torch.cat([nn.functional.pad(row, (0, 7)), other])
-    mask = (torch.arange(13) < torch.tensor([[6], [13]])).long()
-    together = model(input_ids=padded, attention_mask=mask, decoder_input_ids=decoder_input_ids.expand(2, -1)).logits
-    assert (together[:1] - alone).abs().max() < 1e-5
-
-
-@pytest.mark.parametrize("attention", IMPLEMENTATIONS)
 def test_generate_equals_step_by_step_argmax_with_and_without_cache(attention):
     model = with_prefix(tiny_t5(attn_implementation=attention))
     model.generation_config.eos_token_id = None
@@ -177,7 +158,7 @@ def test_generate_equals_step_by_step_argmax_with_and_without_cache(attention):
         assert not torch.equal(model.generate(**inputs, max_new_tokens=8), answer)
 
 
-def test_peft_prefix_tuning_is_the_same_as_a_decoder_prefix_when_the_decoder_has_no_position_bias():
+def test_pefts_prefix_tuning_is_the_same_as_a_decoder_prefix_if_the_decoder_has_no_position_bias():
     base = tiny_t5(num_layers=4, num_decoder_layers=4)
     nn.init.zeros_(base.decoder.block[0].layer[0].SelfAttention.relative_attention_bias.weight)
     layers, heads, d_kv = base.config.num_layers, base.config.num_heads, base.config.d_kv
@@ -196,31 +177,6 @@ def test_peft_prefix_tuning_is_the_same_as_a_decoder_prefix_when_the_decoder_has
     assert (ours(**batch).logits - expected).abs().max() < 1e-5
     with ours.disable_adapter():
         assert (ours(**batch).logits - expected).abs().max() > 1e-2
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Parameters
-
-
-def test_only_two_tensors_of_each_attention_module_are_trainable():
-    model = with_prefix(tiny_t5())
-    paths = [f"base_model.model.{path}" for path in prefix_layers(model)]
-    assert len(paths) == 6
-    names = {f"{path}.kv_prefix_{tensor}.default" for path in paths for tensor in ("key", "value")}
-    assert set(trainable(model)) == names
-
-
-@pytest.mark.parametrize("attention", IMPLEMENTATIONS)
-@pytest.mark.parametrize(
-    "config",
-    [{}, {"reparametrization": 16}, {"init": "text", "init_token_ids": [3, 4, 5]}],
-    ids=["plain", "mlp", "text"],
-)
-def test_every_trainable_parameter_receives_a_gradient(config, attention):
-    model = with_prefix(tiny_t5(attn_implementation=attention), **config)
-    for name, gradient in prefix_gradients(model, padded_batch()).items():
-        # every token of a prefix, or row of a weight
-        assert (gradient.abs().flatten(1) if gradient.ndim == 2 else gradient.abs()).amax(-1).gt(0).all(), name
 
 
 @pytest.mark.parametrize("attention", IMPLEMENTATIONS)
@@ -363,15 +319,6 @@ def test_a_saved_adapter_is_plain_keys_and_values_in_a_small_safetensors_file(tm
     assert torch.equal(loaded(**batch).logits, model(**batch).logits)
 
 
-def test_a_reparametrized_prefix_starts_where_a_plain_one_does():
-    text = {"init": "text", "init_token_ids": [5, 6, 7]}
-    plain, mlp = with_prefix(tiny_t5(), **text), with_prefix(tiny_t5(), reparametrization=8, **text)
-    batch = padded_batch()
-    assert (plain(**batch).logits - mlp(**batch).logits).abs().max() < 1e-4
-    hidden = [name for name in trainable(mlp) if "trunk" in name]
-    assert len(hidden) == 3 * 3  # embedding, weight and bias, shared by the modules of each target
-
-
 def test_plain_keys_and_values_are_not_loaded_into_an_mlp(tmp_path):
     model = with_prefix(tiny_t5(), reparametrization=16)
     model.save_pretrained(tmp_path)
@@ -413,29 +360,19 @@ def test_several_adapters_live_side_by_side(tmp_path):
     batch = padded_batch()
     model = with_prefix(tiny_t5())
     first = model(**batch).logits
-    other = KVPrefixConfig(num_virtual_tokens=5, init_scale=1.0, target=["encoder"], reparametrization=8)
-    model.add_adapter("other", other)
+    model.add_adapter("other", KVPrefixConfig(target=["encoder"], init_scale=1.0, reparametrization=8))
     assert torch.equal(model(**batch).logits, first)
-    assert all(name.endswith(".default") for name in trainable(model))
-
     model.set_adapter("other")
     second = model(**batch).logits
     assert (second - first).abs().max() > 1e-2
-    assert trainable(model)
-    assert all(".other." in name for name in trainable(model))
+    assert trainable(model) and all(".other." in name for name in trainable(model))
     model.save_pretrained(tmp_path, selected_adapters=["other"])
-    assert len(load_file(tmp_path / "other" / "adapter_model.safetensors")) == 4
-    alone = PeftModel.from_pretrained(tiny_t5(), tmp_path / "other")
-    assert (alone(**batch).logits - second).abs().max() < 1e-5
-
     model.load_adapter(tmp_path / "other", "loaded")
     model.set_adapter("loaded")
     assert (model(**batch).logits - second).abs().max() < 1e-5
-    model.set_adapter("default")
-    assert torch.equal(model(**batch).logits, first)
-
     model.delete_adapter("other")
     model.delete_adapter("loaded")
+    model.set_adapter("default")
     assert torch.equal(model(**batch).logits, first)
     assert not any("other" in name or "loaded" in name for name, _ in model.named_parameters())
 
@@ -499,31 +436,3 @@ def test_an_attention_without_prefixes_is_refused():
 def test_impossible_configurations_are_refused(config, message):
     with pytest.raises(UserError, match=message):
         KVPrefixConfig(**config)
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Training
-
-
-@pytest.mark.parametrize("use_reentrant", [True, False])
-@pytest.mark.parametrize("reparametrization", [None, 8])
-def test_gradient_checkpointing_gives_the_same_gradients(reparametrization, use_reentrant):
-    batch = padded_batch()
-    base = tiny_t5(dropout_rate=0.0).train()
-    expected = prefix_gradients(with_prefix(copy.deepcopy(base), reparametrization=reparametrization), batch)
-    base.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": use_reentrant})
-    torch.manual_seed(0)
-    padded_batch()
-    found = prefix_gradients(with_prefix(base, reparametrization=reparametrization), batch)
-    assert_gradients_agree(found, expected)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("attention", IMPLEMENTATIONS)
-def test_the_whole_model_compiles_to_one_graph_with_the_same_gradients(attention):
-    model = with_prefix(tiny_t5(num_layers=1, num_decoder_layers=1, attn_implementation=attention))
-    batch = padded_batch()
-    expected = prefix_gradients(model, batch)
-    compiled = torch.compile(model, backend="aot_eager", fullgraph=True)  # traces, and leaves out the slow C++ compiler
-    found = prefix_gradients(compiled, batch)
-    assert_gradients_agree({name.removeprefix("_orig_mod."): g for name, g in found.items()}, expected)

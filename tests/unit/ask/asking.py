@@ -11,7 +11,7 @@ import torch
 from pydantic import TypeAdapter
 
 from peftqa.config.params import AnyAdapter, Template
-from peftqa.fetch.digest import folder_digest
+from peftqa.data.digest import folder_digest
 from peftqa.model.adapters import add_adapter, save_adapter
 from peftqa.model.backbone import load_backbone, load_tokenizer
 from peftqa.model.task import SHARES, BaseModelReference, Task, describe_training, weights_digest, write_task
