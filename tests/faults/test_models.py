@@ -63,7 +63,7 @@ FAULTS = {
     ),
     "whole numbers": (lambda f: write_tensors(f, **{Q: torch.zeros(24, 32, dtype=torch.int8)}), f"{Q} is of type I8"),
     "truncated weights": (lambda f: cut(f / WEIGHTS), "model.safetensors is damaged or not a safetensors file"),
-    "weights as a pickle": (weights_as_pickle, "has no model.safetensors or model.safetensors.index.json"),
+    "weights as a pickle": (weights_as_pickle, "lacks model.safetensors or model.safetensors.index.json"),
     "an empty configuration": (lambda f: (f / "config.json").write_text("{}"), "config.json names no model type"),
     "BART": (lambda f: write_config(f, model_type="bart"), "names the model type 'bart', which cannot be used here"),
     "a broken tokenizer": (lambda f: cut(f / "tokenizer.json"), "broken JSON file"),
