@@ -220,15 +220,13 @@ def at_threshold(test: Replicates, val: Replicates, labels: Sequence[str]) -> di
     }
 
 
-def choose_threshold(probabilities: np.ndarray, truth: Sequence[str], labels: Sequence[str]) -> float | None:
-    """The threshold on the probability of `labels[0]` with the highest macro-F1; None unless there are two labels.
+def choose_threshold(probabilities: np.ndarray, truth: Sequence[str], labels: Sequence[str]) -> float:
+    """The threshold on the probability of `labels[0]`, of two, with the highest macro-F1.
 
     For validation rows. Macro-F1, since accuracy would reward giving the more frequent label to everyone. Candidates
     are 0.5 and the midpoints between neighbouring probabilities (0 and 1 among them); of equally good ones the nearest
     to 0.5 is taken, then the lower.
     """
-    if len(labels) != 2:
-        return None
     first, answers = encode_labels(truth, labels) == 0, probabilities[:, 0]
     grid = np.unique(np.r_[0, answers, 1])
     candidates = np.r_[0.5, (grid[1:] + grid[:-1]) / 2]

@@ -54,7 +54,6 @@ def model_card(name: str, run: tuple[int, int], params: Params, comparison: Mapp
     body = template.render(
         name=name,
         adapter=adapter,
-        described=wording.adapter(adapter),
         fold=run[0],
         seed=run[1],
         runs=runs,
@@ -66,11 +65,8 @@ def model_card(name: str, run: tuple[int, int], params: Params, comparison: Mapp
         flan="flan-t5" in model.name,
         labels=join_labels(params.data.labels),
         instruction=fill_instruction(params.template, params.data.labels),
-        confidence=wording.level(comparison),
         metrics=list(METRICS),
-        headings=wording.METRICS,
         about=about_pairs(comparison["pairs"]),
-        baselines=wording.BASELINES,
         pairs=pairs,
         flags=[flag["text"] for flag in comparison["flags"] if flag["variant"] in (None, name)],
     )

@@ -19,15 +19,10 @@ from peftqa.config.params import Params
 from peftqa.evaluation.predictions import Replicates, predict, same_test_questions
 from peftqa.model.prompts import fill_instruction
 from peftqa.report import figures, wording
-from peftqa.report.wording import METRICS, listed, value
 from peftqa.statistics.bootstrap import BOOTSTRAPPED
 from peftqa.statistics.comparison import p_text
 
 TEMPLATES = Path(__file__).parent / "templates"
-HUMANS = {
-    "human_unaided": ("human, unaided", "annotator without the abstract's conclusion"),
-    "human_aided": ("human, aided", "annotator who had read the conclusion"),
-}
 PACKAGES = ("torch", "transformers", "peft")
 LINES = "With several runs, each is a thin line; the thick line is their mean, as far as all of them trained"
 RINGS = "rings mark the epochs kept"
@@ -72,19 +67,9 @@ def template_environment() -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    in_words = (
-        "value",
-        "interval",
-        "points",
-        "evidence",
-        "outcome",
-        "standard_errors",
-        "span",
-        "listed",
-        "significant",
-    )
-    environment.filters |= {name: getattr(wording, name) for name in in_words}
-    environment.filters |= {"p": p_text, "decided": wording.DECIDED.get}
+    names = ("value", "interval", "points", "evidence", "outcome", "standard_errors", "span", "listed", "significant")
+    environment.filters |= {name: getattr(wording, name) for name in names} | {"p": p_text}
+    environment.globals["wording"] = wording
     return environment
 
 
@@ -97,21 +82,8 @@ def contents(results: Results) -> dict:
     instruction = fill_instruction(params.template, params.data.labels)
     return {
         **results._asdict(),
-        "confidence": wording.level(comparison),
-        "opening": wording.opening(comparison, params.data.name),
-        "findings": wording.findings(comparison),
         "settings": {name: params.adapters[name].model_dump(exclude_none=True) for name in adapters},
-        "tuning": wording.tuning(adapters, params),
-        "training_budget": wording.training_budget(params.train.epochs),
-        "subjects": listed(adapters or names),
-        "described": {name: wording.describe(name, params) for name in names},
-        "references": wording.references(names, params),
-        "humans": HUMANS,
-        "metrics": METRICS,
-        "explained": wording.EXPLAINED,
         "compared": BOOTSTRAPPED,
-        "headings": METRICS | {"ece": "calibration error"},
-        "lower_is_better": wording.LOWER_IS_BETTER,
         "tests": [wording.MCNEMAR if one else wording.T_TESTS for one in sorted(exact)],
         "adapters": adapters,
         "spread": spread(adapters, comparison),
@@ -196,7 +168,7 @@ def curve_figures(results: Results) -> list[dict]:
     """ROC and precision-recall, one figure per label that has them."""
     truth = pd.Series(next(iter(results.predictions.values())).truth)
     variants = results.comparison["variants"].items()
-    areas = ", ".join(f"{name} {value(variant['metrics']['roc_auc'], 'roc_auc')}" for name, variant in variants)
+    areas = ", ".join(f"{name} {wording.value(variant['metrics']['roc_auc'], 'roc_auc')}" for name, variant in variants)
     drawn, names = [], {"fpr": "false positive rate", "tpr": "true positive rate"}
     for label, table in results.curves["roc"].groupby("label", sort=False):
         title, text = f"ROC curve: {label}", "Up and to the left is better; the dotted line is chance."
@@ -207,7 +179,7 @@ def curve_figures(results: Results) -> list[dict]:
     curves = results.curves["precision_recall"]
     for label, table in curves[curves["variant"] != "majority"].groupby("label", sort=False):
         title, share = f"Precision and recall: {label}", float((truth == label).mean())
-        text = f"The dotted line is the precision of always answering {label}, {value(share, 'accuracy')}."
+        text = f"The dotted line is the precision of always answering {label}, {wording.value(share, 'accuracy')}."
         dotted, names = [(0, share), (1, share)], {"recall": "recall", "precision": "precision"}
         svg = figures.curve_figure(f"precision-recall-{label}", table, names, dotted, title, text, steps=True)
         drawn.append(entry(title, text, svg, table))

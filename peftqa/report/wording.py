@@ -14,6 +14,10 @@ BASELINES = {
     "majority": "always the label most frequent in training",
     "tfidf": "logistic regression on word counts (TF-IDF)",
 }
+HUMANS = {
+    "human_unaided": ("human, unaided", "annotator without the abstract's conclusion"),
+    "human_aided": ("human, aided", "annotator who had read the conclusion"),
+}
 METRICS = {
     "accuracy": "accuracy",
     "macro_f1": "macro-F1",
@@ -23,6 +27,7 @@ METRICS = {
     "brier": "Brier score",
     "valid_answer_rate": "valid answers",
 }
+HEADINGS = METRICS | {"ece": "calibration error"}
 EXPLAINED = {
     "accuracy": "share of questions answered right",
     "macro-F1": "mean over the labels of F1, which combines how many of a label's questions are found and how many of "
@@ -127,7 +132,7 @@ def outcome(pair: Mapping, margin: float) -> str:
     return f"less than {100 * margin:g} points apart" if pair["equivalent"] else "undecided"
 
 
-def references(names: Sequence[str], params: Params) -> list[str]:
+def references(names: Iterable[str], params: Params) -> list[str]:
     """What the variants that serve as a reference only are there for, one sentence or two each."""
     asked = {name: params.evaluate.untrained[name] for name in names if name in params.evaluate.untrained}
     calibrated = (

@@ -188,7 +188,7 @@ def compare_pairs(
     for (variant, reference), result, p_holm, level in zip(
         pairs, tests, holm(p_values), holm_levels(p_values, alpha), strict=True
     ):
-        both = correct[variant], correct[reference]
+        both, other = (correct[variant], correct[reference]), variants[reference]["metrics"]
         sceptic, exact = corrected_t(*both, ratio), isinstance(result, McNemar)
         errors = {part: float(np.sqrt(sum(v for v, _ in found))) for part, found in variances(*both).items()}
         # Two one-sided tests at alpha each; corrected by Bonferroni, since Holm's steps are of the other tests.
@@ -197,7 +197,11 @@ def compare_pairs(
         row = {
             "variant": variant,
             "reference": reference,
-            "differences": differences(variants[variant]["metrics"], variants[reference]["metrics"]),
+            "differences": {
+                key: None if None in (value, other[key]) else value - other[key]
+                for key, value in variants[variant]["metrics"].items()
+                if key != "n"
+            },
             "intervals": {
                 metric: percentile_interval(scores[variant][metric] - scores[reference][metric], alpha)
                 for metric in BOOTSTRAPPED
@@ -221,15 +225,6 @@ def compare_pairs(
             row |= {"only_variant_right": result.only_first, "only_reference_right": result.only_second}
         rows.append(row | {"verdict": verdict(row, margin)})
     return rows
-
-
-def differences(variant: dict, reference: dict) -> dict[str, float | None]:
-    """Metric by metric, `n` aside."""
-    return {
-        key: None if None in (value, reference[key]) else value - reference[key]
-        for key, value in variant.items()
-        if key != "n"
-    }
 
 
 def verdict(pair: Mapping, margin: float) -> str:

@@ -1,8 +1,8 @@
 """Tests and intervals of a difference in accuracy between two variants, over arrays.
 
 They are about the expected accuracy of one training of a method under the protocol. A run is one training, scored on
-the test questions of its fold. `primary_test` does the same for every design: two t tests of the same mean difference, one
-over seeds and one over folds, of which the larger p and the wider interval count.
+the test questions of its fold. `primary_test` does the same for every design: two t tests of the same mean difference,
+one over seeds and one over folds, of which the larger p and the wider interval count.
 
     V_Q   variance over questions of each question's mean difference / n
     V_S   for each variant of several seeds: variance of its whole-seed accuracies / seeds

@@ -1,4 +1,4 @@
-"""What can be had without a language model, on records made here and on the real ones."""
+"""Baselines without a language model, on made-up records and on the real ones."""
 
 import numpy as np
 import pandas as pd
@@ -43,7 +43,7 @@ def test_the_regression_reads_question_and_abstract():
     assert tfidf_answers(by_question, by_question) == list(labels)
 
 
-def test_probabilities_of_the_regression_stand_in_the_order_of_the_labels():
+def test_probabilities_of_the_regression_are_in_the_order_of_the_labels():
     labels = ["yes", "no", "maybe"]
     train = table(labels * 4, ["it rose", "it fell", "it may be"] * 4)
     questions = table(labels, ["it rose", "it fell", "it may be"])
@@ -59,9 +59,7 @@ def test_probabilities_of_the_regression_stand_in_the_order_of_the_labels():
 @pytest.mark.parametrize("context", ["", "? - !", "a b c 1 2", "unique{row}"])
 def test_text_without_a_word_to_count_is_refused(context):
     rows = table(LABELS * 4, [context.format(row=row) for row in range(8)]).assign(question="?")
-    with pytest.raises(
-        UserError, match="tfidf: no word of two letters or more stands in two of the 8 training records"
-    ):
+    with pytest.raises(UserError, match="tfidf: no word of two or more letters is in two of the 8 training records"):
         tfidf_probabilities(rows, rows, LABELS)
 
 

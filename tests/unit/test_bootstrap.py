@@ -86,12 +86,6 @@ def test_question_weights_are_resamples_within_folds_and_repeat_with_their_seed(
     assert (weights != boot.bootstrap_weights(fold, 500, 43, draw_folds=False).questions).any()
 
 
-def test_folds_are_drawn_where_asked():
-    shares = boot.bootstrap_weights(np.arange(40) % 2, 4000, 1, draw_folds=True).folds
-    assert [np.mean(shares[:, 0] == value) for value in (0, 1, 2)] == pytest.approx([0.25, 0.5, 0.25], abs=0.03)
-    assert (shares.sum(axis=1) == 2).all()
-
-
 def test_the_spread_over_questions_and_runs_is_that_of_the_formula():
     # Runs that agree on every question add their own variance to that of the questions.
     n, fold = 200, np.repeat([0, 1], 100)

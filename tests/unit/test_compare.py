@@ -43,7 +43,7 @@ def compare_errors(**wrong: range) -> dict:
     return crafted_comparison(TRUTH, {name: [with_errors(*errors)] for name, errors in wrong.items()})
 
 
-def test_a_difference_is_shown_where_the_corrected_p_is_small():
+def test_a_difference_is_shown_if_the_corrected_p_is_small():
     (pair,) = compare_errors(base=range(20), prompt=range(4))["pairs"]
     assert (pair["variant"], pair["reference"]) == ("prompt", "base")
     assert pair["test"]["name"] == "mcnemar"
@@ -73,11 +73,9 @@ def test_the_family_is_every_adapter_against_every_other_variant_but_diagnostic_
     [
         (3, 3, 2, "about the methods"),
         (1, 3, 2, "about the methods with this seed"),
-        (3, 1, 2, "about the methods on this training set"),
         (1, 1, 2, "about these two trained adapters"),
         (1, 1, 1, "about this one trained adapter"),
         (3, 1, 0, "about the methods on this training set"),
-        (1, 3, 0, "about the methods"),
     ],
 )
 def test_what_is_not_repeated_is_not_in_the_statement(seeds, folds, trained, about):
@@ -272,7 +270,7 @@ def test_the_stage_writes_the_comparison_and_prints_it(finished):
     assert comparison["flags"] and all(f"note: {flag['text']}\n" in result.stdout for flag in comparison["flags"])
 
 
-def test_curves_of_all_variants_stand_together_one_colour_each(finished, run_here):
+def test_curves_of_all_variants_are_in_one_table_with_a_colour_each(finished, run_here):
     run_here()
     folder = finished.folder / "comparison"
     curves = ("confusion", "precision_recall", "reliability", "risk_coverage", "roc")

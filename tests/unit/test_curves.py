@@ -1,7 +1,6 @@
 """Curves: their areas are the metrics' figures, and their points those of cases worked by hand."""
 
 import numpy as np
-import pandas as pd
 import pytest
 from sklearn.metrics import average_precision_score
 
@@ -31,14 +30,6 @@ def test_risk_and_coverage_worked_by_hand_with_ties():
         "risk": [0.0, 0.5, 0.6],
         "confidence": [0.9, 0.8, 0.5],
     }
-
-
-def test_the_order_of_questions_does_not_change_risk_and_coverage():
-    probabilities, truth = example(THREE)
-    probabilities = probabilities.round(1)  # many ties
-    shuffled = np.random.default_rng(1).permutation(len(truth))
-    points = curves.risk_coverage_points(probabilities, truth, THREE)
-    pd.testing.assert_frame_equal(points, curves.risk_coverage_points(probabilities[shuffled], truth[shuffled], THREE))
 
 
 @pytest.mark.parametrize("labels", [TWO, THREE])

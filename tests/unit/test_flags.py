@@ -1,4 +1,4 @@
-"""Each flag where it applies, and not where it does not."""
+"""Each flag if it applies, and not if it does not."""
 
 import numpy as np
 import pytest
@@ -92,7 +92,7 @@ def test_one_label_in_truth():
     ]
 
 
-def test_nothing_is_flagged_where_nothing_misleads():
+def test_nothing_is_flagged_if_nothing_misleads():
     answers = {"majority": [YES], "base": [GOOD], "prompt": [GOOD] * 3}
     assert crafted_comparison(TRUTH, answers, folds=np.arange(100) % 5)["flags"] == []
 

@@ -1,4 +1,4 @@
-"""Every figure against scikit-learn's other road to it, scipy, or a case worked by hand."""
+"""Every figure against another computation of scikit-learn's or scipy's, or a case worked by hand."""
 
 import json
 

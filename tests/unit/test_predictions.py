@@ -98,15 +98,6 @@ def test_under_the_official_protocol_each_run_is_a_replicate_on_test_and_each_se
 
 
 @pytest.mark.parametrize(("folds", "same"), [(RANDOM, False), (CROSS_VALIDATION, False), (OFFICIAL, True)])
-def test_the_order_in_which_runs_are_read_does_not_matter(folds, same):
-    expected = replicates(all_runs(folds), "test", same)
-    parts = [write_run(fold, seed, asked) for fold, asked in folds.items() for seed in (7, 11)]
-    found = replicates(pd.concat(parts[::-1]), "test", same)
-    assert (found.ids, found.truth, found.names) == (expected.ids, expected.truth, expected.names)
-    assert (found.folds == expected.folds).all() and (found.probabilities == expected.probabilities).all()
-
-
-@pytest.mark.parametrize(("folds", "same"), [(RANDOM, False), (CROSS_VALIDATION, False), (OFFICIAL, True)])
 def test_runs_that_differ_in_their_questions_or_labels_are_refused(folds, same):
     table = all_runs(folds).reset_index(drop=True)
     last = table.index[(table["split"] == "test") & (table["seed"] == 11)][-1]

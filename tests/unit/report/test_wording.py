@@ -101,22 +101,6 @@ def test_answers_that_are_all_right_are_not_known_to_be_perfect():
     assert metrics["metrics"]["mcc"] == 1 and metrics["intervals"]["mcc"] is None
 
 
-def test_without_a_pair_each_variants_accuracy_is_the_finding():
-    comparison = compared(prefix=[1] * 45 + [0] * 15)
-    low, high = (100 * end for end in binomtest(45, 60).proportion_ci(method="wilson"))
-    assert sentences(comparison) == [
-        f"prefix is right on 75.0%: 95% interval {low:.1f} to {high:.1f}; no test compares it with another variant."
-    ]
-    assert opening(comparison, "PubMedQA") == "On 60 test questions of PubMedQA, one training per adapter:"
-    assert opening(compared(base=[1] * 60), "X") == "On 60 test questions of X:"
-
-
-def test_many_pairs_leave_a_line_that_counts_the_rest():
-    good, bad = [1] * 60, [0] * 60
-    found = sentences(compared(base=bad, prompt=bad, prefix=good, lora=good, ia3=bad))
-    assert found[6:] == ["4 more pairs: in the table of pairs."]
-
-
 def test_every_method_has_its_description():
     params = crafted_params(["base", "prompt"], ["yes", "no"], 1, 1).model_dump()
     for method, extra in {

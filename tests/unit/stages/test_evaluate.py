@@ -33,7 +33,7 @@ def write_run(workspace, name: str, fold: int, seed: int, right: int, same_test:
 
 
 def evaluate(workspace, name: str) -> tuple[dict, dict]:
-    """The row in metrics/, and what stands in evaluation/."""
+    """The row in metrics/, and what is in evaluation/."""
     result = workspace.run("evaluate", name)
     assert result.returncode == 0, result.stderr
     assert result.stdout.count("\n") == 1 and result.stderr == ""
@@ -64,15 +64,6 @@ def test_in_cross_validation_the_questions_of_all_folds_count_together(workspace
     assert "accuracy_sd" not in row and list(rest["replicates"]) == ["42"]
     submission = json.loads((workspace.folder / "evaluation/prompt/leaderboard.json").read_text())
     assert list(submission) == [*questions(220)["id"], *questions(250)["id"]]
-
-
-def test_under_the_official_protocol_each_fold_is_a_replicate(workspace):
-    workspace.set(split__protocol="official", split__folds=[2, 5])
-    write_run(workspace, "prompt", 2, 42, right=4, same_test=True)
-    write_run(workspace, "prompt", 5, 42, right=1, same_test=True)
-    row, rest = evaluate(workspace, "prompt")
-    assert (row["n"], row["accuracy"]) == (4, 0.625) and row["accuracy_sd"] > 0
-    assert list(rest["replicates"]) == ["fold 2, seed 42", "fold 5, seed 42"]
 
 
 def test_what_dropped_runs_left_is_removed_and_other_variants_stay(workspace):
