@@ -14,10 +14,9 @@ from stages import run_stage
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("name", help=f"of a file in {FOLDER}/; there are: {', '.join(known_names())}")
+    parser.add_argument("name", help=f"the name of a file in {FOLDER}/: {', '.join(known_names())}")
     parser.add_argument("--jobs", type=int, default=1, help="how many runs at a time (default: 1)")
-    options = parser.parse_args()
-    run(options.name, options.jobs)
+    run(**vars(parser.parse_args()))
 
 
 if __name__ == "__main__":

@@ -99,9 +99,7 @@ def same(source: Path, target: Path) -> bool:
 
 
 def content(path: Path) -> tuple[object, ...]:
-    if path.is_symlink():
-        return ("link", path.readlink())
-    return ("file", path.stat().st_mode & 0o111, path.read_bytes())
+    return (path.readlink(),) if path.is_symlink() else (path.stat().st_mode & 0o111, path.read_bytes())
 
 
 def copy(source: Path, target: Path) -> None:
@@ -158,7 +156,7 @@ def share_cache(folder: Path) -> None:
 
     It is a link, because DVC's configuration can only have paths in ASCII.
     """
-    path = Path(run_python(*DVC[1:], "cache", "dir", stdout=subprocess.PIPE).strip())
+    path = Path(dvc(Path(), "cache", "dir").strip())
     link = folder / CACHE
     if link.is_dir() and not link.is_symlink():
         raise UserError(f"{link} is in the way of a link to this workspace's DVC cache; move it.")
@@ -181,6 +179,6 @@ def record(folder: Path, name: str, stages: Sequence[str] = ()) -> None:
     git("fetch", "--quiet", "--no-tags", str(folder), f"+{ref}:{ref}")
 
 
-def dvc(folder: Path, *arguments: str) -> None:
-    """Run DVC in a clone, and show only its warnings and errors."""
-    run_python(*DVC[1:], *arguments, folder=folder, stdout=subprocess.PIPE, **IDENTITY)
+def dvc(folder: Path, *arguments: str) -> str:
+    """Run DVC in a folder, and show only its warnings and errors. Returns the rest of what it printed."""
+    return run_python(*DVC[1:], *arguments, folder=folder, stdout=subprocess.PIPE, **IDENTITY)

@@ -36,7 +36,7 @@ def run(name: str, jobs: int) -> None:
     print(
         f"\nReport:         {folder / 'report/index.html'}"
         f"\nEvery number:   (cd {folder} && dvc metrics show)    once you have typed: . .venv/bin/activate"
-        f"\nIts files:      {folder}/    (delete it when you have no more use for it; DVC's cache keeps the results)"
+        f"\nIts files:      {folder}/    (delete it when you no longer need it; DVC's cache keeps the results)"
     )
     adapters = sorted((folder / "release").iterdir())
     if adapters:

@@ -37,7 +37,6 @@ DVC = (sys.executable, "-m", "dvc")
 REPRO = (*DVC, "--wait-for-lock", "repro")
 LOCKS = Path(".dvc/tmp")
 SECONDS_TO_END = 10
-MOST_JOBS = 1000
 DATA_STAGES = ("download", "clean", "split", "fetch_model")
 EPOCH = re.compile(r" epoch (\d+)/\d+: ")  # in the line that a training prints after each
 # DVC's lines beside those of the stages, for people who type one command after the other.
@@ -71,25 +70,25 @@ def main() -> None:
 
 
 def check_jobs(jobs: int) -> None:
-    """Raise UserError for a number of jobs that no machine can run."""
-    if not 1 <= jobs <= MOST_JOBS:
-        raise UserError(f"--jobs is {jobs}; it must be from 1 to {MOST_JOBS}.")
+    """Raise UserError if the number of jobs is not from 1 to 1,000."""
+    if not 1 <= jobs <= 1000:
+        raise UserError(f"--jobs is {jobs}; it must be from 1 to 1000.")
 
 
 def all_runs(params: Params) -> dict[str, list[str]]:
-    """Every run that params.yaml lists, with the stages that make it up."""
+    """The stages of every run in params.yaml, by the run's name."""
     return {run: [f"train@{run}", f"predict@{run}"] for run in stage_runs.named_runs(params.adapters, params)} | {
         run: [f"predict_untrained@{run}"] for run in stage_runs.named_runs(params.evaluate.untrained, params)
     }
 
 
 def missing_runs(params: Params) -> list[str]:
-    """Those of which DVC finds a stage changed or not yet run, after the stages of data and model have run."""
+    """The runs with a stage that has changed or has not run yet. The stages of data and model run first."""
     runs = all_runs(params)
     stages = {stage.partition("@")[0] for stages in runs.values() for stage in stages}
     changed = changed_stages(*DATA_STAGES, *stages)
     if changed.intersection(DATA_STAGES):
-        repro("split", "fetch_model", out=sys.stderr)  # other programs read what --list prints
+        repro("split", "fetch_model", out=sys.stderr)  # because other programs read what --list prints
         changed = changed_stages(*stages)
     return [run for run, stages in runs.items() if changed.intersection(stages)]
 
@@ -155,18 +154,13 @@ def run_one(
     each other's files, and DVC knows only processes of its own machine. So each run has a lock in the file system.
     """
     LOCKS.mkdir(parents=True, exist_ok=True)
-    printed = []
+    command, printed = [*REPRO, "--single-item", *stages], []
+    options = {"env": environment() | variables, "text": True, "preexec_fn": program.end_with_parent}
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     try:
         with (
             FileLock(LOCKS / f"run-{name}.lock", timeout=0),
-            subprocess.Popen(
-                [*REPRO, "--single-item", *stages],
-                env=environment() | variables,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-                preexec_fn=program.end_with_parent,
-            ) as process,
+            subprocess.Popen(command, **options, **streams) as process,
         ):
             for line in process.stdout:
                 printed.append(line)
@@ -187,31 +181,20 @@ def repro(*targets: str, folder: Path = Path(), out: TextIO | None = None) -> No
                 print(line, end="", file=out or sys.stdout, flush=True)
 
 
-def run_python(
-    *arguments: str, folder: Path = Path(), stdout: int | TextIO | None = None, **variables: str
-) -> str | None:
+def run_python(*arguments: str, folder: Path = Path(), stdout: int | None = None, **variables: str) -> str | None:
     """Run this Python in a folder; returns what it printed if `stdout` is a pipe. Ends the program if that fails."""
     with started(*arguments, folder=folder, stdout=stdout, **variables) as process:
-        printed, _ = process.communicate()
-    return printed
+        return process.communicate()[0]
 
 
 @contextlib.contextmanager
-def started(
-    *arguments: str, folder: Path, stdout: int | TextIO | None = None, **variables: str
-) -> Iterator[subprocess.Popen]:
+def started(*arguments: str, folder: Path, stdout: int | None, **variables: str) -> Iterator[subprocess.Popen]:
     """This Python, started in a folder; it has ended when the block ends, and ends if this process is killed.
 
     If it fails, it has said why, and the program ends. After Ctrl-C, which reaches both, it has time to end by itself.
     """
-    with subprocess.Popen(
-        [sys.executable, *arguments],
-        cwd=folder,
-        env=environment() | variables,
-        stdout=stdout,
-        text=True,
-        preexec_fn=program.end_with_parent,
-    ) as process:
+    command, place = [sys.executable, *arguments], {"cwd": folder, "env": environment() | variables}
+    with subprocess.Popen(command, **place, stdout=stdout, text=True, preexec_fn=program.end_with_parent) as process:
         try:
             yield process
             process.wait()
@@ -240,7 +223,7 @@ def job_variables(jobs: int) -> list[dict[str, str]]:
 
 
 def visible_gpus() -> list[str]:
-    """Names of the GPUs that runs may use, as CUDA_VISIBLE_DEVICES takes them."""
+    """The GPUs that runs may use, as CUDA_VISIBLE_DEVICES names them."""
     if "CUDA_VISIBLE_DEVICES" in os.environ:
         names = os.environ["CUDA_VISIBLE_DEVICES"].split(",")
         return [name for name in names if name.strip() not in ("", "-1")]

@@ -85,8 +85,8 @@ class Search(Settings):
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("adapter", help="a key under adapters in params.yaml")
-    parser.add_argument("--trials", type=int, help=f"how many in all, earlier ones too (default: {SEARCH}'s)")
-    parser.add_argument("--experiment", help=f"a file of {FOLDER}/ whose parameters the search starts from")
+    parser.add_argument("--trials", type=int, help=f"how many in all, with earlier ones (default: as in {SEARCH})")
+    parser.add_argument("--experiment", help=f"a file in {FOLDER}/ with the parameters that the search starts from")
     options = parser.parse_args()
     try:
         search = Search.model_validate(read_yaml(SEARCH))

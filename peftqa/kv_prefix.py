@@ -84,7 +84,7 @@ SUPPORTED: list[str] = []
 def support_attention(name: str, attention: Callable, mask: Callable) -> None:
     """Let models with the attention implementation `name` have a prefix: registers NAME_kv_prefix with transformers.
 
-    attention, mask: the functions that `name` stands for in `AttentionInterface` and `AttentionMaskInterface`.
+    attention, mask: the functions of this name in `AttentionInterface` and `AttentionMaskInterface`.
     """
 
     def explicit_mask(*args, **kwargs) -> torch.Tensor:
@@ -188,8 +188,8 @@ class KVPrefixAttention(nn.Module, BaseTunerLayer):
             self.kv_prefix_value[adapter_name].copy_(value)
 
     def forward(self, *args, **kwargs) -> tuple:
-        names = [] if self.disable_adapters else self.active_adapters
-        prefixes = [prefix for name in names if (prefix := self.prefix(name)) is not None]
+        prefixes = [] if self.disable_adapters else [self.prefix(name) for name in self.active_adapters]
+        prefixes = [prefix for prefix in prefixes if prefix is not None]
         if not prefixes:
             return self.base_layer(*args, **kwargs)
         if not self.base_layer.config._attn_implementation.endswith(SUFFIX):

@@ -13,8 +13,8 @@ def main() -> None:
     unverified = fetch_model(model.name, model.revision, runs.BASE_MODEL)
     if unverified:
         print(
-            f"warning: {model.name} has no digest to be checked by, so a change of its files would not be noticed; to "
-            f"pin them, set model.revision to {unverified}",
+            f"warning: model.revision is empty, so a change of the files in {model.name} would not be noticed; to pin "
+            f"them, set it to {unverified}",
             file=sys.stderr,
         )
     sizes = [path.stat().st_size for path in runs.BASE_MODEL.iterdir()]

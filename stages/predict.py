@@ -1,7 +1,7 @@
 """Let one run, or the frozen model, answer a fold's questions: python -m stages.predict prompt-0-42, or base-0
 
-Writes each question's label probabilities on validation and test (.csv), and the adapter's size and the rate of valid
-free answers (.json).
+It writes the label probabilities of each validation and test question (.csv), and the adapter's size and the rate of
+valid free answers (.json).
 """
 
 import time
@@ -87,7 +87,7 @@ def main() -> None:
 
 
 def seconds_per_question(model, prompts: list, label_token_ids: list[int]) -> list[float]:
-    """How long each question takes by itself, after one that warms up."""
+    """How long each question takes alone, after a first one that warms up."""
     label_probabilities(model, prompts[:1], label_token_ids, batch_size=1)
     seconds = []
     for prompt in prompts:

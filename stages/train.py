@@ -57,9 +57,9 @@ def main() -> None:
 
 
 def stopwatch(file: Path) -> Callable[[], float]:
-    """A function that returns the seconds since now, and those of an earlier start that was cut off; `file` keeps them.
+    """A function that returns the seconds of this training, including those before it was killed; `file` keeps them.
 
-    What was cut off after its last epoch is not counted: that part is done again.
+    Seconds after the last whole epoch do not count, because that part is done again.
     """
     began = time.perf_counter()
     earlier = read_json(file)["seconds"] if file.exists() else 0.0
@@ -81,7 +81,7 @@ def save_run(
     runtime: dict,
     params: Params,
 ) -> None:
-    """Write what a finished training leaves: its table of epochs, the adapter with its task, and what it took."""
+    """Write the results of a training: its table of epochs, the adapter with its task, and its time and memory."""
     write_csv(runs.epochs_table(name, run), pd.DataFrame(epochs).drop(columns=["trainable_params", "val_confidence"]))
     training = describe_training(tokenizer, read_table(runs.fold_table(run[0], "train")), params.data.name)
     with atomic_write(runs.run_path(runs.ADAPTERS, name, run)) as partial:
@@ -107,7 +107,7 @@ def task(adapter: Path, epochs: list[dict], training: Training, params: Params) 
 def run_digest(name: str, fold: int, params: Params) -> str:
     """A hash of what the trained weights depend on: settings, tables, frozen model, code, and the libraries' versions.
 
-    It names the run's checkpoints, so that none is resumed after a change.
+    It is part of the name of the run's checkpoints, so that training does not resume from them after a change.
     """
     settings = {
         "labels": params.data.labels,

@@ -65,7 +65,7 @@ class Clone:
     def environment(self, **variables: str) -> dict[str, str]:
         """That of a shell with the virtual environment activated, and none of this machine's own settings."""
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        # Tests run beside each other: threads that wait must not hold a core.
+        # Several tests run at a time: threads that wait must not use a core.
         waiting = {"OMP_WAIT_POLICY": os.environ["OMP_WAIT_POLICY"]}
         return {"PATH": path, "HOME": str(self.home), "HF_HUB_OFFLINE": "1", **waiting, **variables}
 

@@ -31,12 +31,12 @@ def as_many_threads_as_before() -> Iterator[None]:
 
 
 def path_from_environment(variable: str, what: str) -> Path:
-    """The path that an environment variable holds; skips the test where it holds none."""
+    """The path in an environment variable; skips the test if it is not set."""
     value = os.environ.get(variable, "")
     if not value or "://" in value:
         pytest.skip(f"needs {what}: set {variable} to its path")
     path = Path(value).resolve()
-    assert path.exists(), f"{variable} is {value}, and there is no such path"
+    assert path.exists(), f"{variable} is {value}, which does not exist"
     return path
 
 
@@ -84,7 +84,7 @@ def new_clone(tmp_path_factory, tiny_model):
 
 
 class Workspace:
-    """A folder with a params.yaml, in which stages run as DVC runs them: as processes of their own."""
+    """A folder with a params.yaml, in which stages run as DVC runs them: each in its own process."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -185,7 +185,7 @@ CHROMIUM_FLAGS = [
 
 @pytest.fixture(scope="module")
 def chromium():
-    """A real browser that asks nobody for anything."""
+    """A real browser without a network."""
     from playwright.sync_api import sync_playwright
 
     executable = shutil.which("chromium")

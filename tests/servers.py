@@ -1,4 +1,4 @@
-"""HTTP servers on this machine that play a file host and the Hugging Face Hub, faults included."""
+"""HTTP servers on this machine that answer like a file host and like the Hugging Face Hub, with faults."""
 
 import contextlib
 import hashlib

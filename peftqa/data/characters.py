@@ -1,8 +1,8 @@
-"""What a text of this project may have in it: in records, and in what an adapter is asked."""
+"""Checks of text: of the records, and of questions to an adapter."""
 
 
 def encodable(text: str) -> str:
-    """The same text. Raises ValueError for half of a surrogate pair, which no file can hold as UTF-8."""
+    """The same text. Raises ValueError for half of a surrogate pair, which UTF-8 cannot encode."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -11,5 +11,5 @@ def encodable(text: str) -> str:
 
 
 def single_spaced(text: str) -> str:
-    """The text with every run of white space as one space, and none at its ends."""
+    """The text with one space for every run of white space, and none at its ends."""
     return " ".join(text.split())

@@ -63,7 +63,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
     remove(partial)  # of a process that was killed
     try:
         yield partial
-        if path.is_dir():  # a rename replaces a file, but no folder that holds files
+        if path.is_dir():  # a rename replaces a file, but not a folder with files
             remove(path)
         partial.replace(path)
     except Exception as error:

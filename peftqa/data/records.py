@@ -108,7 +108,7 @@ def clean(table: pd.DataFrame, labels: Sequence[str]) -> tuple[pd.DataFrame, dic
     """Normalise white space, then drop missing values, other labels and repeated (question, context) pairs.
 
     Returns the rows that are left, in their order, and how many were dropped for each reason. Of equal pairs the first
-    stays. Raises UserError if one of `labels` has no row left.
+    stays. Raises UserError if one of `labels` is left without a row.
     """
     table = table[COLUMNS].fillna("").map(single_spaced)
     missing = (table == "").any(axis=1)

@@ -131,7 +131,7 @@ def load_weights(folder: Path, **options: object) -> PreTrainedModel:
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,
             )
-        except Exception as error:  # of a configuration that fits no model, each layer raises an error of its own
+        except Exception as error:  # transformers raises errors of many kinds
             if out_of_memory(error):
                 raise
             reason = one_line(error).replace(str(files), str(folder))
@@ -188,7 +188,7 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
         with covered_files(folder) as files:
             tokenizer = AutoTokenizer.from_pretrained(files, trust_remote_code=False, local_files_only=True)
         tokenizer.name_or_path = str(folder)
-    except Exception as error:  # of a file that is not its own, transformers raises whatever it stumbles over
+    except Exception as error:  # transformers raises errors of many kinds
         raise UserError(f"{folder}: the tokenizer cannot be read ({one_line(error)}); fetch the model anew.") from None
     if tokenizer.eos_token_id is None:
         raise UserError(f"{folder}: the tokenizer lacks an end-of-sequence token, with which every prompt ends.")

@@ -93,5 +93,5 @@ def probabilities_and_answers(
 
 
 def valid_answer_rate(answers: Sequence[str], labels: Sequence[str]) -> float:
-    """The share of free answers that are just a label, in any letter case, with white space around it or not."""
+    """The share of free answers that are just a label, in any letter case; white space around it is ignored."""
     return float(np.mean([answer.strip().lower() in labels for answer in answers]))

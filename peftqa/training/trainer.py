@@ -126,7 +126,7 @@ def best_epoch(epochs: Sequence[dict]) -> dict:
 
 
 def patience_is_over(epochs: Sequence[dict], patience: int | None) -> bool:
-    """Whether none of the last `patience` epochs was better than all before."""
+    """Whether the best epoch is `patience` epochs ago or more."""
     return patience is not None and epochs[-1]["epoch"] - best_epoch(epochs)["epoch"] >= patience
 
 

@@ -1,4 +1,4 @@
-"""What the drill shares: one finished workspace, built once for all processes, of which every fault gets a copy."""
+"""The drill's finished workspace, which is made once for all processes; every fault gets a copy."""
 
 import os
 import shutil
@@ -21,7 +21,7 @@ signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 @pytest.fixture(scope="session")
 def whole(tmp_path_factory) -> Clone:
-    """A clone on the tiny model in which everything has run and is committed; to be copied, never changed."""
+    """A clone on the tiny model in which everything has run and is committed. It is copied, never changed."""
     folder = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         folder = folder.parent  # which the processes have in common
@@ -50,7 +50,7 @@ def small_disk(tmp_path):
 
 
 def pytest_terminal_summary(terminalreporter) -> None:
-    """How many faults there were, by file: a family each."""
+    """How many faults there were, by file."""
     reports = [report for key in ("passed", "failed") for report in terminalreporter.stats.get(key, [])]
     faults = Counter(
         Path(report.location[0]).stem.removeprefix("test_")

@@ -33,7 +33,7 @@ class Copy(Clone):
         return sentence(printed, *says)
 
     def unharmed(self, whole: Clone, but: tuple[str, ...] = ()) -> None:
-        """What lies there is whole, or is not there at all; `but`: what the fault itself has changed."""
+        """Every output is whole or missing, except below `but`, which the fault itself has changed."""
         wanted = whole.bytes()
         for path, content in self.bytes().items():
             if not path.startswith(but or ("\0",)):
@@ -49,7 +49,7 @@ class Copy(Clone):
 
 
 def sentence(printed: str, *says: str) -> str:
-    """The one sentence of this project among what was printed, which must hold some words; DVC may add its own."""
+    """This project's one sentence among what was printed, which must have some words; DVC may add its own."""
     assert "Traceback" not in printed, printed
     lines = {line for line in printed.splitlines() if line.startswith("error: ")}
     assert len(lines) == 1, printed
@@ -87,7 +87,7 @@ def mounted(folder: Path) -> Iterator[Disk]:
 
 
 def wait_for(condition: Callable[[], object], process: subprocess.Popen | None = None, seconds: float = 300) -> None:
-    """Wait until something is so, while a process runs where one is given."""
+    """Wait until a condition is true. A process that is given must not end before."""
     end = time.monotonic() + seconds
     while not condition():
         assert process is None or process.poll() is None, process.communicate()[0]

@@ -1,4 +1,4 @@
-"""The fetch_model stage against a server that plays the Hugging Face Hub, and against local folders."""
+"""The fetch_model stage against a server that answers like the Hugging Face Hub, and against local folders."""
 
 import itertools
 import json

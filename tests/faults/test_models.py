@@ -127,7 +127,7 @@ def test_a_model_that_does_not_fit_is_refused_by_the_first_stage_that_computes_w
     assert clone.bytes() == before and (clone.folder / "dvc.lock").read_bytes() == lock
 
 
-def test_files_put_beside_the_fetched_model_change_no_answer(clone):
+def test_files_beside_the_fetched_model_do_not_change_answers(clone):
     """In its folder, and in one stage alone: a plain `dvc repro` would fetch the model anew."""
     predict = ("python", "-m", "stages.predict", "base-0")
     clone("dvc", "repro", "predict_untrained@base-0")

@@ -25,7 +25,7 @@ MODEL = ROOT / "embedded/pico-t5"
 JUDGE_SEED = 20_000
 EXPECTED = json.loads((ROOT / "embedded/expected.json").read_text())
 MAJORITY = 55 / 89
-DEMO = ("make", "demo", "SETUP=")  # the environment that runs this test stands in for the one that make sets up
+DEMO = ("make", "demo", "SETUP=")  # the environment of this test replaces the one that make sets up
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +99,7 @@ def test_the_demo_leaves_the_workspace_as_it_was_but_for_its_own_ignored_folder(
 def test_the_demo_is_an_experiment_that_dvc_can_show_and_compare(demo):
     assert "demo" in demo("dvc", "exp", "show", "--csv")
     shown = demo("dvc", "metrics", "diff", "HEAD", "demo", "--json")
-    difference, _ = json.JSONDecoder().raw_decode(shown, shown.index("{"))  # DVC also warns that HEAD has no metrics
+    difference, _ = json.JSONDecoder().raw_decode(shown, shown.index("{"))  # DVC also warns that HEAD lacks metrics
     assert {f"metrics/{variant}.json" for variant in ("base", "prompt", "prefix", "selected")} <= difference.keys()
 
 
@@ -115,7 +115,7 @@ def test_a_second_demo_runs_nothing_and_without_its_folder_is_restored_by_dvc(de
 
 
 def test_the_metrics_are_the_expected_ones(demo):
-    """Expected is the mean of what two builds of torch gave, and the tolerance holds both: they round differently."""
+    """Expected is the mean of two builds of torch, which round differently; the tolerance includes both."""
     for variant, expected in EXPECTED.items():
         metrics = metrics_of(demo, variant)
         for name in ("accuracy", "macro_f1", "log_loss"):

@@ -138,7 +138,6 @@ def test_a_second_clone_takes_all_from_a_remote_and_runs_nothing(finished, tmp_p
 
 def test_compare_records_variants_as_experiments_that_metrics_diff_compares(finished):
     before = (finished.folder / "params.yaml").read_bytes(), finished("git", "status", "--porcelain")
-    # The environment that runs this test stands in for the one that make would set up.
     for command in (
         ("make", "compare", "SETUP="),
         ("python", "-m", "experiments.compare", "base"),

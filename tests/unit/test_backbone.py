@@ -18,7 +18,7 @@ from transformers import AutoModelForSeq2SeqLM, MT5Config, T5Config, UMT5Config
 from peftqa.config.params import ModelSettings
 from peftqa.data.digest import folder_digest
 from peftqa.errors import UserError
-from peftqa.model.backbone import choose_dtype, load_backbone, load_tokenizer, memory_explained
+from peftqa.model.backbone import choose_dtype, load_backbone, load_tokenizer, memory_explained, prepare_gpu
 from peftqa.model.scoring import probabilities_and_answers
 from tests.conftest import ROOT
 from tests.tiny import SHAPE, save_tiny_checkpoint
@@ -145,7 +145,7 @@ def test_files_that_the_digest_does_not_cover_change_nothing(folder, tmp_path, o
     assert load_tokenizer(copy).name_or_path == str(copy)
 
 
-def test_a_checkpoints_settings_of_generation_change_no_answer(folder, tmp_path):
+def test_a_checkpoints_settings_of_generation_do_not_change_answers(folder, tmp_path):
     copy = shutil.copytree(folder, tmp_path / "model")
     settings_of_generation = {"repetition_penalty": 9.0, "min_length": 4, "suppress_tokens": list(range(2, 99))}
     (copy / "generation_config.json").write_text(json.dumps(settings_of_generation))
@@ -156,48 +156,33 @@ def test_a_checkpoints_settings_of_generation_change_no_answer(folder, tmp_path)
     assert plain[1] == changed[1] and (plain[0] == changed[0]).all()
 
 
-class ReachedError(Exception):
-    """The weights are about to be loaded."""
-
-
 @pytest.fixture
-def fake_gpu(monkeypatch):
-    """As if there were a GPU, until the weights are loaded; the global settings are put back afterwards."""
-    shares = []
-    cudnn = torch.backends.cuda.cudnn_sdp_enabled()
-
-    def load(*args, **kwargs):
-        raise ReachedError
-
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+def shares(monkeypatch):
+    """The shares of a GPU's memory that are asked for; global settings are put back afterwards."""
+    shares, cudnn = [], torch.backends.cuda.cudnn_sdp_enabled()
     monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", shares.append)
-    monkeypatch.setattr("peftqa.model.backbone.load_weights", load)
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", "")
-    monkeypatch.delenv("PEFTQA_GPU_SHARE", raising=False)
+    monkeypatch.setenv("PEFTQA_GPU_SHARE", "")
     yield shares
     torch.use_deterministic_algorithms(False)
     torch.backends.cuda.enable_cudnn_sdp(cudnn)
 
 
-@pytest.mark.parametrize(("share", "wanted"), [(None, []), ("", []), ("1", [1.0]), ("0.125", [0.125])])
-def test_on_a_gpu_results_repeat_and_memory_is_shared_before_the_model_loads(
-    folder, fake_gpu, monkeypatch, share, wanted
-):
-    if share is not None:
-        monkeypatch.setenv("PEFTQA_GPU_SHARE", share)
-    with pytest.raises(ReachedError):
-        load_backbone(folder, settings())
+@pytest.mark.parametrize(("share", "wanted"), [("", []), ("1", [1.0]), ("0.125", [0.125])])
+def test_on_a_gpu_results_repeat_and_memory_is_shared(shares, monkeypatch, share, wanted):
+    monkeypatch.setenv("PEFTQA_GPU_SHARE", share)
+    prepare_gpu()
     assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
     assert torch.are_deterministic_algorithms_enabled() and not torch.is_deterministic_algorithms_warn_only_enabled()
     assert not torch.backends.cuda.cudnn_sdp_enabled()
-    assert fake_gpu == wanted
+    assert shares == wanted
 
 
 @pytest.mark.parametrize("share", ["0", "1.5", "nan", "half"])
-def test_a_share_of_a_gpu_that_cannot_be_is_refused(folder, fake_gpu, monkeypatch, share):
+def test_a_share_of_a_gpu_that_cannot_be_is_refused(shares, monkeypatch, share):
     monkeypatch.setenv("PEFTQA_GPU_SHARE", share)
     with pytest.raises(UserError, match=f"PEFTQA_GPU_SHARE is '{share}'; it must be a number above 0 and at most 1"):
-        load_backbone(folder, settings())
+        prepare_gpu()
 
 
 @pytest.mark.parametrize(("value", "dtype"), [(math.nan, "float32"), (math.inf, "bfloat16")])

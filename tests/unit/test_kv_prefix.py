@@ -436,3 +436,14 @@ def test_an_attention_without_prefixes_is_refused():
 def test_impossible_configurations_are_refused(config, message):
     with pytest.raises(UserError, match=message):
         KVPrefixConfig(**config)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("attention", IMPLEMENTATIONS)
+def test_the_whole_model_compiles_to_one_graph_with_the_same_gradients(attention):
+    model = with_prefix(tiny_t5(num_layers=1, num_decoder_layers=1, attn_implementation=attention))
+    batch = padded_batch()
+    expected = prefix_gradients(model, batch)
+    compiled = torch.compile(model, backend="aot_eager", fullgraph=True)  # it traces, without the slow C++ compiler
+    for name, gradient in prefix_gradients(compiled, batch).items():
+        torch.testing.assert_close(gradient, expected[name.removeprefix("_orig_mod.")])

@@ -1,4 +1,4 @@
-"""experiments/NAME.yaml: names, what the files may hold, and what they make of params.yaml."""
+"""experiments/NAME.yaml: names, what the files may contain, and what they change in params.yaml."""
 
 import json
 import shutil

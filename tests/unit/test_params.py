@@ -25,7 +25,7 @@ def values():
 
 
 def change(values, path, value):
-    """A copy with the key at `path` set, or removed where value is MISSING."""
+    """A copy with the key at `path` set, or removed if value is MISSING."""
     values = copy.deepcopy(values)
     *groups, last = path.split(".")
     group = values

@@ -47,7 +47,7 @@ def test_only_the_abstract_is_cut_and_on_the_side_that_the_template_names(side, 
     assert decoded(cut) == f"question: does treatment reduce risk abstract: {left} answer with yes or no</s>"
 
 
-def test_a_prompt_with_no_room_for_the_abstract_keeps_question_and_instruction():
+def test_a_prompt_without_room_for_the_abstract_keeps_question_and_instruction():
     tokenizer = tiny_tokenizer()
     (bare,) = encode_prompts(tokenizer, one_row(context=""), template(), LABELS)
     (cut,) = encode_prompts(tokenizer, one_row(), template(max_tokens=len(bare)), LABELS)
@@ -121,7 +121,7 @@ def test_few_shot_examples_hold_as_many_of_each_label_and_come_shortest_first():
     assert sum(e.strip().endswith("or no no") for e in examples) == 2
 
 
-def test_few_shot_examples_stop_where_the_next_does_not_fit():
+def test_few_shot_examples_stop_if_the_next_does_not_fit():
     tokenizer = tiny_tokenizer()
     whole = few_shot_examples(tokenizer, TRAIN, template(), LABELS, count=4, max_tokens=1000, seed=1)
     fewer = few_shot_examples(tokenizer, TRAIN, template(), LABELS, count=4, max_tokens=len(whole) - 1, seed=1)

@@ -107,9 +107,9 @@ def _cross_attention(
 
     query = self.q(hidden_states).view(batch, positions, heads, d_kv).permute(2, 0, 1, 3).reshape(heads, -1, d_kv)
     scores = torch.bmm(by_example(torch.bmm(query, key_weight)), states.transpose(1, 2)).float()
-    if mask is not None and mask.dtype == torch.bool:  # sdpa: True where allowed
+    if mask is not None and mask.dtype == torch.bool:  # sdpa: True if allowed
         scores = scores.masked_fill(~mask[:, 0, :1], torch.finfo(torch.float32).min)
-    elif mask is not None:  # eager: 0 where allowed
+    elif mask is not None:  # eager: 0 if allowed
         scores = scores + mask[:, 0, :1].float()
     prefix = 0
     if kv_prefix is not None:  # after the mask, because a prefix is never masked
