@@ -238,9 +238,10 @@ def test_other_methods_are_new_keys_and_no_new_code(new_clone):
     assert len(read_json(clone.folder / "comparison/comparison.json")["pairs"]) == 2 * 4 + 1
 
 
-def test_the_committed_lock_file_is_up_to_date(new_clone, real_file):
+def test_the_committed_lock_file_and_metrics_are_up_to_date(new_clone, real_file):
     clone = new_clone("lock")
     clone("git", "checkout", "--quiet", "params.yaml")
-    shown = clone("dvc", "repro", "split", PUBMEDQA_SOURCE=str(real_file))
-    assert "Updating lock file" not in shown, "run `dvc repro split` and commit dvc.lock"
+    shown = clone("dvc", "repro", "evaluate@majority", "evaluate@tfidf", PUBMEDQA_SOURCE=str(real_file))
+    told = "run `dvc repro evaluate@majority evaluate@tfidf` and commit dvc.lock and metrics/"
+    assert "Updating lock file" not in shown, told
     assert clone("git", "status", "--porcelain") == ""

@@ -370,9 +370,9 @@ def test_several_adapters_live_side_by_side(tmp_path):
     model.load_adapter(tmp_path / "other", "loaded")
     model.set_adapter("loaded")
     assert (model(**batch).logits - second).abs().max() < 1e-5
+    model.set_adapter("default")
     model.delete_adapter("other")
     model.delete_adapter("loaded")
-    model.set_adapter("default")
     assert torch.equal(model(**batch).logits, first)
     assert not any("other" in name or "loaded" in name for name, _ in model.named_parameters())
 
