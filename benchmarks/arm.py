@@ -19,12 +19,13 @@ import pandas as pd
 import torch
 from transformers import TrainerCallback, set_seed
 
+from peftqa.config.adapters import PEFTMethod
 from peftqa.config.params import Params, read_params
 from peftqa.data.records import clean, read_records, to_table
 from peftqa.data.splits import split_random
-from peftqa.model.adapters import PEFTPrefixTuning, add_adapter
+from peftqa.model.adapters import add_adapter
 from peftqa.model.backbone import load_backbone, load_tokenizer, peak_memory_mb
-from peftqa.model.prompts import encode_examples, first_token_ids, join_labels
+from peftqa.model.prompts import encode_examples, fill_instruction, first_token_ids
 from peftqa.model.scoring import label_probabilities
 from peftqa.training.train import train_adapter
 
@@ -103,7 +104,7 @@ def baseline_arm(what: str, folder: str, parts: dict[str, pd.DataFrame], params:
 
     def encode(tokenizer, *names: str) -> list[dict]:
         table = pd.concat([parts[name] for name in names])
-        instruction = params.template.instruction.format(labels=join_labels(params.data.labels))
+        instruction = fill_instruction(params.template, params.data.labels)
         texts = [
             params.template.text.format(question=row.question, context=row.context, instruction=instruction)
             for row in table.itertuples()
@@ -123,13 +124,15 @@ def our_arm(what: str, folder: str, parts: dict[str, pd.DataFrame], params: Para
     logging.getLogger("peftqa").setLevel(logging.INFO)
     adapter = {
         "prompt": params.adapters["prompt"],
-        "prefix": PEFTPrefixTuning(method="prefix_tuning", num_virtual_tokens=5, learning_rate=0.01),
+        "prefix": PEFTMethod(
+            method="peft", config={"peft_type": "PREFIX_TUNING", "num_virtual_tokens": 5}, learning_rate=0.01
+        ),
         "kv_prefix": params.adapters["prefix"],
         "evaluate": params.adapters["prompt"],
     }[what]
     tokenizer = load_tokenizer(Path(folder))
     label_token_ids = first_token_ids(tokenizer, params.data.labels)
-    model = add_adapter(load_backbone(Path(folder), params.model), adapter, tokenizer)
+    model = add_adapter(load_backbone(Path(folder), params.model), adapter, tokenizer, params.data.labels)
     if what == "evaluate":
         model.eval()
         prompts = [

@@ -4,16 +4,15 @@ Usage: python -m benchmarks.simulation [--repetitions N] [--json FILE]
 
 Two adapters, the frozen model (base), the majority label, TF-IDF and few-shot prompting answer test questions, each
 with an accuracy of 70%. Cross-validation: each fold has 89 questions of its own, stratified, so that all have the same
-share of yes. official: all folds ask the same 445, those with the labels yes and no. Of two single runs, just one is
-right on 22% of the questions; half of what sets them apart there belongs to the method, in all its runs, and half is
-luck of the run. An adapter's run, one seed in one fold, has an accuracy of its own: it is off by 5 points (standard
-deviation), of which variance shares may be common to a seed over its folds and to a fold over its seeds. TF-IDF varies
-by 2.5 points from fold to fold, few-shot prompting by 5, as its examples differ. The majority label is right on all
-questions labelled yes.
+share of yes. official: all folds ask the same 445, those with the labels yes and no. Of two single runs, only one is
+right on 22% of the questions. Half of that difference belongs to the method, in all its runs; the other half is luck of
+the run. The accuracy of an adapter's run, one seed in one fold, varies by 5 points (standard deviation). Shares of that
+variance may be common to a seed over its folds and to a fold over its seeds. TF-IDF varies by 2.5 points from fold to
+fold, few-shot prompting by 5, because its examples differ. The majority label is right on all questions labelled yes.
 
-Printed are per cent of repetitions in which the test rejects: with equal accuracies (type-I error), for one pair of
-each kind and for any of the nine pairs of the family after Holm's correction (FWER), and with one adapter 4 points
-better (power).
+It prints the percentage of repetitions in which the test rejects: if the accuracies are equal (type-I error), for one
+pair of each kind and for any of the nine pairs of the family after Holm's correction (FWER), and if one adapter is 4
+points better (power).
 """
 
 import argparse
@@ -66,7 +65,7 @@ class Common(NamedTuple):
 
 COMMON = (Common(), Common(seed=0.3), Common(fold=0.3), Common(fold=0.5), Common(0.2, 0.2))
 KEPT = (Design(3, 10), Design(3, 10, True))
-# Designs of fewer runs: what they say of the methods, with what matters most to each in common.
+# Designs with fewer runs, read as statements about the methods, with the shares that matter most to each.
 FEWER = {
     Design(2, 10): (Common(), Common(seed=0.3), Common(fold=0.5)),
     Design(2, 10, True): (Common(), Common(seed=0.3), Common(fold=0.5)),
@@ -84,7 +83,7 @@ POWER = (*(Design(seeds, 10, shared) for shared in (False, True) for seeds in (1
 
 
 def latent_correlation(accuracy: float, discordance: float) -> float:
-    """Correlation of two normal variables which fall below the accuracy's quantile apart as often as `discordance`."""
+    """Correlation of two normal variables; only one is below the accuracy's quantile in `discordance` of cases."""
     quantile = norm.ppf(accuracy)
 
     def excess(correlation: float) -> float:
@@ -95,9 +94,8 @@ def latent_correlation(accuracy: float, discordance: float) -> float:
 
 
 RHO = latent_correlation(ACCURACY, DISCORDANCE)
-LABEL_RHO = (
-    latent_correlation(ACCURACY, MAJORITY_DISCORDANCE) ** 2 / RHO
-)  # share of a question's label in its difficulty
+# Share of a question's label in its difficulty.
+LABEL_RHO = latent_correlation(ACCURACY, MAJORITY_DISCORDANCE) ** 2 / RHO
 
 
 def simulate(
@@ -110,7 +108,7 @@ def simulate(
 ) -> dict[str, np.ndarray]:
     """`correct` of every variant, bool (count, seeds, folds, questions of a fold), for `count` repetitions.
 
-    A run is right if the question's difficulty, in general and for its method, and the run's own luck together fall
+    A run is right if the sum of the question's difficulty, in general and for its method, and the run's own luck is
     below the quantile of its accuracy.
     """
 

@@ -133,7 +133,8 @@ def run(main, interrupted: str = GOES_ON) -> None:
             raise
         say(one_line(sentence))
         code = 1
-    sys.exit(code)
+    if code is not None:
+        sys.exit(code)
 
 
 def explain(error: Exception) -> str | None:

@@ -21,10 +21,9 @@ GRID = np.linspace(0, 1, 201)  # at which the curves of several replicates are a
 def curves(
     probabilities: np.ndarray, truth: Sequence[str], labels: Sequence[str], bins: int
 ) -> dict[str, pd.DataFrame]:
-    """Every curve under the name of its data file: `roc precision_recall reliability confusion risk_coverage`.
+    """Every curve by the name of its data file: `roc precision_recall reliability confusion risk_coverage`.
 
-    probabilities: float64 (R, n, L) of R replicates. A curve is the mean of theirs, as a metric is; a bin or a cell has
-    the answers of all of them, whose shares are the mean too.
+    probabilities: float64 (R, n, L) of R replicates. Curves are means over them; bins and cells count their answers.
     """
     replicates, _, size = probabilities.shape
     every = probabilities.reshape(-1, size), list(truth) * replicates, labels
@@ -44,8 +43,7 @@ def curves(
 def roc_points(probabilities: np.ndarray, truth: Sequence[str], labels: Sequence[str]) -> pd.DataFrame:
     """ROC curve: `label fpr tpr`, from (0, 0) to (1, 1).
 
-    Two labels have one curve, of `labels[0]`; more have one each, against the rest. A label that is absent from truth,
-    or the only one in it, has none.
+    Of two labels only `labels[0]` has a curve; of more each one has, against the rest, if truth has it and others.
     """
 
     return _one_versus_rest(lambda *run: roc_curve(*run)[:2], ["fpr", "tpr"], probabilities, truth, labels)
@@ -73,17 +71,14 @@ def risk_coverage_points(probabilities: np.ndarray, truth: Sequence[str], labels
     """Risk-coverage curve: `coverage risk confidence`, one row per distinct confidence, falling.
 
     `risk` is the share of errors among the answers of at least that confidence, `coverage` their share of all rows
-    (El-Yaniv and Wiener 2010). Answers of equal confidence enter together: the curve does not depend on row order.
+    (El-Yaniv and Wiener 2010). Answers of equal confidence enter together.
     """
     levels, kept, right = answers_by_confidence(probabilities, truth, labels)
     return pd.DataFrame({"coverage": kept / kept[-1], "risk": 1 - right / kept, "confidence": levels})
 
 
 def training_curve(epochs: pd.DataFrame, value: str, columns: Mapping[str, str]) -> pd.DataFrame:
-    """A curve of one run: columns split, epoch and `value`.
-
-    epochs: the run's table of epochs. columns: by split, the column of that table that has the value.
-    """
+    """A curve of one run: columns split, epoch and `value`; columns: by split, the column of `epochs` that has it."""
     parts = [
         pd.DataFrame({"split": split, "epoch": epochs["epoch"], value: epochs[column]})
         for split, column in columns.items()

@@ -17,7 +17,7 @@ from peftqa.evaluation.predictions import Replicates, predict
 
 
 def evaluate(test: Replicates, val: Replicates, labels: Sequence[str], bins: int, coverage: float) -> dict:
-    """What is known of one variant by itself; everything is the mean over replicates of what each replicate has.
+    """The figures of one variant, each the mean over replicates.
 
     replicates      name -> `classification_metrics` on test
     mean            their means, and as `val_METRIC` those on validation
@@ -143,10 +143,7 @@ def log_losses(probabilities: np.ndarray, y_true: np.ndarray) -> np.ndarray:
 
 
 def brier_scores(probabilities: np.ndarray, y_true: np.ndarray) -> np.ndarray:
-    """Brier score of each row: squared differences summed over all labels (Brier 1950), from 0 to 2.
-
-    With two labels this is twice the score that counts the positive label alone. Shapes as in `log_losses`.
-    """
+    """Brier score of each row: squared differences summed over all labels (Brier 1950). Shapes as in `log_losses`."""
     return ((probabilities - np.eye(probabilities.shape[-1])[y_true]) ** 2).sum(axis=-1)
 
 
@@ -165,10 +162,7 @@ def expected_calibration_error(
 def reliability_points(
     probabilities: np.ndarray, truth: Sequence[str], labels: Sequence[str], bins: int
 ) -> pd.DataFrame:
-    """Reliability curve of the top label, one row per bin that is not empty: `lower upper confidence accuracy count`.
-
-    `confidence` and `accuracy` are means within the bin (lower, upper].
-    """
+    """Means in each bin (lower, upper] that is not empty: `lower upper confidence accuracy count`."""
     edges = np.linspace(0, 1, bins + 1)
     confidence, correct = _confidence(probabilities, truth, labels)
     table = pd.DataFrame({"bin": np.digitize(confidence, edges[1:-1], right=True)})
@@ -221,11 +215,10 @@ def at_threshold(test: Replicates, val: Replicates, labels: Sequence[str]) -> di
 
 
 def choose_threshold(probabilities: np.ndarray, truth: Sequence[str], labels: Sequence[str]) -> float:
-    """The threshold on the probability of `labels[0]`, of two, with the highest macro-F1.
+    """The threshold on the probability of `labels[0]`, of two, with the highest macro-F1 on these rows.
 
-    For validation rows. Macro-F1, since accuracy would reward giving the more frequent label to everyone. Candidates
-    are 0.5 and the midpoints between neighbouring probabilities (0 and 1 among them); of equally good ones the nearest
-    to 0.5 is taken, then the lower.
+    Candidates are 0.5 and the midpoints between neighbouring probabilities (0 and 1 among them); of equally good ones
+    the nearest to 0.5 is taken, then the lower.
     """
     first, answers = encode_labels(truth, labels) == 0, probabilities[:, 0]
     grid = np.unique(np.r_[0, answers, 1])

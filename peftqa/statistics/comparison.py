@@ -77,9 +77,8 @@ def compare(
 ) -> dict:
     """The comparison of the module's docstring, floats unrounded.
 
-    test: of each variant, its predictions; the same questions in the same order for all of them. evaluation: what
-    evaluation/NAME/metrics.json holds. epochs: of each adapter, `epochs` of the docstring. n_train, n_val: training and
-    validation questions of a run.
+    test: the predictions of each variant, on the same questions in the same order. evaluation: the contents of
+    evaluation/NAME/metrics.json. epochs: of each adapter. n_train, n_val: training and validation questions of a run.
     """
     labels, settings = params.data.labels, params.compare
     first, alpha = next(iter(test.values())), 1 - settings.confidence
@@ -139,10 +138,8 @@ def detectable(n: int, alpha: float, params: Params) -> list[dict]:
 
     def smallest(discordance: float, run_sd: float | None) -> float | None:
         planned = {"discordance": discordance, "n": n, "alpha": alpha}
-        if run_sd is None:
-            power_at = partial(mcnemar_power, **planned)
-        else:
-            power_at = partial(runs_power, **planned, **runs, run_sd=run_sd, shared=shared)
+        of_runs = partial(runs_power, **planned, **runs, run_sd=run_sd, shared=shared)
+        power_at = partial(mcnemar_power, **planned) if run_sd is None else of_runs
         return smallest_detectable(power_at, discordance, params.compare.power)
 
     return [

@@ -45,7 +45,7 @@ def find_flags(
         flags.append(
             flag("one_class", f"All test questions have the label {present[0]}: other labels were not tested.")
         )
-    # Without the baseline, which answers the label most frequent in training, the label most frequent in test.
+    # Without the baseline, whose label is the most frequent in training, that of the test questions counts.
     majority = variants["majority"]["metrics"]["accuracy"] if "majority" in variants else max(shares.values())
     for name in [name for name in variants if name != "majority"]:
         flags += answer_flags(name, test[name], variants[name]["kind"], labels, present)

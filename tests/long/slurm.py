@@ -1,4 +1,4 @@
-"""A real Slurm with two nodes, all on this machine and in a folder of its own."""
+"""A real Slurm with two nodes, on this machine and in a folder of its own."""
 
 import contextlib
 import os
@@ -155,7 +155,7 @@ class Slurm:
         """State and node of each task of an array job, by its number, as far as they were given one."""
         shown = self.command("scontrol", "--oneliner", "show", "job", job)
         fields = [dict(field.partition("=")[::2] for field in line.split()) for line in shown.splitlines()]
-        # A line with several numbers stands for the tasks that still wait.
+        # A line with several numbers is for the tasks that still wait.
         return {
             int(task["ArrayTaskId"]): (task["JobState"], task.get("NodeList", ""))
             for task in fields

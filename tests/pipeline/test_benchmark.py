@@ -9,7 +9,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.training import training_operations
-from peftqa.model.adapters import PromptTuning, add_adapter
+from peftqa.config.adapters import PromptTuning
+from peftqa.model.adapters import add_adapter
 from tests.conftest import ROOT
 from tests.tiny import tiny_t5, tiny_tokenizer
 
@@ -45,7 +46,7 @@ def test_the_operation_count_of_training_is_torchs_but_for_decoder_and_output_la
     """A long prompt and a decoder of one layer: what is left out must be small, and what is counted must be done."""
     base = tiny_t5(attn_implementation="eager", num_layers=6, num_decoder_layers=1, dropout_rate=0.0, vocab_size=192)
     adapter = PromptTuning(method="prompt_tuning", num_virtual_tokens=20, init="random", learning_rate=1.0)
-    model = add_adapter(base.requires_grad_(False), adapter, tiny_tokenizer())
+    model = add_adapter(base.requires_grad_(False), adapter, tiny_tokenizer(), ["yes", "no"])
     with FlopCounterMode(display=False) as counter:
         model(input_ids=torch.full((1, 400), 5), labels=torch.tensor([[3, 1]])).loss.backward()
     counted = training_operations(base.config, 400)

@@ -37,21 +37,13 @@ def context(record):
     return " ".join(record["CONTEXTS"])
 
 
-def test_the_records_are_read_as_the_real_file_is():
-    records = read_records(FOLDER / "ori_pqal.json")
-    assert Counter(record.final_decision for record in records.values()) == {"yes": 552, "no": 338, "maybe": 110}
-    test_ids = read_test_ids(FOLDER / "test_ground_truth.json", records)
-    assert Counter(records[pmid].final_decision for pmid in test_ids) == {"yes": 276, "no": 169, "maybe": 55}
-
-
-def test_every_record_has_the_upstream_keys_and_filled_fields(records):
-    keys = {"QUESTION", "CONTEXTS", "LABELS", "MESHES", "YEAR", "final_decision", "LONG_ANSWER"}
-    keys |= {"reasoning_required_pred", "reasoning_free_pred"}
+def test_the_records_are_read_as_the_real_file_is(records):
+    read = read_records(FOLDER / "ori_pqal.json")
+    assert Counter(record.final_decision for record in read.values()) == {"yes": 552, "no": 338, "maybe": 110}
+    test_ids = read_test_ids(FOLDER / "test_ground_truth.json", read)
+    assert Counter(read[pmid].final_decision for pmid in test_ids) == {"yes": 276, "no": 169, "maybe": 55}
     for pmid, record in records.items():
-        assert pmid.isdigit()
-        assert set(record) == keys
-        assert len(record["CONTEXTS"]) == len(record["LABELS"])
-        assert all(record[key] for key in keys)
+        assert pmid.isdigit() and all(record.values()) and len(record["CONTEXTS"]) == len(record["LABELS"])
         assert record["LONG_ANSWER"] not in context(record)
     assert len({record["QUESTION"] for record in records.values()}) == len(records)
     assert len({context(record) for record in records.values()}) == len(records)
@@ -77,17 +69,6 @@ def test_a_bag_of_words_does_not_answer_the_questions(records, ngrams):
     model.fit(train, train_labels)
     assert model.score(train, train_labels) > 0.8  # it can learn: only not this
     assert model.score(test, test_labels) < 0.75
-
-
-def test_the_same_question_has_each_answer_under_some_results():
-    rng, answers = Random(0), {}
-    for label in ("yes", "no", "maybe"):
-        for _ in range(3000):
-            study, question = generate.make_question(rng, label)
-            words = question.replace(study.treatment, "A").replace(study.population, "P")
-            answers.setdefault(words.replace(study.primary.outcome, "B"), set()).add(label)
-    assert len(answers) > 5
-    assert all(labels == {"yes", "no", "maybe"} for labels in answers.values())
 
 
 def test_pretraining_and_the_question_sets_share_no_abstract(records):

@@ -219,7 +219,7 @@ def test_adapter_and_base_come_from_the_hub_at_their_commits_and_then_from_the_c
     assert peftqa(*arguments, folder=tmp_path).stdout == first.stdout
     other = peftqa("ask", "--adapter", "lab/other", QUESTION, ABSTRACT, folder=tmp_path)
     assert other.returncode == 1 and other.stderr.startswith(
-        "error: lab/other is not a folder, and lab/other is neither"
+        "error: lab/other is not a folder, and lab/other is not in the cache"
     )
     assert len(other.stderr.splitlines()) == 1
 
