@@ -110,7 +110,7 @@ class Template(Settings):
         if "{labels}" not in instruction:
             raise ValueError("must contain {labels}, which becomes the list of labels in use")
         if set("{}") & set(instruction.replace("{labels}", "")):
-            raise ValueError("may have no other braces than {labels}")
+            raise ValueError("may have braces only in {labels}")
         return instruction
 
 

@@ -154,8 +154,8 @@ WRONG = [
     ("template.text", "{question}", "template.text: '{question}' is not allowed: must contain {context}"),
     ("template.text", "{question} ({context}) {instruction}", "is not allowed: must have white space around {con"),
     ("template.instruction", "yes or no?", "template.instruction: 'yes or no?' is not allowed: must contain {lab"),
-    ("template.instruction", "{labels} {x}", "is not allowed: may have no other braces than {labels}"),
-    ("template.instruction", "{labels} {", "is not allowed: may have no other braces than {labels}"),
+    ("template.instruction", "{labels} {x}", "is not allowed: may have braces only in {labels}"),
+    ("template.instruction", "{labels} {", "is not allowed: may have braces only in {labels}"),
     ("adapters.prefix.init_text", None, "adapters.prefix: init: text needs a non-empty init_text"),
     (
         "adapters.prefix.target",
