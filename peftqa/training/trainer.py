@@ -88,7 +88,7 @@ class EpochReport(TrainerCallback):
         last = epochs[-1]
         if not np.isfinite(np.hstack(list(last.values()))).all():
             raise UserError(
-                f"{self.title}: the loss became NaN or infinite in epoch {last['epoch']} with learning rate "
+                f"{self.title}: the loss is no longer a number in epoch {last['epoch']} with learning rate "
                 f"{self.learning_rate:g}; lower the adapter's learning_rate in params.yaml."
             )
         self.on_epoch()
