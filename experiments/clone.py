@@ -1,7 +1,8 @@
-"""The clone of this repository that an experiment runs in, and the DVC experiment that is recorded from it.
+"""Prepare the clone of this repository in which an experiment runs, and record a DVC experiment from it.
 
-The clone gets the files that git tracks, as they are in the workspace, the experiment's own files in experiments/, and
-the pipeline's results. It gets no other file, because all that it has is committed, and others may be private.
+The clone gets three kinds of files: those that git tracks, as they are in the workspace; the experiment's own files in
+experiments/; and dvc.lock and the pipeline's results in metrics/. It does not get any other file. All its files are
+committed, and other files may be private.
 """
 
 from __future__ import annotations
@@ -23,14 +24,14 @@ from peftqa.errors import UserError
 from stages import workspace
 
 CACHE = Path(".dvc/cache")
-COPIED = Path(".git/copied")  # names of the files that are copies of this workspace's; all others are somebody's own
+COPIED = Path(".git/copied")  # lists the clone's files that were copied from this workspace; others are not touched
 
 
 def prepare(folder: Path, overrides: dict[str, object], files: Iterable[Path] = ()) -> None:
-    """Make `folder` a clone of this workspace with the overrides in params.yaml; results of an earlier run stay.
+    """Make `folder` a clone of this workspace with the overrides in params.yaml. Results of an earlier run stay.
 
-    files: the experiment's own, which need not be tracked. Raises UserError if git cannot clone this folder, and if a
-    parameter names a file that is not in the clone.
+    files: the experiment's own files, which git need not track. Raises UserError if git cannot clone this workspace, if
+    a file is in the way, or if a parameter names a file that is not in the clone.
     """
     commit = head()
     if not (folder / ".git").exists():
@@ -52,7 +53,7 @@ def prepare(folder: Path, overrides: dict[str, object], files: Iterable[Path] = 
     changed = [name for name in sorted(ours) if not same(Path(name), folder / name)]
     for target in (folder / name for name in changed):
         if os.path.lexists(target) and (str(target.relative_to(folder)) not in before or is_folder(target)):
-            raise UserError(f"{target} is in the way of a file that git tracks here; move it.")
+            raise UserError(f"{target} is in the way of a file that git tracks in this workspace; move it.")
     write_names(copied, before | ours)
     for name in changed:
         copy(Path(name), folder / name)
@@ -65,18 +66,18 @@ def prepare(folder: Path, overrides: dict[str, object], files: Iterable[Path] = 
     check_inputs(folder)
     share_cache(folder)
     if "data.source" in overrides:
-        os.environ.pop("PUBMEDQA_SOURCE", None)  # it may name other data than the experiment does
+        os.environ.pop("PUBMEDQA_SOURCE", None)  # it would take precedence over the experiment's data.source
 
 
 def results_of(folder: Path) -> list[str]:
-    """The files that the pipeline writes in a clone and git tracks: metrics/."""
+    """The results in metrics/ that the pipeline writes in a clone and that git tracks."""
     params = read_params(folder / workspace.PARAMS)
     metrics = [workspace.METRICS / f"{name}.json" for name in {*params.adapters, *params.evaluate.variants, "selected"}]
     return [*map(str, metrics), str(workspace.METRICS / "pairs.csv")]
 
 
 def is_file(path: Path) -> bool:
-    """Whether git would treat the path as a file. A link is one; what is behind a link to a folder is not."""
+    """Whether git would treat the path as a file. A link is a file. A path that goes through a linked folder is not."""
     return (path.is_symlink() or path.is_file()) and not any(parent.is_symlink() for parent in path.parents)
 
 
@@ -94,7 +95,7 @@ def is_folder(path: Path) -> bool:
 
 
 def same(source: Path, target: Path) -> bool:
-    """Whether target is a copy of source. Such a copy keeps its time stamp, which DVC compares."""
+    """Whether target is already a copy of source. It is then left alone, so it keeps its time stamp for DVC."""
     return os.path.lexists(target) and not is_folder(target) and content(source) == content(target)
 
 
@@ -120,13 +121,13 @@ def remove_file(path: Path) -> None:
 
 
 def check_inputs(folder: Path) -> None:
-    """Raise UserError if data.source or model.name is a path that is here and not in the clone."""
+    """Raise UserError if data.source or model.name is a path that exists in this workspace but not in the clone."""
     params = read_params(folder / workspace.PARAMS)
     inputs = {"data.source": params.data.source}
     if not is_commit(params.model.revision):
         inputs["model.name"] = params.model.name
     for key, path in inputs.items():
-        if os.path.exists(path) and not os.path.exists(folder / path):  # noqa: PTH110 - of Path it is an error if too long
+        if os.path.exists(path) and not os.path.exists(folder / path):  # noqa: PTH110 - Path.exists fails if too long
             raise UserError(
                 f"{key}: git does not track {path!r}, so the experiment does not have it; `git add` it, or give an "
                 "absolute path."
@@ -154,7 +155,7 @@ def untracked_modules() -> str:
 def share_cache(folder: Path) -> None:
     """Let the clone use this workspace's DVC cache, wherever that is.
 
-    It is a link, because DVC's configuration can only have paths in ASCII.
+    The clone gets a link to the cache, because DVC's configuration can only have paths in ASCII.
     """
     path = Path(dvc(Path(), "cache", "dir").strip())
     link = folder / CACHE
@@ -167,9 +168,9 @@ def share_cache(folder: Path) -> None:
 
 
 def record(folder: Path, name: str, stages: Sequence[str] = ()) -> None:
-    """Save the clone as a DVC experiment of its HEAD in this repository; an older one of that name is replaced.
+    """Save the clone as the DVC experiment `name` of its HEAD in this repository, in place of an older one.
 
-    stages: those that have run, if not all.
+    stages: the stages that have run; empty for all.
     """
     untracked = names("ls-files", "--others", cwd=folder)
     included = [f"-I{path}" for path in sorted(untracked.intersection(results_of(folder)))]

@@ -1,7 +1,7 @@
 """Compare the variants of `evaluate.variants` on the test questions: python -m stages.compare
 
-Writes comparison/comparison.json (its structure: peftqa/statistics/comparison.py), the table of pairs that git keeps,
-and for `dvc plots` the curves of all variants together.
+The stage writes comparison/comparison.json (its structure: peftqa/statistics/comparison.py), the table of pairs that
+git keeps, and, for `dvc plots`, the curves of all variants together.
 """
 
 from typing import get_args
@@ -23,7 +23,7 @@ from stages.stale import remove_stale as remove_stale_files
 from stages.summary import training_summary
 
 CURVES = ("roc", "precision_recall", "reliability", "confusion", "risk_coverage")
-# Columns of a run's table of epochs, by split.
+# For each curve, the columns of a run's table of epochs that it draws, by the name of their split in the plot.
 TRAINING_CURVES = {
     "loss": {"training": "loss", "validation": "val_loss"},
     "log_loss": {"validation": "val_log_loss"},
@@ -63,7 +63,7 @@ def remove_stale(params: Params) -> None:
 
 
 def read_test(tables: dict[str, pd.DataFrame], params: Params) -> dict[str, Replicates]:
-    """Each variant's predictions on test. Raises UserError unless all are of the same questions."""
+    """Each variant's predictions on test. Raises UserError unless all variants answer the same questions."""
     try:
         variants = {
             name: replicates(table, "test", same_test_questions(params.split.protocol))
@@ -79,7 +79,7 @@ def read_test(tables: dict[str, pd.DataFrame], params: Params) -> dict[str, Repl
 
 
 def humans(test: Replicates, params: Params) -> dict[str, dict]:
-    """How the file's annotators answer the test questions; synthetic data have none."""
+    """How well PubMedQA's annotators answer the test questions; empty for synthetic data, which have no annotators."""
     if "synthetic" in params.data.name.lower():
         return {}
     answers = human_answers(read_records(workspace.RAW_RECORDS), test.ids)
@@ -88,7 +88,7 @@ def humans(test: Replicates, params: Params) -> dict[str, dict]:
 
 
 def kept_epochs(name: str, params: Params) -> list[dict]:
-    """Of each run of an adapter, the epoch whose weights were kept, and its last one."""
+    """For each run of an adapter, the epoch whose weights were kept and the last epoch."""
     summaries = {run: training_summary(name, run) for run in runs.runs_of(name, params)}
     return [
         {"fold": fold, "seed": seed, "kept": summary["best"]["epoch"], "last": summary["epoch"]}

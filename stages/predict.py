@@ -48,7 +48,7 @@ def main() -> None:
     model, extra_metrics = load_backbone(runs.BASE_MODEL, params.model), {}
     if name in params.adapters:
         folder = runs.run_path(runs.ADAPTERS, name, run)
-        trained = read_task(folder).trainable_params  # it also refuses weights that are damaged
+        trained = read_task(folder).trainable_params  # read_task also refuses damaged weights
         extra_metrics = adapter_size(folder, trained, model)
         model = load_adapter(model, folder, allowed=[peft_type(params.adapters[name])])
 
@@ -87,7 +87,7 @@ def main() -> None:
 
 
 def seconds_per_question(model, prompts: list, label_token_ids: list[int]) -> list[float]:
-    """How long each question takes alone, after a first one that warms up."""
+    """The seconds that each question takes alone. The first one is also asked once before, to warm up."""
     label_probabilities(model, prompts[:1], label_token_ids, batch_size=1)
     seconds = []
     for prompt in prompts:

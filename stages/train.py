@@ -57,9 +57,10 @@ def main() -> None:
 
 
 def stopwatch(file: Path) -> Callable[[], float]:
-    """A function that returns the seconds of this training, including those before it was killed; `file` keeps them.
+    """A function that returns how many seconds this training has taken; `file` keeps them.
 
-    Seconds after the last whole epoch do not count, because that part is done again.
+    If the training was killed and resumed, the seconds before are included, up to the last whole epoch. The part after
+    that epoch is done again, so only its second attempt counts.
     """
     began = time.perf_counter()
     earlier = read_json(file)["seconds"] if file.exists() else 0.0
@@ -81,7 +82,7 @@ def save_run(
     runtime: dict,
     params: Params,
 ) -> None:
-    """Write the results of a training: its table of epochs, the adapter with its task, and its time and memory."""
+    """Write the results of a training: its table of epochs, the adapter with its task.json, and its time and memory."""
     write_csv(runs.epochs_table(name, run), pd.DataFrame(epochs).drop(columns=["trainable_params", "val_confidence"]))
     training = describe_training(tokenizer, read_table(runs.fold_table(run[0], "train")), params.data.name)
     with atomic_write(runs.run_path(runs.ADAPTERS, name, run)) as partial:
@@ -107,7 +108,8 @@ def task(adapter: Path, epochs: list[dict], training: Training, params: Params) 
 def run_digest(name: str, fold: int, params: Params) -> str:
     """A hash of what the trained weights depend on: settings, tables, frozen model, code, and the libraries' versions.
 
-    It is part of the name of the run's checkpoints, so that training does not resume from them after a change.
+    It is part of the name of the run's checkpoint folder, so that training does not resume from old checkpoints after a
+    change.
     """
     settings = {
         "labels": params.data.labels,

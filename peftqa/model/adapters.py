@@ -1,7 +1,7 @@
-"""Adapters are made from their settings, saved into a folder, and loaded after checks.
+"""Make adapters from their settings, save them into folders, and load them after checks.
 
 An adapter's folder may come from anyone. So `peft_config_from` accepts plain values of known fields only, and nothing
-that names code, a file or an address. Importing this module imports no torch.
+that names code, a file or an address. Importing this module does not import torch.
 """
 
 from __future__ import annotations
@@ -27,13 +27,14 @@ if TYPE_CHECKING:
 
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
-# The tests save and load adapters of these methods. Another one is loaded only if params.yaml asks for it.
+# The tests save and load adapters of these methods. An adapter of another method is loaded only if params.yaml has it.
 TESTED = ("PROMPT_TUNING", "KV_PREFIX", "LORA", "IA3", "P_TUNING", "PREFIX_TUNING", "VERA", "OFT")
-# These need a callback, task ids, another model, a file or the network.
+# Methods that need a callback, task ids, another model, a file or the network.
 UNUSABLE = (
     "ADALORA", "ADAPTION_PROMPT", "CARTRIDGE", "CPT", "MULTITASK_PROMPT_TUNING", "POLY", "SHADOW", "SHIRA", "XLORA",
 )  # fmt: skip
-# What a field of text may be. Every other field of text names code, a file or an address.
+# The words that a text field may have. Any other text field must have its default, because its text could name code, a
+# file or an address.
 WORDS = {
     "bias": ("none",),
     "encoder_reparameterization_type": ("MLP", "LSTM"),
@@ -43,12 +44,12 @@ WORDS = {
     "target": ("encoder", "decoder", "cross"),
 }
 LISTS_OF_WORDS = ("target", "target_modules", "feedforward_modules", "exclude_modules")
-# Fields of a saved adapter about its training or its origin. They change no answer and are not used.
+# Fields of a saved adapter about its training or its origin. They do not change an answer, and are not used.
 UNUSED_IN_FOLDER = (
     "base_model_name_or_path", "revision", "peft_version", "inference_mode", "prompt_tuning_init",
     "prompt_tuning_init_text", "tokenizer_name_or_path",
 )  # fmt: skip
-LARGEST = {"num_virtual_tokens": 1000, "init_token_ids": 10**7}  # other whole numbers: 10,000
+LARGEST = {"num_virtual_tokens": 1000, "init_token_ids": 10**7}  # of a number; 10,000 for every other field but SEEDS
 SEEDS = ("seed", "prng_key")  # endings of the names of random seeds
 
 
@@ -59,8 +60,8 @@ def peft_config_from(values: Mapping, allowed: Collection[str] | None = None, sa
         as in adapter_config.json, which has every field.
     allowed: the peft types that may be used; None for all that work here.
     Raises UserError, one sentence, for a method or field that is unknown or cannot be used, and for a value that is not
-    of the field's type or not within bounds. A field that could name a module, a file, an address or a regular
-    expression may have its default only.
+    of the field's type or not within bounds. A field that could name code, a file, an address or a regular expression
+    must have its default.
     """
     from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 
@@ -102,7 +103,7 @@ def _checked(name: str, value: object, hint: object) -> object:
     if not fine or len(items) > 1000:
         raise UserError(f"{name}: {shown(value)} is not allowed")
     try:
-        # Words are one of WORDS; PEFT's own types for them are enumerations.
+        # Words are already checked. PEFT's types for some of them are enumerations, which a strict check would demand.
         return value if words else TypeAdapter(hint).validate_python(value, strict=True)
     except ValidationError as error:
         raise UserError(f"{name}: {shown(value)} is not allowed: {error.errors()[0]['msg']}") from None
@@ -113,7 +114,7 @@ def peft_config(
 ) -> PeftConfig:
     """The PEFT configuration of an adapter of params.yaml for this encoder-decoder model.
 
-    {labels} in an init_text becomes the labels in use. Raises UserError if PEFT cannot use a `config:` here.
+    {labels} in an init_text becomes the labels in use. Raises UserError if the `config:` of `method: peft` is refused.
     """
     text = (getattr(adapter, "init_text", None) or "").replace("{labels}", join_labels(labels))
     match adapter:
@@ -144,7 +145,7 @@ def peft_config(
             config = peft_config_from(adapter.config)
             if isinstance(config, PromptLearningConfig):
                 if adapter.config["peft_type"] == "PREFIX_TUNING":
-                    # PEFT would take d_model for the width of T5's keys, which need not be (peft issue 385).
+                    # PEFT would take d_model as the width of T5's keys, but the two can differ (peft issue 385).
                     config.token_dim = config.token_dim or backbone.config.num_heads * backbone.config.d_kv
                 else:  # PEFT would make a second set of virtual tokens, which T5 never reads
                     config.num_transformer_submodules = config.num_transformer_submodules or 1
@@ -154,10 +155,10 @@ def peft_config(
 def add_adapter(
     backbone: PreTrainedModel, adapter: AdapterSettings, tokenizer: PreTrainedTokenizerBase, labels: list[str]
 ) -> PeftModel:
-    """A new adapter on a frozen backbone, ready to train; its weights are float32 under a bfloat16 backbone.
+    """A new adapter on a frozen backbone, ready to train. On a bfloat16 backbone too, its weights are float32.
 
-    Random initialisations draw from torch's global generator: seed it before. Raises UserError if PEFT cannot put it
-    on this model.
+    Random initialisations draw from torch's global generator, so seed it first. Raises UserError if PEFT cannot put the
+    adapter on this model.
     """
     from peft import get_peft_model
 
@@ -168,7 +169,10 @@ def add_adapter(
         if not isinstance(adapter, PEFTMethod):
             raise
         kind = adapter.config["peft_type"]
-        raise UserError(f"PEFT cannot make {kind} of this configuration: {one_line(error)}") from None
+        raise UserError(
+            f"PEFT cannot make {kind} with this configuration ({one_line(error)}); change the adapter's config in "
+            "params.yaml."
+        ) from None
 
 
 def save_adapter(model: PeftModel, folder: Path, model_name: str, revision: str | None) -> None:
@@ -196,7 +200,7 @@ def load_adapter(backbone: PreTrainedModel, folder: Path, allowed: Collection[st
     try:
         return _load(backbone, folder, allowed)
     except UserError as error:
-        raise UserError(f"{folder}: {str(error).rstrip('.')}; run `dvc repro` to train it anew.") from None
+        raise UserError(f"{folder}: {str(error).rstrip('.')}; fetch the adapter again, or train it anew.") from None
 
 
 def _load(backbone: PreTrainedModel, folder: Path, allowed: Collection[str]) -> PeftModel:
@@ -205,11 +209,12 @@ def _load(backbone: PreTrainedModel, folder: Path, allowed: Collection[str]) -> 
     found = tensor_shapes(folder / ADAPTER_WEIGHTS)
     config = _read_config(folder / ADAPTER_CONFIG, allowed)
     try:
-        with warnings.catch_warnings(action="ignore"):  # they are about what is refused here
+        with warnings.catch_warnings(action="ignore"):  # they are about what is refused below
             model = PeftModel.from_pretrained(backbone, folder, config=config).eval()
     except Exception as error:  # PEFT raises errors of many kinds
-        raise UserError(f"this is not an adapter of this model ({one_line(error)})") from None
-    tensors = get_peft_model_state_dict(model, save_embedding_layers=False)  # else PEFT asks the Hub for the model
+        raise UserError(f"this is not an adapter for this model ({one_line(error)})") from None
+    # Without save_embedding_layers=False, PEFT would ask the Hub for the model.
+    tensors = get_peft_model_state_dict(model, save_embedding_layers=False)
     if problems := differences({name: tuple(tensor.shape) for name, tensor in tensors.items()}, found):
         raise UserError(f"{ADAPTER_WEIGHTS} does not fit {ADAPTER_CONFIG} ({problems})")
     if broken := [name for name, tensor in tensors.items() if not tensor.isfinite().all()]:
@@ -232,7 +237,10 @@ def _read_config(file: Path, allowed: Collection[str]) -> PeftConfig:
 
 
 def adapter_size(folder: Path, trained: int, backbone: PreTrainedModel) -> dict[str, int | float]:
-    """`trainable_params`, which is `trained`; `trainable_percent` of these and the backbone; `adapter_bytes` saved."""
+    """The size of a saved adapter: trainable_params, trainable_percent and adapter_bytes.
+
+    trained: how many parameters were trained; trainable_percent is their share of these and the backbone's together.
+    """
     size = (folder / ADAPTER_WEIGHTS).stat().st_size
     percent = 100 * trained / (trained + backbone.num_parameters())
     return {"trainable_params": trained, "trainable_percent": percent, "adapter_bytes": size}

@@ -40,8 +40,8 @@ def choose_device() -> torch.device:
 def choose_dtype(name: str) -> torch.dtype:
     """The torch dtype for `model.dtype`: auto, float32 or bfloat16.
 
-    auto is bfloat16 on a CPU with AMX or AVX512-BF16 and on a GPU that has it, because it is faster there; elsewhere
-    it is float32. It is never float16, in which T5's activations overflow.
+    auto is bfloat16 on a CPU with AMX or AVX512-BF16 and on a GPU with bfloat16 instructions, because bfloat16 is
+    faster there. Elsewhere auto is float32. It is never float16, in which T5's activations overflow.
     """
     if name != "auto":
         return getattr(torch, name)
@@ -54,10 +54,11 @@ def choose_dtype(name: str) -> torch.dtype:
 def load_backbone(folder: Path, settings: ModelSettings) -> PreTrainedModel:
     """The encoder-decoder model in `folder`, frozen, in evaluation mode, on the device it will run on.
 
-    It is made of the files that the folder's digest covers, and of no remote code. A checkpoint's own lm_head is used
-    even if config.json says that it is tied to the embeddings. Afterwards PyTorch computes with `settings.threads` CPU
-    threads, and on a GPU as `prepare_gpu` says.
-    Raises UserError if tensors are missing, too many, of the wrong shape, or have NaN or infinite numbers.
+    Only the files that the folder's digest covers are read, and no remote code is run. A checkpoint's own lm_head is
+    used even if config.json says that it is tied to the embeddings. Afterwards PyTorch computes with `settings.threads`
+    CPU threads, and on a GPU as `prepare_gpu` says.
+    Raises UserError if tensors are missing, not of this model or of the wrong shape, or if one has NaN or infinite
+    numbers.
     """
     check_checkpoint(folder, str(folder))
     quiet_libraries()
@@ -77,7 +78,7 @@ def load_backbone(folder: Path, settings: ModelSettings) -> PreTrainedModel:
         folder, dtype=choose_dtype(settings.dtype), attn_implementation=attention, dropout_rate=settings.dropout
     )
     for config in (model.config, model.get_decoder().config):  # the decoder reads its own copy
-        config.use_cache = False  # training reads no cache of keys and values
+        config.use_cache = False  # training does not read a cache of keys and values
     for name, weight in model.named_parameters():
         if not weight.isfinite().all():
             raise UserError(
@@ -94,12 +95,12 @@ def load_backbone(folder: Path, settings: ModelSettings) -> PreTrainedModel:
 
 
 def prepare_gpu() -> None:
-    """Make PyTorch compute the same bytes in every run on this GPU, and use at most its share of the memory.
+    """Make PyTorch compute the same bytes in every run on this GPU, and limit this process to its share of the memory.
 
-    The share is the environment variable GPU_SHARE, which `experiments.runs` sets if several runs use one GPU.
-    Raises UserError if it is not a number above 0 and at most 1.
+    The share is in the environment variable GPU_SHARE, which `experiments.runs` sets if several runs use one GPU.
+    Raises UserError if the share is not a number above 0 and at most 1.
     """
-    os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # cuBLAS reads it when it starts, and is deterministic with it
+    os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # cuBLAS reads this at its start; it is then deterministic
     torch.use_deterministic_algorithms(True)
     # cuDNN's attention builds an execution plan for every new shape, and nearly every batch has a new length. Without
     # it, prompt tuning ran at 152 instead of 42 examples per second (H200, bfloat16, batches of 8).
@@ -117,8 +118,8 @@ def prepare_gpu() -> None:
 def load_weights(folder: Path, **options: object) -> PreTrainedModel:
     """The model in `folder`, as transformers loads it with these options.
 
-    Raises UserError if it cannot be loaded, or if its tensors are not those that its configuration asks for.
-    transformers would fill missing tensors with random numbers.
+    Raises UserError if the model cannot be loaded, or if its tensors are not those that its configuration asks for.
+    Without this check, transformers would fill missing tensors with random numbers.
     """
     with covered_files(folder) as files:
         try:
@@ -161,28 +162,28 @@ def covered_files(folder: Path) -> Iterator[Path]:
 
 
 def float32_logits(model: PreTrainedModel) -> None:
-    """Make a model of lower precision compute its logits in float32, in place.
+    """Make a model compute its logits in float32, in place, even if its other numbers are less precise.
 
     Near 10, bfloat16 numbers are 1/16 apart, which is too coarse for label probabilities and for the loss. The output
     layer runs at one or two decoder positions only, so this costs next to nothing.
     """
     head = model.get_output_embeddings()
-    # A new tensor: the old one may be the input embeddings' too.
+    # The weight becomes a new tensor, because the input embeddings may share the old one.
     head.weight = torch.nn.Parameter(head.weight.float())
     head.register_forward_pre_hook(lambda head, inputs: (inputs[0].to(head.weight.dtype),))
 
 
 def quiet_libraries() -> None:
-    """Silence transformers' warnings of its own deprecations and of an lm_head that is not tied, as in FLAN-T5."""
+    """Silence transformers' warnings about its own deprecations and about FLAN-T5's lm_head, which is not tied."""
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """The tokenizer in `folder`, made of the files that the folder's digest covers, and of no remote code.
+    """The tokenizer in `folder`. Only files that the folder's digest covers are read, and no remote code is run.
 
-    Raises UserError if it is broken, or if the token that ends a prompt is missing.
+    Raises UserError if the tokenizer is broken, or if it lacks the token that ends a prompt.
     """
     try:
         with covered_files(folder) as files:
@@ -191,13 +192,16 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     except Exception as error:  # transformers raises errors of many kinds
         raise UserError(f"{folder}: the tokenizer cannot be read ({one_line(error)}); fetch the model anew.") from None
     if tokenizer.eos_token_id is None:
-        raise UserError(f"{folder}: the tokenizer lacks an end-of-sequence token, with which every prompt ends.")
+        raise UserError(
+            f"{folder}: the tokenizer lacks an end-of-sequence token, with which every prompt ends; choose another "
+            "model (model.name)."
+        )
     return tokenizer
 
 
 @contextmanager
 def memory_explained() -> Iterator[None]:
-    """Raise PyTorch's out-of-memory errors, of GPU or CPU, as a UserError. A context manager, and a decorator."""
+    """A context manager, also usable as a decorator, that turns out-of-memory errors (GPU or CPU) into a UserError."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:

@@ -1,4 +1,4 @@
-"""Numbers and settings in words, for the report. Imports no torch."""
+"""Numbers and settings in words, for the report. This module does not import torch."""
 
 from __future__ import annotations
 
@@ -34,9 +34,10 @@ EXPLAINED = {
     "its answers are right; low if a rare label is neglected",
     "MCC": "correlation of answers and labels: 1 is always right, 0 is chance; undefined if all "
     "questions have one label",
-    "ROC AUC": "chance that a question with a label gets a higher probability of it than one without: 0.5 is a guess",
-    "log loss": "how surprised the probabilities are by the right label, in nats: 0 is sure and right",
-    "Brier score": "squared error of the probabilities, from 0 to 2",
+    "ROC AUC": "chance that a question with a label gets a higher probability of it than a question without: 0.5 is "
+    "guessing",
+    "log loss": "mean negative logarithm of the right label's probability, in nats: 0 is sure and right, more is worse",
+    "Brier score": "squared error of the probabilities: 0 is sure and right, 2 is sure and wrong",
     "valid answers": "share of the model's free answers that are one of the labels; all else on this page comes from "
     "the labels' probabilities",
 }
@@ -59,7 +60,7 @@ PEFT_METHODS = {
     "VERA": "VeRA",
 }
 DECIDED = {"over_seeds": "over seeds", "over_folds": "over folds", "mcnemar": "exact McNemar"}
-MOST_FINDINGS = 6  # lines that a reader takes in
+MOST_FINDINGS = 6  # lines that the findings may have before they refer to the table of pairs
 
 
 def adapter(settings: AdapterSettings) -> str:
@@ -90,7 +91,7 @@ def describe(name: str, params: Params) -> str:
 
 
 def opening(comparison: Mapping, data_name: str) -> str:
-    """What the findings below are about."""
+    """The line above the findings: the questions, the trainings, and what the tests are about."""
     runs = {len(variant["epochs"]) for variant in comparison["variants"].values() if variant["epochs"]}
     trainings = ""
     if runs:
@@ -101,9 +102,10 @@ def opening(comparison: Mapping, data_name: str) -> str:
 
 
 def findings(comparison: Mapping) -> list[tuple[str, str]]:
-    """What was found, one line each: the verdict and its numbers. What else a reader must know, the flags say.
+    """What was found, one line per pair: the verdict and its numbers.
 
-    Adapters are compared with untrained models and with each other; without an untrained model, with baselines.
+    The pairs are adapters with untrained models and with each other. If no untrained model is compared, they include
+    the baselines. The flags say what else a reader must know.
     """
     variants, pairs = comparison["variants"], comparison["pairs"]
     if any(variants[pair["reference"]]["kind"] == "untrained" for pair in pairs):
@@ -133,11 +135,12 @@ def outcome(pair: Mapping, margin: float) -> str:
 
 
 def references(names: Iterable[str], params: Params) -> list[str]:
-    """What the variants that serve as a reference only are there for, one sentence or two each."""
+    """What the reference rows (`calibrated: true` and `context: false`) show, in two or three sentences each."""
     asked = {name: params.evaluate.untrained[name] for name in names if name in params.evaluate.untrained}
     calibrated = (
-        "{} shows how much a shift of the labels' shares does without training. If an adapter is not more accurate, it "
-        "may have learned only that. Its figures on validation are too good, since it is fitted on these questions."
+        "{0} shows what can be gained without training, by changing only how often each label is given. An adapter "
+        "that is not more accurate may have learned only that. The figures of {0} on validation are too good, because "
+        "it is fitted on these questions."
     )
     question_only = (
         "{} shows what can be answered without reading the abstract. It has an interval and no test, so that the other "
@@ -148,12 +151,12 @@ def references(names: Iterable[str], params: Params) -> list[str]:
 
 
 def standard_errors(pair: Mapping) -> list[str]:
-    """Those of questions, seeds and folds, in points; a dash for what is not repeated."""
+    """The pair's standard errors over questions, seeds and folds, in points; a dash for what is not repeated."""
     return [signed(100 * error, 1) if error else DASH for error in pair["test"]["standard_errors"].values()]
 
 
 def training_budget(epochs: int) -> str:
-    """What a comparison after so many epochs says, and what it does not."""
+    """What a comparison after this many epochs says, and what it does not say."""
     count = "one epoch" if epochs == 1 else f"at most {epochs} epochs"
     return (
         f"This compares how far each method has come after {count}, at the learning rates given. It does not say which "
@@ -163,7 +166,7 @@ def training_budget(epochs: int) -> str:
 
 
 def tuning(adapters: Sequence[str], params: Params) -> str:
-    """By how many trials the adapters' settings were chosen, and whether test questions had a part in it."""
+    """How many trials chose the adapters' settings, and whether test questions had a part in the choice."""
     tuned = {name: params.tuning[name] for name in adapters if name in params.tuning}
     if not tuned:
         return (
@@ -211,9 +214,9 @@ def value(number: float | None, metric: str, plus: bool = False, digits: int = 0
 
 
 def interval(ends: Sequence[float] | None, metric: str, plus: bool = False) -> str:
-    """`28.1 to 48.3` (of percent), `0.281 to 0.483`.
+    """`28.1 to 48.3` (in percent), or `0.281 to 0.483`.
 
-    An end near zero gets more decimals until it differs from zero. Else the interval would seem to contain zero.
+    If an interval does not contain zero, an end near zero gets more decimals until it differs from zero.
     """
     if ends is None:
         return DASH
@@ -225,7 +228,7 @@ def interval(ends: Sequence[float] | None, metric: str, plus: bool = False) -> s
 
 
 def span(ends: Sequence[float], metric: str) -> str:
-    """Lowest and highest value, or the one that both are."""
+    """The lowest and the highest value, or one value if they are equal."""
     return value(ends[0], metric) if ends[0] == ends[1] else interval(ends, metric)
 
 
@@ -235,7 +238,7 @@ def points(difference: float, plus: bool = True) -> str:
 
 
 def significant(number: float) -> str:
-    """Two significant digits, since times and memory vary by more: `24`, `2,400`, `0.085`."""
+    """A number with two significant digits, because more would be noise in times and memory: `24`, `2,400`, `0.085`."""
     if not number:
         return "0"
     number = float(f"{number:.2g}")

@@ -1,4 +1,4 @@
-"""Every adapter against the other variants on the same questions. Imports no torch.
+"""Compare every adapter with the other variants on the same questions. This module does not import torch.
 
 docs/protocol.md declares the tests. `compare` returns, and comparison/comparison.json holds:
 
@@ -9,7 +9,7 @@ docs/protocol.md declares the tests. `compare` returns, and comparison/compariso
         metrics         metric -> mean over replicates (accuracy, macro_f1, ..., recall_no)
         intervals       accuracy and each metric of BOOTSTRAPPED -> [low, high], or null
         replicates, threshold, abstention   as in evaluation/NAME/metrics.json (peftqa/evaluation/metrics.py)
-        epochs          null unless it is an adapter: a list, for each run its fold, seed, `kept` and `last` epoch
+        epochs          of an adapter, a list with the fold, seed, `kept` and `last` epoch of each run; else null
     pairs       the declared family, a list:
         variant, reference
         differences     metric -> variant - reference; null if either has none
@@ -18,17 +18,17 @@ docs/protocol.md declares the tests. `compare` returns, and comparison/compariso
                         interval at `confidence`, interval_holm at the level of the pair's step in Holm's procedure,
                         interval_margin at the level of two one-sided tests, and standard_errors: the roots of V_Q, V_S
                         (of both variants together) and V_F (significance.py); each 0 if it is not repeated
-        only_variant_right, only_reference_right    if the test is McNemar's
-        corrected_t     the sceptic's test: p and interval, neither corrected for the family; null for a single run
+        only_variant_right, only_reference_right    how many questions; only if the test is McNemar's
+        corrected_t     the corrected t test: p and interval, not corrected for the family; null if it is undefined
         scope           what the test is about, in words
-        difference_shown    is p_holm at most alpha
-        equivalent      are the two shown to differ by less than `margin`
-        verdict         that in words
+        difference_shown    whether p_holm is at most alpha
+        equivalent      whether the two are shown to differ by less than `margin`
+        verdict         difference_shown and equivalent, in words
     flags       what would mislead a reader (peftqa/statistics/flags.py)
-    detectable  what the protocol can show, whatever came out; a list:
+    detectable  the differences that the protocol can show, whatever the results are; a list:
         run_sd          standard deviation of a run's accuracy; null if each method was trained once
         differences     per discordance (share of questions that only one of two single runs gets right): the smallest
-                        true difference in accuracy that is shown with probability `power`; null if there is not any
+                        true difference in accuracy that is shown with probability `power`; null if none is
 
 stages/compare.py adds `humans`: name -> n, accuracy, interval, other_answers (share of answers that are not a label).
 """
@@ -78,7 +78,8 @@ def compare(
     """The comparison of the module's docstring, floats unrounded.
 
     test: the predictions of each variant, on the same questions in the same order. evaluation: the contents of
-    evaluation/NAME/metrics.json. epochs: of each adapter. n_train, n_val: training and validation questions of a run.
+    evaluation/NAME/metrics.json. epochs: each adapter's `epochs`, as in the module's docstring. n_train, n_val:
+    training and validation questions of a run.
     """
     labels, settings = params.data.labels, params.compare
     first, alpha = next(iter(test.values())), 1 - settings.confidence
@@ -87,7 +88,7 @@ def compare(
     one_seed = len(params.train.seeds) == 1 and len(np.unique(folds)) > 1
     weights = bootstrap_weights(folds, settings.resamples, settings.seed, draw_folds=one_seed)
     scores = {
-        # The name makes each variant's draws of runs its own, whatever other variants there are.
+        # With the name in the seed, a variant's draws of runs do not depend on what other variants there are.
         name: bootstrap_scores(test[name].probabilities, y_true, folds, weights, [settings.seed, *name.encode()])
         for name in test
     }
@@ -124,7 +125,7 @@ def compare(
 
 
 def answers(replicates: Replicates, y_true: np.ndarray, folds: int) -> Answers:
-    """Which answers are right. Of equally probable labels the first counts."""
+    """Which answers are right. If labels are equally probable, the first one is the answer."""
     correct = replicates.probabilities.argmax(axis=2) == y_true
     if len(np.unique(replicates.folds)) < folds:  # each replicate is a run, sorted by fold
         return answers_to_the_same(correct.reshape(folds, -1, len(y_true)))
@@ -132,7 +133,7 @@ def answers(replicates: Replicates, y_true: np.ndarray, folds: int) -> Answers:
 
 
 def detectable(n: int, alpha: float, params: Params) -> list[dict]:
-    """The smallest differences that the primary test of two trained methods shows, `detectable` of the docstring."""
+    """`detectable` of the module's docstring, for the primary test of two trained methods."""
     runs = {"seeds": len(params.train.seeds), "folds": len(params.split.folds)}
     shared = same_test_questions(params.split.protocol)
 
@@ -188,7 +189,7 @@ def compare_pairs(
         both, other = (correct[variant], correct[reference]), variants[reference]["metrics"]
         sceptic, exact = corrected_t(*both, ratio), isinstance(result, McNemar)
         errors = {part: float(np.sqrt(sum(v for v, _ in found))) for part, found in variances(*both).items()}
-        # Two one-sided tests at alpha each; corrected by Bonferroni, since Holm's steps are of the other tests.
+        # Two one-sided tests at alpha each. Bonferroni corrects them, because Holm's steps belong to the primary tests.
         inside = result.interval(min(2 * alpha / len(pairs), 0.999))
         trained = [variants[name]["kind"] for name in (variant, reference)].count("adapter")
         row = {
@@ -225,7 +226,7 @@ def compare_pairs(
 
 
 def verdict(pair: Mapping, margin: float) -> str:
-    """What was shown of a pair, in words: the corrected p-value decides, then the margin."""
+    """What was shown about a pair, in words. The corrected p-value decides first, then the margin."""
     variant, reference = pair["variant"], pair["reference"]
     if pair["difference_shown"]:
         return f"{variant} is {'more' if pair['test']['difference'] > 0 else 'less'} accurate than {reference}"
@@ -247,8 +248,8 @@ def p_text(p: float, alpha: float) -> str:
 def pair_table(comparison: Mapping) -> pd.DataFrame:
     """The primary test of every pair, one row each: what git keeps of the comparison.
 
-    `low`, `high` and `p` are of the pair by itself, those with `_holm` corrected for all pairs. `error_` columns are
-    standard errors (`standard_errors` of comparison.json), `decided_by` the test.
+    `low`, `high` and `p` are not corrected; the columns that end in `_holm` are corrected for all pairs. The `error_`
+    columns are standard errors (`standard_errors` of comparison.json). `decided_by` names the test.
     """
     columns = ["pair", "difference", "low", "high", "p", "low_holm", "high_holm", "p_holm"]
     errors = ["error_questions", "error_seeds", "error_folds"]
@@ -261,7 +262,7 @@ def pair_table(comparison: Mapping) -> pd.DataFrame:
 
 
 def about_pairs(pairs: Sequence[Mapping]) -> str:
-    """What the tests of all pairs are about, to be said once, and for how many they are corrected; empty for none."""
+    """One sentence: what the tests of all pairs are about, and for how many they are corrected. "" without pairs."""
     if not pairs:
         return ""
     scopes = {pair["scope"] for pair in pairs}

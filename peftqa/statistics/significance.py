@@ -1,11 +1,11 @@
-"""Tests and intervals of a difference in accuracy between two variants, over arrays.
+"""Tests and intervals of a difference in accuracy between two variants, computed from arrays.
 
-They are about the expected accuracy of one training of a method under the protocol. A run is one training, scored on
-the test questions of its fold. `primary_test` does the same for every design: two t tests of the same mean difference,
-one over seeds and one over folds, of which the larger p and the wider interval count.
+The tests are about the expected accuracy of one training of a method under the protocol. A run is one training, scored
+on the test questions of its fold. `primary_test` does the same for every design: two t tests of the same mean
+difference, one over seeds and one over folds. The larger p and the wider interval count.
 
     V_Q   variance over questions of each question's mean difference / n
-    V_S   for each variant of several seeds: variance of its whole-seed accuracies / seeds
+    V_S   for each variant with several seeds: variance over seeds of the accuracy on all folds / seeds
     V_F   variance over folds of the fold's difference of seed means / folds
     over seeds:   SE^2 = V_Q + V_S
     over folds:   SE^2 = V_F, or V_Q + V_F if all folds ask the same questions
@@ -32,12 +32,12 @@ class Answers(NamedTuple):
 
     questions: np.ndarray  # float64 (n,): share of the runs that are right on a question; every fold counts alike
     accuracies: np.ndarray  # float64 (seeds, folds): accuracy of each run; one seed if nothing is trained
-    first: np.ndarray  # bool (n,): is the first seed right; if all folds ask the same questions, its first run
+    first: np.ndarray  # bool (n,): is the first run right; unless `shared`, the first seed's run on each fold
     shared: bool  # do all folds ask the same questions
 
 
 def answers_by_fold(correct: np.ndarray, fold: np.ndarray) -> Answers:
-    """Of runs whose folds have their own questions. correct: bool (seeds, n); fold: int (n,), that of each question."""
+    """The Answers if each fold has its own questions. correct: bool (seeds, n); fold: int (n,), one per question."""
     labels, position, sizes = np.unique(fold, return_inverse=True, return_counts=True)
     accuracies = np.stack([correct[:, position == k].mean(axis=1) for k in range(len(labels))], axis=1)
     # With folds of one size every weight is 1.
@@ -46,7 +46,7 @@ def answers_by_fold(correct: np.ndarray, fold: np.ndarray) -> Answers:
 
 
 def answers_to_the_same(correct: np.ndarray) -> Answers:
-    """Of runs whose folds all ask the same questions. correct: bool (folds, seeds, n)."""
+    """The Answers if all folds ask the same questions. correct: bool (folds, seeds, n)."""
     return Answers(correct.mean(axis=(0, 1)), correct.mean(axis=2).T, correct[0, 0], shared=True)
 
 
@@ -66,8 +66,9 @@ class McNemar(NamedTuple):
     def interval(self, alpha: float) -> tuple[float, float]:
         """Interval of the difference at confidence 1 - alpha, which excludes 0 exactly if p <= alpha.
 
-        Tango's score interval. If it and the exact test disagree about 0, the interval is widened to 0 or, which needs
-        an alpha below .0005, ends just before 0.
+        It is Tango's score interval, changed if it disagrees with the exact test about 0. If the test does not reject,
+        the interval is widened to contain 0. If it rejects, the interval ends just before 0; this needs an alpha below
+        .0005.
         """
         low, high = tango_interval(self.only_first, self.only_second, self.n, alpha)
         if self.p > alpha:
@@ -83,16 +84,16 @@ class TTest(NamedTuple):
     difference: float
     standard_error: float
     df: float
-    p: float  # 0 if nothing varies, so that the other test decides
+    p: float  # 0 if the standard error is 0, so that the other test decides
 
     def interval(self, alpha: float) -> tuple[float, float]:
-        """Interval of the difference at confidence 1 - alpha, within what is possible."""
+        """Interval of the difference at confidence 1 - alpha, cut at -1 and 1."""
         reach = t.isf(alpha / 2, self.df) * self.standard_error if self.standard_error >= NO_SPREAD else 0.0
         return max(float(self.difference - reach), -1.0), min(float(self.difference + reach), 1.0)
 
 
 class WiderTest(NamedTuple):
-    """Of the t tests of one difference, the larger p and the wider interval: the two agree at every level."""
+    """The larger p and the wider interval of several t tests of one difference. p and interval agree at every level."""
 
     tests: list[TTest]
 
@@ -115,9 +116,9 @@ class WiderTest(NamedTuple):
 
 
 def primary_test(first: Answers, second: Answers) -> WiderTest | McNemar:
-    """The test of the difference in accuracy, first - second: t tests, or McNemar's for one run each.
+    """The test of the difference in accuracy, first - second: t tests, or McNemar's test for one run each.
 
-    McNemar's is also the test if nothing varies: then too few answers differ to estimate a variance.
+    McNemar's test is also used if every standard error is 0: too few answers then differ to estimate a variance.
     """
     if max(first.accuracies.size, second.accuracies.size) > 1:
         tests = t_tests(first, second)
@@ -136,9 +137,10 @@ def t_tests(first: Answers, second: Answers) -> list[TTest]:
 
 
 def variances(first: Answers, second: Answers) -> dict[str, list[tuple]]:
-    """V_Q, V_S and V_F of the module's docstring, by what they are over: (variance, degrees of freedom) of each.
+    """V_Q, V_S and V_F of the module's docstring, under "questions", "seeds" and "folds".
 
-    An empty list for what is not repeated; two in "seeds" if both variants have several.
+    Each is a list of (variance, degrees of freedom). The list is empty if there is only one question, seed or fold.
+    "seeds" has two entries if both variants have several seeds.
     """
 
     def of_mean(values: np.ndarray) -> list[tuple]:
@@ -153,7 +155,7 @@ def variances(first: Answers, second: Answers) -> dict[str, list[tuple]]:
 
 
 def accuracy_interval(answers: Answers, alpha: float) -> tuple[float, float]:
-    """Interval of a variant's accuracy, as its difference from 0; Wilson's for one run, or if nothing varies."""
+    """Interval of a variant's accuracy, tested against an accuracy of 0; Wilson's for one run, or if nothing varies."""
     nothing = Answers(*(np.zeros_like(values) for values in answers[:3]), answers.shared)
     result = primary_test(answers, nothing)
     if isinstance(result, McNemar):
@@ -164,13 +166,13 @@ def accuracy_interval(answers: Answers, alpha: float) -> tuple[float, float]:
 
 
 def corrected_t(first: Answers, second: Answers, test_train_ratio: float) -> TTest | None:
-    """Corrected resampled t test over runs (Nadeau and Bengio 2003), the sceptic's view of the same difference.
+    """Corrected resampled t test of the same difference over runs (Nadeau and Bengio 2003), which rejects more rarely.
 
-    test_train_ratio: test questions over training questions of one run. The runs' variance is multiplied by
-    1 / runs + test_train_ratio instead of 1 / runs, since runs share training questions. None for a single run, or if
+    test_train_ratio: test questions over training questions of one run. The runs' variance is multiplied by 1 / runs +
+    test_train_ratio instead of 1 / runs, because runs share training questions. Returns None for a single run, or if
     all runs have the same difference.
     """
-    differences = first.accuracies - second.accuracies  # a variant without seeds is set beside each seed's run
+    differences = first.accuracies - second.accuracies  # one run of a variant without seeds meets each seed's
     differences = differences.reshape(*differences.shape[:-2], -1)
     runs = differences.shape[-1]
     if runs < 2:
@@ -181,7 +183,7 @@ def corrected_t(first: Answers, second: Answers, test_train_ratio: float) -> TTe
 
 
 def mcnemar(first: np.ndarray, second: np.ndarray) -> McNemar:
-    """`first`, `second`: bool (n,), is the answer right. If they never differ, p is 1."""
+    """The test of two variants. first, second: bool (n,), is each answer right. If they never differ, p is 1."""
     only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
     discordant = only_first + only_second
     p = float(binomtest(only_first, discordant).pvalue) if discordant else 1.0
@@ -193,7 +195,7 @@ def tango_interval(only_first: int, only_second: int, n: int, alpha: float) -> t
     z, estimate = float(norm.isf(alpha / 2)), (only_first - only_second) / n
 
     def excess(difference: float, sign: int) -> float:
-        # The share that only the second gets right, most likely under this difference.
+        # The maximum-likelihood estimate, under this difference, of the share that only the second gets right.
         b = (2 * n - only_first + only_second) * difference - only_first - only_second
         c = -only_second * difference * (1 - difference)
         share = (np.sqrt(max(b * b - 8 * n * c, 0.0)) - b) / (4 * n)
@@ -215,9 +217,9 @@ def holm(p_values: Sequence[float]) -> list[float]:
 def holm_levels(p_values: Sequence[float], alpha: float) -> list[float]:
     """The level at which Holm's procedure judges each hypothesis, in the order given (Serlin 1993; Ludbrook 2000).
 
-    An interval at this level excludes 0 exactly if the corrected p-value is at most alpha. It is alpha / m for the
-    smallest of m p-values, alpha / (m - 1) for the next, and so on to the first that is not rejected, whose level the
-    rest share. Each interval by itself covers with at least 1 - alpha.
+    An interval at this level excludes 0 exactly if the corrected p-value is at most alpha. The level is alpha / m for
+    the smallest of m p-values, alpha / (m - 1) for the next, and so on to the first that is not rejected. All larger
+    p-values have the level of that one. Each interval by itself has a confidence of at least 1 - alpha.
     """
     m, rejected = len(p_values), sum(p <= alpha for p in holm(p_values))
     ranks = np.argsort(np.argsort(p_values, kind="stable"))

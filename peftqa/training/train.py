@@ -1,4 +1,4 @@
-"""Training one adapter on a frozen backbone with transformers' Trainer, resumable and repeatable to the bit."""
+"""Train one adapter on a frozen backbone with transformers' Trainer, resumably and repeatably to the bit."""
 
 from __future__ import annotations
 
@@ -66,13 +66,13 @@ def train_adapter(
     entropy of the answer's tokens. The best epoch has the lowest validation log loss over the labels.
     label_token_ids: the first token id of each label.
     checkpoints: a folder for this run alone. Training resumes from the newest complete checkpoint in it, and ends with
-    the weights of an uninterrupted run. The caller deletes the folder after saving the result.
-    on_epoch: called after each epoch that is trained now. callbacks: further ones for Trainer.
+    the same weights as an uninterrupted run. The caller deletes the folder after saving the result.
+    on_epoch: called after each epoch, except those trained before a resume. callbacks: further callbacks for Trainer.
 
-    Returns the metrics of each epoch, also of those before a resume: epoch, step, loss, trainable_params (how many got
-    a gradient), val_loss, val_log_loss, val_accuracy, val_macro_f1, and val_confidence, quantiles of the answers'
+    Returns the metrics of each epoch, including those before a resume: epoch, step, loss, trainable_params (how many
+    got a gradient), val_loss, val_log_loss, val_accuracy, val_macro_f1, and val_confidence, quantiles of the answers'
     confidence (task.py).
-    Raises UserError if the loss becomes NaN or infinite.
+    Raises UserError if the loss or another metric becomes NaN or infinite.
     """
     trainer = AdapterTrainer(
         model=model,
@@ -91,7 +91,7 @@ def train_adapter(
     checkpoint = last_complete_checkpoint(checkpoints, lambda line: print(f"{title}: {line}", flush=True))
     if checkpoint:
         epochs = epoch_metrics(TrainerState.load_from_json(str(Path(checkpoint, TRAINER_STATE_NAME))).log_history)
-        if patience_is_over(epochs, settings.patience):  # killed after its last epoch: only the best is to be loaded
+        if patience_is_over(epochs, settings.patience):  # killed after its last epoch, so only load the best weights
             trainer.args.num_train_epochs = len(epochs)
     trainer.train(resume_from_checkpoint=checkpoint)
     return epoch_metrics(trainer.state.log_history)
@@ -117,7 +117,7 @@ def training_arguments(
         logging_strategy="epoch",
         eval_strategy="epoch",
         save_strategy="epoch",
-        save_total_limit=1,  # the last, and the best if that is another
+        save_total_limit=1,  # the last checkpoint, and also the best if it is another one
         load_best_model_at_end=True,
         metric_for_best_model="log_loss",
         greater_is_better=False,
@@ -145,9 +145,10 @@ def collate(examples: Sequence[dict], pad_id: int) -> dict[str, torch.Tensor]:
 def validation_metrics(
     probabilities: np.ndarray, answers: np.ndarray, label_token_ids: Sequence[int]
 ) -> dict[str, float | list[float]]:
-    """log_loss, accuracy, macro_f1 and confidence of probabilities (n, labels) for answers' token ids (n, tokens).
+    """log_loss, accuracy, macro_f1 and confidence of label probabilities (n, labels).
 
-    log_loss is NaN if a probability is NaN: training has diverged, and EpochReport stops it.
+    answers: token ids of the right answers (n, tokens). log_loss is NaN if a probability is NaN; the training has then
+    diverged, and EpochReport stops it.
     """
     probabilities = np.asarray(probabilities, dtype=np.float64)
     probabilities /= probabilities.sum(axis=1, keepdims=True)
