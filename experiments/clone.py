@@ -24,6 +24,7 @@ from peftqa.errors import UserError
 from stages import workspace
 
 CACHE = Path(".dvc/cache")
+OWN = ("peftqa/", "stages/", "experiments/")  # where a missing module most likely is
 COPIED = Path(".git/copied")  # lists the clone's files that were copied from this workspace; others are not touched
 
 
@@ -147,7 +148,8 @@ def explain_untracked() -> Iterator[None]:
 
 def untracked_modules() -> str:
     """A sentence that names this workspace's modules that git does not track; "" if there are none."""
-    found = sorted(name for name in names("ls-files", "--others", "--exclude-standard") if name.endswith(".py"))
+    found = [name for name in names("ls-files", "--others", "--exclude-standard") if name.endswith(".py")]
+    found.sort(key=lambda name: (not name.startswith(OWN), name))
     listed = ", ".join(found[:5])
     return f"git does not track {listed}; if the experiment needs it, `git add` it and start again." if found else ""
 

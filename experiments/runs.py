@@ -41,7 +41,8 @@ DATA_STAGES = ("download", "clean", "split", "fetch_model")
 EPOCH = re.compile(r" epoch (\d+)/\d+: ")  # in the line that a training prints after each
 # DVC's lines beside those of the stages, for people who type one command after the other.
 CHATTER = re.compile(
-    r"Stage '.*' didn't change, skipping|> (exec )?python -m stages\.|(Updating|Generating) lock file|"
+    r"Stage '.*' (didn't change, skipping|is cached - skipping run)|> (exec )?python -m stages\.|"
+    r"(Updating|Generating) lock file|"
     r"To track the changes with git, run:|\tgit add |To enable auto staging, run:|\tdvc config core\.autostage|"
     r"Use `dvc push` to send"
 )

@@ -104,7 +104,13 @@ def test_results_in_any_state_are_recorded_and_stay_as_they_are(whole, elsewhere
 
 def test_an_experiment_can_be_applied_with_nothing_missing(whole, elsewhere):
     elsewhere(*MINE)
-    elsewhere("dvc", "exp", "apply", "mine")
+    identity = {
+        "GIT_AUTHOR_NAME": "t",
+        "GIT_AUTHOR_EMAIL": "t@t",
+        "GIT_COMMITTER_NAME": "t",
+        "GIT_COMMITTER_EMAIL": "t@t",
+    }
+    elsewhere("dvc", "exp", "apply", "mine", **identity)
     assert elsewhere("dvc", "status").strip() == "Data and pipelines are up to date."
 
 
