@@ -1,4 +1,4 @@
-"""Run a named experiment, from where it was interrupted if it was, until it is recorded as a DVC experiment."""
+"""Run a named experiment, or continue an interrupted one, until it is recorded as a DVC experiment."""
 
 from __future__ import annotations
 

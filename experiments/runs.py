@@ -2,7 +2,7 @@
 
 A run is one adapter, one fold and one seed: the stages train@RUN and predict@RUN. Each is a `dvc repro --single-item`,
 several of which can run in one workspace at a time; plain `dvc repro` cannot. Afterwards `dvc repro` finds every run
-done. If it is interrupted, the same command goes on where it was. A job of a batch system names its runs (cluster/).
+done. After an interruption, the same command goes on where it was. A job of a batch system names its runs (cluster/).
 """
 
 import argparse
@@ -32,14 +32,14 @@ from stages import run_stage, workspace
 from stages import runs as stage_runs
 
 DVC = (sys.executable, "-m", "dvc")
-# Without --wait-for-lock DVC gives up after three seconds if another run is writing to dvc.lock: at the start of a
-# training or at its end, and then it is lost.
+# Without --wait-for-lock DVC gives up after three seconds if another run is writing to dvc.lock. If that happens at a
+# training's end, the training is lost.
 REPRO = (*DVC, "--wait-for-lock", "repro")
 LOCKS = Path(".dvc/tmp")
 SECONDS_TO_END = 10
 DATA_STAGES = ("download", "clean", "split", "fetch_model")
 EPOCH = re.compile(r" epoch (\d+)/\d+: ")  # in the line that a training prints after each
-# DVC's lines beside those of the stages, for people who type one command after the other.
+# Lines that DVC prints for people who type its commands one by one.
 CHATTER = re.compile(
     r"Stage '.*' (didn't change, skipping|is cached - skipping run)|> (exec )?python -m stages\.|"
     r"(Updating|Generating) lock file|"
@@ -238,7 +238,7 @@ def visible_gpus() -> list[str]:
 
 
 def environment() -> dict[str, str]:
-    """This process's, with this Python first, because a stage's command is `python -m ...`.
+    """This process's environment, with this Python first: a stage's command is `python -m ...`.
 
     It leaves out what would lead git to another repository. OMP_WAIT_POLICY lets threads sleep while they wait for each
     other: by default they take time from other runs, and two runs of two threads on two cores took 1.6 times as long.

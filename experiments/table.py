@@ -20,7 +20,7 @@ COLUMNS = ("val_log_loss", "accuracy", "accuracy_sd")
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("-A", "--all-commits", action="store_true", help="those of older commits too")
+    parser.add_argument("-A", "--all-commits", action="store_true", help="experiments of older commits too")
     options = parser.parse_args()
     command = [*DVC, "exp", "show", "--json", *(["--all-commits"] if options.all_commits else [])]
     result = subprocess.run(command, env=environment(), capture_output=True, text=True)

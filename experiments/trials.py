@@ -75,7 +75,7 @@ def edges(settings: Mapping, space: Mapping) -> list[str]:
 
 
 def current_settings(base: Params, adapter: str, space: Mapping) -> dict[str, object]:
-    """The parameters' values of the settings in a space; None for a setting that they lack."""
+    """The values in params.yaml of a space's settings; None for a setting that it lacks."""
     values = base.adapters[adapter].model_dump()
     values["schedule"] = values["schedule"] or base.train.schedule
     return {path: reduce(lambda group, key: (group or {}).get(key), path.split("."), values) for path in space}

@@ -59,7 +59,7 @@ class Range(Settings):
         if type(self.low) is not type(self.high):
             raise ValueError("low and high must both be whole numbers, or both have a decimal point")
         if not self.low < self.high or (self.log and self.low <= 0):
-            raise ValueError("low must be less than high, and with log more than 0")
+            raise ValueError("low must be less than high, and more than 0 with log")
         return self
 
     def __contains__(self, value: object) -> bool:
@@ -116,7 +116,7 @@ def main() -> None:
         trial.set_user_attr("epoch", epoch)
         return score
 
-    # A process holds the lock except while it trains, so that no other changes the study meanwhile.
+    # Except while it trains, a process holds the lock, so that no other changes the study.
     with lock:
         study = open_study(folder / "study.journal", name, lock)
         given = trials.current_settings(base, options.adapter, space)
@@ -263,7 +263,7 @@ def train(clone: Path, adapter: str, search: Search, name: str) -> tuple[float, 
 
 
 def study_digest(adapter: str, base: Params, seed: int, space: Space, clone: Path) -> str:
-    """4 hexadecimal digits of all that a score depends on besides a trial's settings. Each has a study of its own."""
+    """4 hexadecimal digits of all that a score depends on besides a trial's settings. Each digest has its own study."""
     used = base.model_dump(include={"data", "split", "model", "template", "train"}) | {
         "adapter": base.adapters[adapter].model_dump(),
         "space": repr(space),

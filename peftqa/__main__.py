@@ -3,8 +3,9 @@
 from peftqa import program
 
 EXAMPLES = """\
-It prints the label, the probability of each, whether that is sure enough to do without a person, what of the abstract
-did not fit, and what the adapter was trained on. The answers are a model's. Base no decision about a patient on them.
+It prints the answer, each label's probability, whether the answer is sure enough to do without a person, what of the
+abstract did not fit, and what the adapter was trained on. The answers are a model's. Base no decision about a patient
+on them.
 
   peftqa ask --adapter FOLDER "Does aspirin reduce pain?" "We gave aspirin or placebo to 120 patients. Pain was ..."
   peftqa ask --adapter FOLDER "Does aspirin reduce pain?" < abstract.txt
@@ -32,23 +33,23 @@ def parse_arguments():
     parser = argparse.ArgumentParser(prog="peftqa", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     page = commands.add_parser("app", help="a page on this machine that asks several adapters side by side")
-    page.add_argument("adapters", nargs="+", metavar="FOLDER", help="of an adapter; the page shows its name")
+    page.add_argument("adapters", nargs="+", metavar="FOLDER", help="an adapter's folder, whose name the page shows")
     page.add_argument("--questions", type=Path, metavar="CSV", help="test questions to choose from (data/split/...)")
     page.add_argument("--port", type=int, default=7860, help="default: %(default)s; 0 takes a free one")
     page.set_defaults(run="serve_page")
     raw, what = argparse.RawDescriptionHelpFormatter, "answer one question, or those of a CSV file"
     ask = commands.add_parser("ask", help=what, epilog=EXAMPLES, formatter_class=raw)
     ask.add_argument("question", nargs="?", help="one that yes, no or maybe answers")
-    ask.add_argument("abstract", nargs="?", help="that the answer is to come from (default: standard input)")
+    ask.add_argument("abstract", nargs="?", help="the text that the answer comes from (default: standard input)")
     ask.add_argument("--adapter", required=True, help="its folder, or OWNER/NAME[@COMMIT] on the Hugging Face Hub")
     ask.add_argument("--file", help="with the question as its first line and the abstract below; - for standard input")
     ask.add_argument(
         "--csv", metavar="IN", help="with columns question and abstract (or context); - for standard input"
     )
-    ask.add_argument("--out", type=Path, help="a new file: each row of IN with its answer, or with the reason for none")
+    ask.add_argument("--out", type=Path, help="a new file: each row of IN with its answer, or why it has none")
     share = "share of answers to take as sure, judged by the adapter's answers on validation (default: %(default)s)"
     ask.add_argument("--coverage", type=float, default=0.8, help=share)
-    ask.add_argument("--untrained", action="store_true", help="leave the adapter out: what the frozen model says")
+    ask.add_argument("--untrained", action="store_true", help="ask the frozen model without the adapter")
     ask.add_argument("--base", metavar="FOLDER", help="the frozen model (default: beside the adapter, or the Hub)")
     ask.add_argument("--dtype", choices=["auto", "float32", "bfloat16"], help="default: as the adapter was trained")
     options = parser.parse_args()

@@ -134,7 +134,7 @@ class PrefixMLP(nn.Module):
     def fit(self, key: torch.Tensor, value: torch.Tensor) -> None:
         """Choose the output layer by least squares so that the MLP gives these keys and values, without gradients.
 
-        It is exact if the trunk's rows are independent, for which width must be at least tokens.
+        The fit is exact if the trunk's rows are independent; width must then be at least tokens.
         """
         wanted = torch.stack([key, value]).permute(2, 0, 1, 3).flatten(1)
         weight = torch.linalg.pinv(self.trunk().double()) @ wanted.to(self.output.weight.device, torch.float64)
@@ -195,7 +195,7 @@ class KVPrefixAttention(nn.Module, BaseTunerLayer):
         if not self.base_layer.config._attn_implementation.endswith(SUFFIX):
             raise UserError(
                 "The attention implementation was changed after the prefix was added, which would drop the prefix. "
-                f"Choose one before, or set one of {', '.join(name + SUFFIX for name in SUPPORTED)}."
+                f"Choose it earlier, or set one of {', '.join(name + SUFFIX for name in SUPPORTED)}."
             )
         kv_prefix = prefixes[0] if len(prefixes) == 1 else [torch.cat(p, dim=1) for p in zip(*prefixes, strict=True)]
         return self.base_layer(*args, kv_prefix=kv_prefix, **kwargs)
@@ -249,8 +249,8 @@ class KVPrefixConfig(PeftConfig):
     target: any of "encoder" and "decoder" (their self-attention) and "cross" (attention over the encoder's output).
     init: "random", normal with standard deviation `init_scale`; or "text", the keys and values that the text with
         token ids `init_token_ids` has in the frozen model (`text_prefixes`).
-    reparametrization: None, or the width of the MLP of Li and Liang that makes the prefix during training, one per
-        target. With init "text", training starts from the same prefix as without the MLP. With "random" the numbers
+    reparametrization: None, or the width of the MLP (one per target) of Li and Liang that makes the prefix during
+        training. With init "text", training starts from the same prefix as without the MLP. With "random" the numbers
         differ, because the MLP's own weights are drawn first. Only the keys and values that it makes are saved.
     """
 
@@ -283,7 +283,7 @@ class KVPrefixConfig(PeftConfig):
         return rf"(?:.*\.)?(?:{'|'.join(TARGETS[name] for name in self.target)})"
 
     def save_pretrained(self, save_directory: str, **kwargs) -> None:
-        # Plain keys and values are saved, so nobody who loads them must build an MLP.
+        # Plain keys and values are saved, so that loading them does not need an MLP.
         PeftConfig.save_pretrained(replace(self, reparametrization=None), save_directory, **kwargs)
 
 

@@ -7,7 +7,7 @@ import errno
 import os
 import sys
 
-# Only what Python has loaded by now: any other module could be a file of that name in the working folder.
+# Import only what Python has already loaded: any other module could be a file of that name in the working folder.
 # ruff: noqa: PTH109, PTH113, PTH118, PTH123, PTH208
 from importlib.machinery import PathFinder, all_suffixes
 
@@ -18,7 +18,7 @@ OWN = {"peftqa", "stages", "experiments", "benchmarks", "tests", "test"}
 
 
 def start(interrupted: str = GOES_ON) -> None:
-    """Call this before the imports that take time. It ends the program if it cannot work here.
+    """Call this before the imports that take time. It ends a program that cannot work here.
 
     From now on Ctrl-C ends the program with a sentence, and a stage ends with the DVC that started it.
     """
@@ -30,7 +30,7 @@ def start(interrupted: str = GOES_ON) -> None:
         path, name = hidden[0]
         sys.exit(f"error: {path} hides the module {name} that Python or a library needs; rename it or move it away.")
     if sys.flags.optimize > 1:
-        sys.exit("error: PYTHONOPTIMIZE=2 or -OO takes away texts that the libraries need; unset it.")
+        sys.exit("error: PYTHONOPTIMIZE=2 or -OO removes docstrings that the libraries need; unset it.")
     import signal
 
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # it is ignored in the background of a shell
@@ -66,7 +66,7 @@ def hidden_modules() -> list[tuple[str, str]]:
 
 
 def end_with_parent() -> None:
-    """Ask Linux to kill this process when the one that started it ends, even if that one is killed.
+    """Ask Linux to kill this process when its parent ends, even if the parent is killed.
 
     A stage that outlives a killed DVC would write the same files as the next `dvc repro`, at the same time.
     """
@@ -110,7 +110,7 @@ def run(main, interrupted: str = GOES_ON) -> None:
     if sys.stdin is None:
         sys.stdin = os.fdopen(os.open(os.devnull, os.O_RDONLY))  # else the next file would be standard input
     if sys.stdout is None:
-        sys.exit("error: standard output is closed; let it lead to a terminal or a file.")
+        sys.exit("error: standard output is closed; send it to a terminal or a file.")
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")  # for a terminal that does not know β
     code = None

@@ -28,7 +28,7 @@ BATCH_SIZE = 16
 class Prompt(NamedTuple):
     ids: np.ndarray  # int32 token ids that the model reads
     cut: list[int]  # token ids of the abstract that did not fit
-    unlike: str  # in what it is unlike all training questions, in words; "" if in nothing
+    unlike: str  # how it is unlike all training questions, in words; "" if it is not
 
 
 class Answer(NamedTuple):
@@ -123,7 +123,7 @@ def find_base(files: BaseModelReference, adapter: Path, given: str | None) -> Pa
     """The folder with the frozen model's files, known by their digest.
 
     The folder `given`; else `models/base` beside the adapter or in a folder above, as the pipeline leaves it; else the
-    Hub's, from its cache if they are there. Raises UserError if the files are others or nowhere.
+    Hub's, from its cache if they are there. Raises UserError if the files differ or are missing.
     """
     places = [parent / place for parent in adapter.resolve().parents for place in ("base", "models/base")]
     if given is not None:
@@ -135,7 +135,9 @@ def find_base(files: BaseModelReference, adapter: Path, given: str | None) -> Pa
             return folder
     if given is not None or not is_commit(files.revision):
         where = given or f"models/base beside {adapter}"
-        raise UserError(f"the files of {files.name}, which it was trained on, are not in {where}; name them by --base.")
+        raise UserError(
+            f"the files of {files.name}, the adapter's frozen model, are not in {where}; name them by --base."
+        )
     folder = snapshot(files.name, files.revision, MODEL_FILES, f"its base model {files.name}")
     if folder_digest(folder) != files.digest:
         raise UserError(f"{folder} is damaged: its files are not those that the adapter was trained on; delete it.")

@@ -35,7 +35,7 @@ def read_texts(options: Namespace) -> tuple[str, str]:
         text = decode(read_file(Path(options.file), limit), options.file)
     else:
         if sys.stdin.isatty():
-            print("Type or paste it, then press Ctrl-D on a line of its own:", file=sys.stderr)
+            print("Type or paste the text, then press Ctrl-D on a new line:", file=sys.stderr)
         text = decode(sys.stdin.buffer.read(limit), "standard input")
     if options.question is not None:
         return options.question, text
@@ -63,7 +63,7 @@ def serve_page(options: Namespace) -> None:
     except ModuleNotFoundError as error:
         raise UserError(f"the page needs Flask, and {error.name} is not installed: pip install flask") from None
     questions = options.questions and read_table(options.questions)
-    names = ["base"]  # the frozen model's; no other card has it, and none has that of another
+    names = ["base"]  # the frozen model's; every card has a different name
     for given in options.adapters:
         name = one_line(Path(given).resolve().name)
         names.append(f"{name} ({one_line(given)})" if name in names else name)

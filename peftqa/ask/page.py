@@ -100,6 +100,6 @@ def bind(port: int) -> socket.socket:
 
 def serve(app: Flask, bound: socket.socket) -> None:
     """Answer on the port until Ctrl-C, or until the process ends."""
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # what is asked is nobody's business
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # so that questions are not logged
     with contextlib.suppress(KeyboardInterrupt):
         make_server(*bound.getsockname(), app, threaded=True, fd=bound.fileno()).serve_forever()

@@ -30,7 +30,7 @@ def added_columns(labels: Sequence[str]) -> list[str]:
 
 
 def answer_rows(answerer: Answerer, questions: Sequence[tuple[str, str]]) -> list[list[object]]:
-    """The values of `added_columns` for each question and abstract: the answer and about it, or the error alone."""
+    """The values of `added_columns` for each question and abstract: the answer with details, or the error alone."""
     prompts, added = {}, []
     for number, texts in enumerate(questions):
         try:
@@ -48,7 +48,7 @@ def read_questions(source: Path, added: Sequence[str]) -> tuple[list[str], list[
     """The columns and the rows of a CSV file, and question and abstract of each row.
 
     It must have one column question, one column abstract (or context), and none of those that are added; names are
-    compared without case and outer spaces. Raises UserError if it has not, is not well-formed or has no rows.
+    compared without case and outer spaces. Raises UserError for other columns, malformed CSV or a file without rows.
     """
     csv.field_size_limit(MAX_BYTES)
     text = decode(read_file(source, MAX_BYTES), source, "CSV UTF-8")

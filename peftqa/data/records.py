@@ -25,7 +25,7 @@ Text = Annotated[str, AfterValidator(encodable)]
 class Record(BaseModel):
     """One expert-labelled record under its upstream keys (PubMedQA, Jin et al. 2019, arXiv 1909.06146).
 
-    Every key must be there. null is a missing value; `clean` drops the record if the project uses the field.
+    Every key must be there. null is a missing value; if the project uses the field, `clean` drops the record.
     LONG_ANSWER is the abstract's conclusion. It gives the answer away and must never reach the model.
     """
 
@@ -45,8 +45,8 @@ class Record(BaseModel):
 def read_records(path: Path) -> dict[str, Record]:
     """The records in a file, by PMID, in the order of the file.
 
-    Raises UserError if the file is missing, is not a JSON object, is empty, or has one PMID twice. It also names PMIDs
-    and fields of records that do not fit.
+    Raises UserError if the file is missing, is not a JSON object, is empty, or has one PMID twice. Records that do
+    not fit raise it too, with PMIDs and fields.
     """
     records, problems = {}, {}
     for pmid, values in _read_object(path).items():
@@ -135,7 +135,7 @@ def clean(table: pd.DataFrame, labels: Sequence[str]) -> tuple[pd.DataFrame, dic
 
 
 def _read_object(path: Path) -> dict:
-    """The JSON object in a file, which has keys, and none twice: Python's reader would silently keep the last."""
+    """A file's JSON object; UserError if it is empty or repeats a key, whose last value Python would keep."""
 
     def distinct(pairs: list[tuple[str, object]]) -> dict:
         repeated = [key for key, count in Counter(key for key, _ in pairs).items() if count > 1]

@@ -77,7 +77,7 @@ def line_endings_hint(paths: Iterable[Path]) -> str:
         # os.path.isfile, because an address can be too long for a file's name
         if path.suffix == ".json" and os.path.isfile(path) and b"\r\n" in path.open("rb").read(2**20):  # noqa: PTH113
             return (
-                f" ({path} ends its lines as on Windows, as git does with core.autocrlf; if it is git's, delete it and "
+                f" ({path} ends its lines as on Windows, as git does with core.autocrlf; if git has it, delete it and "
                 f"type `git checkout {path}`)"
             )
     return ""

@@ -37,8 +37,8 @@ def fetch_model(name: str, revision: str | None, target: Path) -> str | None:
         raise UserError(f"model.name: {name} is the folder that this stage writes; keep the model elsewhere")
     if on_hub and (Path(name).is_dir() or not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name) or name[0] == "."):
         raise UserError(
-            f"model.revision: {revision} is a commit of the Hub, but model.name {name} is a folder, whose "
-            "model.revision is empty or `sha256:` and a digest; leave it empty, and the stage prints the digest"
+            f"model.revision: {revision} is a commit of the Hub, but model.name {name} is a folder; give `sha256:` and "
+            "a digest, or leave model.revision empty, and the stage prints the digest"
         )
     partial = target.with_name(target.name + ".partial")
     for old in (target, partial):

@@ -1,6 +1,6 @@
 """Probabilities of the labels, and the answers that a model generates freely.
 
-The likelihoods of the labels are compared, as for multiple choice in lm-evaluation-harness, but of their first tokens
+The labels' likelihoods are compared as for multiple choice in lm-evaluation-harness, but by their first tokens
 only. So one forward pass with one decoder position is enough.
 """
 
@@ -65,7 +65,7 @@ def probabilities_and_answers(
         max_new_tokens=max_new_tokens,
         do_sample=False,
         num_beams=1,
-        # A cache of keys and values costs more than it saves, because an answer has a few tokens. But PEFT puts its own
+        # A cache of keys and values costs more than it saves, because an answer has few tokens. But PEFT puts its own
         # prefix into the cache of the first step alone, and without a cache the other steps would miss it.
         use_cache=getattr(adapter, "peft_type", None) == "PREFIX_TUNING",
         output_logits=True,
@@ -76,7 +76,7 @@ def probabilities_and_answers(
     )
     probabilities = np.empty((len(prompts), len(label_token_ids)))
     answers: list[list[int]] = [[]] * len(prompts)
-    order = sorted(range(len(prompts)), key=lambda row: -len(prompts[row]))  # too little memory fails at once
+    order = sorted(range(len(prompts)), key=lambda row: -len(prompts[row]))  # longest first: memory errors come early
     with tqdm(total=len(prompts), desc=title, unit="question", disable=None, leave=False) as bar:
         for start in range(0, len(order), batch_size):
             rows = order[start : start + batch_size]

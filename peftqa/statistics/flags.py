@@ -6,7 +6,7 @@
     one_class                   all test questions have one label
     one_label                   in some run, a variant gives one label to (nearly) every question
     never_predicted             a variant never gives a label that questions have
-    not_better_than_majority    no more accurate than the most frequent label for every question, or not shown to be
+    not_better_than_majority    a variant is not, or not shown to be, more accurate than the most frequent label
     not_converged               a run keeps its last epoch
     small_validation            the epochs kept were chosen on few questions
     one_training                every adapter was trained once
@@ -45,7 +45,7 @@ def find_flags(
         flags.append(
             flag("one_class", f"All test questions have the label {present[0]}: other labels were not tested.")
         )
-    # Without the baseline, whose label is the most frequent in training, that of the test questions counts.
+    # Without `majority` (training's most frequent label), the test questions' most frequent label counts.
     majority = variants["majority"]["metrics"]["accuracy"] if "majority" in variants else max(shares.values())
     for name in [name for name in variants if name != "majority"]:
         flags += answer_flags(name, test[name], variants[name]["kind"], labels, present)
@@ -59,7 +59,7 @@ def find_flags(
 
 
 def scope(trained: int, seeds: int, folds: int) -> str:
-    """What the test of a pair is about: what is not repeated is not in the statement.
+    """What a pair's test is about, which depends on whether seeds and folds are repeated.
 
     trained: how many of the two are adapters; seeds, folds: how many there are of each.
     """
@@ -80,9 +80,9 @@ def design_flags(seeds: int | None, folds: int, protocol: str) -> list[dict]:
         flags.append(flag("one_training_set", text))
     if seeds == 1:
         text = (
-            "Each adapter was trained with one seed, so the tests are about the methods with this seed. If read as "
-            "tests of the methods, they find a difference by chance in 8 to 13% of cases instead of 5% if runs of one "
-            "seed share a tenth of their variance, and in about 7% against the majority label even if they share none."
+            "Each adapter was trained with one seed, so the tests are about the methods with this seed. Read as tests "
+            "of the methods, they find a difference by chance in 8 to 13% of cases instead of 5% if runs of one seed "
+            "share a tenth of their variance. Against the majority label it is about 7% even if they share none."
         )
         flags.append(flag("level", text))
     few = [f"{seeds} seeds"] if seeds == 2 else []

@@ -237,8 +237,8 @@ def test_an_unverified_folder_inside_the_repository_is_used_with_a_warning_that_
         ("google/flan-t5-large", None, "40 hexadecimal digits"),
         (NAME, "sha256:" + "0" * 64, "40 hexadecimal digits"),
         ("/none", None, "No such file or directory: '/none'"),
-        ("{}", COMMIT, "is empty or `sha256:`"),
-        ("a/b/c", COMMIT, "is empty or `sha256:`"),
+        ("{}", COMMIT, "leave model.revision empty"),
+        ("a/b/c", COMMIT, "leave model.revision empty"),
     ],
 )
 def test_a_name_and_revision_that_do_not_go_together_are_refused(fetch, refused, folder, name, revision, reason):

@@ -182,7 +182,7 @@ def test_files_of_another_model_are_never_taken_for_the_base(adapter, tmp_path):
     other = shutil.copytree(adapter.parents[3] / "base", tmp_path / "models/base")
     (other / "config.json").write_text("{}")
     elsewhere = shutil.copytree(adapter, tmp_path / "models/adapters/prefix")
-    with pytest.raises(UserError, match=r"the files of org/tiny, which it was trained on, are not in .*models/base"):
+    with pytest.raises(UserError, match=r"the files of org/tiny, the adapter's frozen model, are not in .*models/base"):
         find_base(task.base_model, elsewhere, str(other))
     local = task.base_model.model_copy(update={"name": "models/tiny", "revision": None})
     with pytest.raises(UserError, match=r"the files of models/tiny, .* are not in models/base beside .*; name them by"):
@@ -299,7 +299,7 @@ def test_what_others_wrote_into_an_adapter_reaches_no_terminal_as_it_is(adapter,
     (folder / FILE).write_text(text)
     result = peftqa("ask", "--adapter", folder, QUESTION, ABSTRACT, folder=tmp_path)
     assert result.returncode == 1 and result.stderr.startswith(
-        "error: the files of [2J ]0;title, which it was trained on"
+        "error: the files of [2J ]0;title, the adapter's frozen model"
     )
     assert result.stderr.strip().isprintable()
 
