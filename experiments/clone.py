@@ -35,6 +35,8 @@ def prepare(folder: Path, overrides: dict[str, object], files: Iterable[Path] = 
     a file is in the way, or if a parameter names a file that is not in the clone.
     """
     commit = head()
+    if not CACHE.parent.is_dir():
+        raise UserError("this folder is not inside of a DVC repository; restore .dvc: `git checkout .dvc`.")
     if not (folder / ".git").exists():
         if folder.exists() and any(folder.iterdir()):
             raise UserError(f"{folder} is in the way of an experiment's folder; move it.")
