@@ -14,7 +14,9 @@ from peftqa.errors import UserError
 # Question and abstract; made up, in the words of the embedded data.
 EXAMPLE = (
     "Does aspirin reduce pain in nursing home residents?",
-    "We gave aspirin or placebo to 120 nursing home residents. Pain was lower with aspirin (14 versus 35, p = 0.002).",
+    "The value of aspirin in nursing home residents is uncertain. We randomly assigned 120 nursing home residents to "
+    "aspirin or placebo and followed them for 12 weeks. Aspirin reduced pain compared with placebo (p = 0.002). There was "
+    "no significant decrease in fatigue in the aspirin group (p = 0.62).",
 )
 
 
@@ -40,4 +42,6 @@ def run(name: str, jobs: int) -> None:
     )
     adapters = sorted((folder / "release").iterdir())
     if adapters:
-        print(f"\nAsk it a question of your own:\npython -m peftqa ask --adapter {adapters[0]} {shlex.join(EXAMPLE)}")
+        print(
+            f"\nAsk it a question of your own (after . .venv/bin/activate):\npython -m peftqa ask --adapter {adapters[0]} {shlex.join(EXAMPLE)}"
+        )

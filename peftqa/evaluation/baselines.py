@@ -9,6 +9,7 @@ import pandas as pd
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
+from threadpoolctl import threadpool_limits
 
 from peftqa.errors import UserError
 
@@ -31,7 +32,8 @@ def tfidf_probabilities(train: pd.DataFrame, questions: pd.DataFrame, labels: Se
         LogisticRegression(class_weight="balanced", max_iter=1000),
     )
     try:
-        model.fit(train["question"] + " " + train["context"], train["label"])
+        with threadpool_limits(1):  # sums in several threads round differently from machine to machine
+            model.fit(train["question"] + " " + train["context"], train["label"])
     except ValueError:  # the vectorizer's error for an empty vocabulary
         raise UserError(
             f"tfidf: no word of two or more letters is in two of the {len(train)} training records, so there is "
