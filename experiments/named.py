@@ -15,8 +15,8 @@ from peftqa.errors import UserError
 EXAMPLE = (
     "Does aspirin reduce pain in nursing home residents?",
     "The value of aspirin in nursing home residents is uncertain. We randomly assigned 120 nursing home residents to "
-    "aspirin or placebo and followed them for 12 weeks. Aspirin reduced pain compared with placebo (p = 0.002). There was "
-    "no significant decrease in fatigue in the aspirin group (p = 0.62).",
+    "aspirin or placebo and followed them for 12 weeks. Aspirin reduced pain compared with placebo (p = 0.002). There "
+    "was no significant decrease in fatigue in the aspirin group (p = 0.62).",
 )
 
 
@@ -42,6 +42,5 @@ def run(name: str, jobs: int) -> None:
     )
     adapters = sorted((folder / "release").iterdir())
     if adapters:
-        print(
-            f"\nAsk it a question of your own (after . .venv/bin/activate):\npython -m peftqa ask --adapter {adapters[0]} {shlex.join(EXAMPLE)}"
-        )
+        print("\nAsk it a question of your own (after . .venv/bin/activate):")
+        print(f"python -m peftqa ask --adapter {adapters[0]} {shlex.join(EXAMPLE)}")
