@@ -30,7 +30,7 @@ def fetch_model(name: str, revision: str | None, target: Path) -> str | None:
 
     If `revision` is 40 hexadecimal digits, it is a commit of the Hub's model `name`. Otherwise `name` is a local
     folder, and `revision` is the digest of its files (`folder_digest`), or None. Returns the digest that was found if
-    `revision` is None, else None. Raises UserError, and then there is no `target`.
+    `revision` is None, else None. Raises UserError, and then `target` does not exist.
     """
     on_hub = is_commit(revision)
     if Path(name).resolve() == target.resolve():
