@@ -242,6 +242,7 @@ def test_an_adapter_runs_once_a_fold_and_seed_and_everything_else_once_a_fold(va
         (b"a: \xff", "is not valid YAML"),
         (b"", "the file: must be a group of keys, not None"),
         (b"- 1", "the file: must be a group of keys, not [1]"),
+        (b"a: " + b"[" * 5000 + b"]" * 5000, "is nested too deeply"),
         (None, "is missing"),
     ],
 )
@@ -252,3 +253,25 @@ def test_a_file_that_does_not_hold_a_group_of_keys_is_refused(tmp_path, content,
     with pytest.raises(UserError, match=r"params\.yaml") as error:
         read_params(path)
     assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("compare.resamples", 10**12),
+        ("evaluate.calibration_bins", 10**12),
+        ("evaluate.batch_size", 10**30),
+        ("model.threads", 500_000),
+        ("train.batch_size", 10**30),
+        ("train.epochs", 10**9),
+        ("template.max_tokens", 10**9),
+        ("evaluate.untrained.few", {"few_shot": 10**30, "seed": 1, "max_tokens": 100}),
+        ("adapters", {1: {"method": "prompt_tuning"}}),
+        ("adapters.mine", {"method": "peft", "config": {"peft_type": "LORA", "r": {"a": 1}}, "learning_rate": 0.1}),
+        ("evaluate.untrained", {2: {"few_shot": 0}}),
+        ("tuning", {1: 3}),
+    ],
+)
+def test_a_number_without_bounds_or_a_key_that_is_not_text_is_refused_by_its_path(values, path, value):
+    message = refusal(change(values, path, value))
+    assert path in message and "\n" not in message
