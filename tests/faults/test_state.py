@@ -100,12 +100,11 @@ def test_without_git(whole, clone):
     assert clone.bytes() == whole.bytes()
 
 
-def test_a_compiler_that_hangs_costs_20_seconds_once_and_is_named(whole, clone, tmp_path):
+def test_a_compiler_that_hangs_is_started_once_and_the_stage_ends(whole, clone, tmp_path):
     compiler = tmp_path / "c++"
     compiler.write_text("#!/bin/sh\necho x >> $0.log\nexec sleep 600\n")
     compiler.chmod(0o755)
-    printed = clone("dvc", "repro", "--force", "--single-item", "predict@prefix-0-42", CXX=str(compiler))
-    assert printed.count(f"kernels of PyTorch ({compiler} took longer than 20 s)") == 1
+    clone("dvc", "repro", "--force", "--single-item", "predict@prefix-0-42", CXX=str(compiler))
     assert (tmp_path / "c++.log").read_text() == "x\n"
     clone("dvc", "repro", "--force", "--single-item", "predict@prefix-0-42")
     clone.recovers(whole)
