@@ -19,7 +19,6 @@ from peftqa.config.params import Params
 from peftqa.evaluation.predictions import Replicates, predict, same_test_questions
 from peftqa.model.prompts import fill_instruction
 from peftqa.report import figures, wording
-from peftqa.statistics.bootstrap import BOOTSTRAPPED
 from peftqa.statistics.comparison import p_text
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -67,7 +66,7 @@ def template_environment() -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    names = ("value", "interval", "points", "evidence", "outcome", "standard_errors", "span", "listed", "significant")
+    names = ("value", "interval", "points", "evidence", "outcome", "standard_errors", "listed", "significant")
     environment.filters |= {name: getattr(wording, name) for name in names} | {"p": p_text}
     environment.globals["wording"] = wording
     return environment
@@ -83,7 +82,6 @@ def contents(results: Results) -> dict:
     return {
         **results._asdict(),
         "settings": {name: params.adapters[name].model_dump(exclude_none=True) for name in adapters},
-        "compared": BOOTSTRAPPED,
         "tests": [wording.MCNEMAR if one else wording.T_TESTS for one in sorted(exact)],
         "adapters": adapters,
         "spread": spread(adapters, comparison),

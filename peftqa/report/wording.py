@@ -227,11 +227,6 @@ def interval(ends: Sequence[float] | None, metric: str, plus: bool = False) -> s
     return " to ".join(value(end, metric, plus, digits).removesuffix("%") for end in ends)
 
 
-def span(ends: Sequence[float], metric: str) -> str:
-    """The lowest and the highest value, or one value if they are equal."""
-    return value(ends[0], metric) if ends[0] == ends[1] else interval(ends, metric)
-
-
 def points(difference: float, plus: bool = True) -> str:
     """A difference between two accuracies."""
     return f"{signed(100 * difference, 1, plus)} points"
