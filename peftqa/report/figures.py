@@ -56,7 +56,7 @@ def interval_figure(
             axes.plot([100 * end for end in ends], [y, y], color=color, lw=2.5)
             axes.plot(100 * middle, y, color=color, marker="o", ms=7, clip_on=False)
         axes.set(xlabel="points" if plus else "percent", yticks=range(len(rows)), yticklabels=labels)
-        axes.invert_yaxis()
+        axes.set_ylim(len(rows) - 0.4, -0.6)
         axes.grid(visible=False, axis="y")
         if not plus:
             axes.set_xlim(0, 100)

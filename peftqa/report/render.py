@@ -104,7 +104,7 @@ def draw_figures(results: Results) -> dict[str, Markup]:
     trained = [column for column in ("log_loss", "loss") if len(curves[column])]
     return {
         "accuracy": interval_figure(accuracies, f"Accuracy {between}", majority),
-        "pairs": interval_figure(differences, f"Differences {between}", 0, plus=True),
+        "pairs": interval_figure(differences, f"Differences {between}, corrected", 0, plus=True),
         "curves": Markup("\n").join(curve_figures(results)),
         "reliability": Markup("\n").join(reliability_figures(results)),
         "training": Markup("\n").join(training_figure(curves[column], column) for column in trained),
