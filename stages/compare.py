@@ -13,9 +13,9 @@ from peftqa.config.settings import Baseline
 from peftqa.data.files import read_csv, read_json, read_table, write_csv, write_json
 from peftqa.data.records import read_records
 from peftqa.errors import UserError
-from peftqa.evaluation.curves import join_curves, training_curve
 from peftqa.evaluation.humans import describe_humans, human_answers
 from peftqa.evaluation.metrics import rounded
+from peftqa.evaluation.palette import variant_color
 from peftqa.evaluation.predictions import Replicates, read_predictions, replicates, same_test_questions
 from peftqa.statistics.comparison import as_text, compare, pair_table
 from stages import run_stage, runs, workspace
@@ -23,10 +23,10 @@ from stages.stale import remove_stale as remove_stale_files
 from stages.summary import training_summary
 
 CURVES = ("roc", "precision_recall", "reliability", "confusion", "risk_coverage")
-# For each curve, the columns of a run's table of epochs that it draws, by the name of their split in the plot.
+# For each curve, the columns of a run's table of epochs that it draws, and the name of their split in the plot.
 TRAINING_CURVES = {
-    "loss": {"training": "loss", "validation": "val_loss"},
-    "log_loss": {"validation": "val_log_loss"},
+    "loss": {"loss": "training", "val_loss": "validation"},
+    "log_loss": {"val_log_loss": "validation"},
 }
 
 
@@ -97,23 +97,24 @@ def kept_epochs(name: str, params: Params) -> list[dict]:
 
 
 def write_curves(params: Params) -> None:
-    """Put the variants' curves together, one table per curve."""
+    """Put the variants' curves together, one table per curve, with each variant's colour."""
+    variants = params.evaluate.variants
+    # All values are read as text, so that numbers keep the digits that they were written with.
     for curve in CURVES:
-        # As text, so that numbers keep the digits that they were written with.
-        parts = {name: read_csv(workspace.EVALUATION / name / f"{curve}.csv", str) for name in params.evaluate.variants}
-        write_csv(workspace.COMPARISON / f"{curve}.csv", join_curves(parts))
-    trained = [name for name in params.evaluate.variants if name in params.adapters]
-    for curve, columns in TRAINING_CURVES.items():
-        parts = {
-            name: pd.concat(
-                training_curve(read_csv(runs.epochs_table(name, run), str), curve, columns).assign(
-                    fold=run[0], seed=run[1]
-                )
-                for run in runs.runs_of(name, params)
-            )
-            for name in trained
-        }
-        write_csv(workspace.COMPARISON / f"{curve}.csv", join_curves(parts))
+        write_curve(curve, [read_csv(workspace.EVALUATION / name / f"{curve}.csv", str) for name in variants])
+    for curve, splits in TRAINING_CURVES.items():
+        tables = []
+        for name in [name for name in variants if name in params.adapters]:
+            for fold, seed in runs.runs_of(name, params):
+                epochs = read_csv(runs.epochs_table(name, (fold, seed)), str).rename(columns=splits)
+                table = epochs.melt("epoch", list(splits.values()), "split", curve)
+                tables.append(table.assign(fold=fold, seed=seed, variant=name))
+        write_curve(curve, tables or [pd.DataFrame(columns=["variant"])])
+
+
+def write_curve(curve: str, tables: list[pd.DataFrame]) -> None:
+    table = pd.concat(tables, ignore_index=True)
+    write_csv(workspace.COMPARISON / f"{curve}.csv", table.assign(color=table["variant"].map(variant_color)))
 
 
 if __name__ == "__main__":

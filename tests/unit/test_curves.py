@@ -11,11 +11,11 @@ from tests.unit.made_up import BINS, THREE, TWO, binary, example
 @pytest.mark.parametrize("labels", [TWO, THREE])
 def test_curves_enclose_the_areas_that_the_figures_name(labels):
     probabilities, truth = example(labels)
-    roc = curves.roc_points(probabilities, truth, labels)
-    areas = [np.trapezoid(curve["tpr"], curve["fpr"]) for _, curve in roc.groupby("label")]
+    found = curves.curves(probabilities[None], truth, labels, BINS)
+    areas = [np.trapezoid(curve["tpr"], curve["fpr"]) for _, curve in found["roc"].groupby("label")]
     assert len(areas) == (1 if labels == TWO else 3)
     assert np.mean(areas) == pytest.approx(metrics.roc_auc(probabilities, metrics.encode_labels(truth, labels)))
-    for label, curve in curves.precision_recall_points(probabilities, truth, labels).groupby("label"):
+    for label, curve in found["precision_recall"].groupby("label"):
         steps = np.diff(curve["recall"]) @ curve["precision"][1:]
         expected = average_precision_score(truth == label, probabilities[:, labels.index(label)])
         assert steps == pytest.approx(expected)
