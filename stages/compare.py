@@ -16,9 +16,10 @@ from peftqa.errors import UserError
 from peftqa.evaluation.humans import describe_humans, human_answers
 from peftqa.evaluation.metrics import rounded
 from peftqa.evaluation.palette import variant_color
-from peftqa.evaluation.predictions import Replicates, read_predictions, replicates, same_test_questions
+from peftqa.evaluation.predictions import Replicates
 from peftqa.statistics.comparison import as_text, compare, pair_table
 from stages import run_stage, runs, workspace
+from stages.answers import read_replicates
 from stages.stale import remove_stale as remove_stale_files
 from stages.summary import training_summary
 
@@ -34,11 +35,7 @@ def main() -> None:
     params = read_params()
     names = params.evaluate.variants
     remove_stale(params)
-    tables = {
-        name: read_predictions(runs.run_paths(runs.PREDICTIONS, [name], params, ".csv"), params.data.labels)
-        for name in names
-    }
-    test = read_test(tables, params)
+    test = read_test(params)
     n_train = len(read_table(runs.fold_table(params.split.folds[0], "train")))
     n_val = min(len(read_table(runs.fold_table(fold, "val"))) for fold in params.split.folds)
     epochs = {name: kept_epochs(name, params) for name in names if name in params.adapters}
@@ -62,15 +59,9 @@ def remove_stale(params: Params) -> None:
     remove_stale_files(curves, runs.run_paths(curves, params.adapters, params))
 
 
-def read_test(tables: dict[str, pd.DataFrame], params: Params) -> dict[str, Replicates]:
+def read_test(params: Params) -> dict[str, Replicates]:
     """Each variant's predictions on test. Raises UserError unless all variants answer the same questions."""
-    try:
-        variants = {
-            name: replicates(table, "test", same_test_questions(params.split.protocol))
-            for name, table in tables.items()
-        }
-    except UserError as error:
-        raise UserError(f"{runs.PREDICTIONS}: {error}") from None
+    variants = {name: read_replicates(name, "test", params) for name in params.evaluate.variants}
     first, *others = variants
     for name in others:
         if (variants[name].ids, variants[name].truth) != (variants[first].ids, variants[first].truth):

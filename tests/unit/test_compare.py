@@ -287,7 +287,7 @@ def test_variants_on_other_questions_are_refused(finished, run_here):
 def test_runs_on_other_questions_or_labels_are_refused(finished, run_here):
     edit(finished, "prompt/fold-0/seed-9", lambda table: table.assign(label=np.roll(table["label"], 1)))
     with pytest.raises(
-        UserError, match=r"^predictions: runs differ in the questions or labels of split 'test', or in their order; run"
+        UserError, match=r"^predictions/prompt: runs differ in the questions or labels of split 'test', or in their order; run"
     ):
         run_here()
 
