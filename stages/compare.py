@@ -13,7 +13,7 @@ from peftqa.config.settings import Baseline
 from peftqa.data.files import read_csv, read_json, read_table, write_csv, write_json
 from peftqa.data.records import read_records
 from peftqa.errors import UserError
-from peftqa.evaluation.humans import describe_humans, human_answers
+from peftqa.evaluation.humans import describe_humans
 from peftqa.evaluation.metrics import rounded
 from peftqa.evaluation.palette import variant_color
 from peftqa.evaluation.predictions import Replicates
@@ -41,7 +41,12 @@ def main() -> None:
     epochs = {name: kept_epochs(name, params) for name in names if name in params.adapters}
     evaluation = {name: read_json(workspace.EVALUATION / name / "metrics.json") for name in names}
     comparison = compare(test, evaluation, epochs, n_train, n_val, params)
-    comparison["humans"] = humans(test[names[0]], params)
+    comparison["humans"] = {}
+    if "synthetic" not in params.data.name.lower():  # synthetic data have no annotators
+        first, records = test[names[0]], read_records(workspace.RAW_RECORDS)
+        comparison["humans"] = describe_humans(
+            records, first.ids, first.truth, params.data.labels, params.compare.confidence
+        )
     comparison = rounded(comparison)
     write_json(workspace.COMPARISON / "comparison.json", comparison)
     write_csv(workspace.METRICS / "pairs.csv", pair_table(comparison))
@@ -67,15 +72,6 @@ def read_test(params: Params) -> dict[str, Replicates]:
         if (variants[name].ids, variants[name].truth) != (variants[first].ids, variants[first].truth):
             raise UserError(f"{name} and {first} answer different questions of split 'test'; run `dvc repro`.")
     return variants
-
-
-def humans(test: Replicates, params: Params) -> dict[str, dict]:
-    """How well PubMedQA's annotators answer the test questions; empty for synthetic data, which have no annotators."""
-    if "synthetic" in params.data.name.lower():
-        return {}
-    answers = human_answers(read_records(workspace.RAW_RECORDS), test.ids)
-    labels, confidence = params.data.labels, params.compare.confidence
-    return {name: describe_humans(given, test.truth, labels, confidence) for name, given in answers.items()}
 
 
 def kept_epochs(name: str, params: Params) -> list[dict]:

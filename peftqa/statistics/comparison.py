@@ -9,18 +9,16 @@ docs/protocol.md declares the tests. `compare` returns, and comparison/compariso
         metrics, replicates, abstention     `mean` and the others of evaluation/NAME/metrics.json
         intervals       accuracy, macro_f1, mcc, log_loss and brier -> [low, high], or null
         epochs          of an adapter, a list with the fold, seed, `kept` and `last` epoch of each run; else null
-    pairs       the declared family, a list:
-        variant, reference
+    pairs       the declared family, a list; of each its `variant` and `reference`, and:
         test            name of the test that decides (over_seeds, over_folds or mcnemar), difference, p, p_holm,
                         interval at `confidence`, interval_holm at the level of the pair's step in Holm's procedure,
                         and standard_errors: the roots of V_Q, V_S (of both variants together) and V_F
                         (significance.py); each 0 if it is not repeated
         only_variant_right, only_reference_right    how many questions; only if the test is McNemar's
         corrected_t     the corrected t test: p and interval, not corrected for the family; null if it is undefined
-        scope           what the test is about, in words
         difference_shown    whether p_holm is at most alpha
         equivalent      whether the two are shown to differ by less than `margin`
-        verdict         difference_shown and equivalent, in words
+        scope, verdict  in words what the test is about, and what difference_shown and equivalent say
     flags       what would mislead a reader (peftqa/statistics/flags.py)
     detectable  the differences that the protocol can show, whatever the results are; a list:
         run_sd          standard deviation of a run's accuracy; null if each method was trained once

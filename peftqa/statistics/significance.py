@@ -124,10 +124,7 @@ def primary_test(first: Answers, second: Answers) -> WiderTest | McNemar:
 
 
 def t_tests(first: Answers, second: Answers) -> list[TTest]:
-    """The test over seeds, of SE^2 = V_Q + V_S, and if there are several folds the one over folds.
-
-    That has SE^2 = V_F, or V_Q + V_F if all folds ask the same questions.
-    """
+    """The test over seeds and, if there are several folds, the one over folds."""
     parts, difference = variances(first, second), (first.questions - second.questions).mean(axis=-1)
     tests = [_t_test("over_seeds", difference, parts["questions"] + parts["seeds"])]
     if parts["folds"]:

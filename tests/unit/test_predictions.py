@@ -74,6 +74,13 @@ def test_predictions_for_other_labels_are_refused_in_a_sentence(tmp_path):
         read_predictions([tmp_path / "prompt.csv", tmp_path / "prefix.csv"], TWO)
 
 
+@pytest.mark.parametrize("text", ["", "split,fold\nval,0\nval,0,1\n"], ids=["empty", "ragged"])
+def test_read_predictions_of_a_damaged_file_names_it(tmp_path, text):
+    (tmp_path / "prompt.csv").write_text(text)
+    with pytest.raises(UserError, match=r"prompt\.csv is damaged .*run `dvc repro`"):
+        read_predictions([tmp_path / "prompt.csv"], TWO)
+
+
 def test_in_cross_validation_the_folds_of_a_seed_are_one_replicate():
     found = replicates(all_runs(CROSS_VALIDATION), "test", same_questions=False)
     both = pd.concat([CROSS_VALIDATION[2]["test"], CROSS_VALIDATION[5]["test"]])
