@@ -80,8 +80,7 @@ def percentile_interval(values: np.ndarray, alpha: float) -> tuple[float, float]
     defined = values[~np.isnan(values)]
     if not len(defined) or np.ptp(defined) < 1e-12:
         return None
-    low, high = np.quantile(defined, [alpha / 2, 1 - alpha / 2])
-    return float(low), float(high)
+    return tuple(np.quantile(defined, [alpha / 2, 1 - alpha / 2]).tolist())
 
 
 def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:

@@ -46,7 +46,6 @@ from peftqa.statistics.bootstrap import bootstrap_scores, draw_questions, percen
 from peftqa.statistics.flags import find_flags, scope
 from peftqa.statistics.power import mcnemar_power, runs_power, smallest_detectable
 
-PRINTED = ("accuracy", "macro_f1", "mcc", "log_loss")
 DISCORDANCES = (0.1, 0.2, 0.3)
 RUN_SDS = (0.02, 0.05)
 
@@ -99,7 +98,7 @@ def compare(
         "variants": variants,
         "pairs": pairs,
         "detectable": detectable(len(y_true), alpha / max(len(pairs), 1), params),
-        "flags": find_flags(test, n_val, variants, pairs, params),
+        "flags": list(find_flags(test, n_val, variants, pairs, params)),
     }
 
 
@@ -214,13 +213,13 @@ def pair_table(comparison: Mapping) -> pd.DataFrame:
     columns are standard errors (`standard_errors` of comparison.json). `decided_by` names the test.
     """
     columns = ["pair", "difference", "low", "high", "p", "low_holm", "high_holm", "p_holm"]
-    errors = ["error_questions", "error_seeds", "error_folds"]
+    columns += ["error_questions", "error_seeds", "error_folds", "decided_by"]
     rows = []
     for pair in comparison["pairs"]:
         name, test = f"{pair['variant']} - {pair['reference']}", pair["test"]
         numbers = *test["interval"], test["p"], *test["interval_holm"], test["p_holm"]
         rows.append((name, test["difference"], *numbers, *test["standard_errors"].values(), test["name"]))
-    return pd.DataFrame(rows, columns=[*columns, *errors, "decided_by"])
+    return pd.DataFrame(rows, columns=columns)
 
 
 def about_pairs(pairs: Sequence[Mapping]) -> str:
@@ -235,7 +234,8 @@ def about_pairs(pairs: Sequence[Mapping]) -> str:
 def as_text(comparison: Mapping) -> str:
     """The comparison for a terminal: the variants, the pairs, and what to keep in mind."""
     metrics = {name: variant["metrics"] for name, variant in comparison["variants"].items()}
-    table = pd.DataFrame.from_dict(metrics | comparison["humans"], orient="index").reindex(columns=list(PRINTED))
+    table = pd.DataFrame.from_dict(metrics | comparison["humans"], orient="index")
+    table = table.reindex(columns=["accuracy", "macro_f1", "mcc", "log_loss"])
     text = [f"{comparison['n']} test questions", table.to_string(float_format="{:.3f}".format, na_rep="-"), ""]
     text += [f"{about}:" for about in [about_pairs(comparison["pairs"])] if about]
     for pair in comparison["pairs"]:

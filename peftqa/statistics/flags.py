@@ -1,6 +1,6 @@
 """What a reader could wrongly conclude from a comparison. Imports no torch.
 
-`find_flags` returns, and comparison.json holds, a list of {"flag": one of the names below, "variant": name or null,
+`find_flags` yields, and comparison.json lists, {"flag": one of the names below, "variant": name or null,
 "text": one sentence}:
 
     one_class                   all test questions have one label
@@ -34,26 +34,24 @@ def find_flags(
     variants: Mapping[str, Mapping],
     pairs: Sequence[Mapping],
     params: Params,
-) -> list[dict]:
+) -> Iterator[dict]:
     """The flags that apply. `variants` and `pairs` are those of comparison.py; n_val: validation questions of a run."""
     labels = params.data.labels
     truth = next(iter(test.values())).truth
     shares = {label: truth.count(label) / len(truth) for label in labels}
     present = [label for label in labels if shares[label]]
-    flags = []
     if len(present) == 1:
-        text = f"All test questions have the label {present[0]}: other labels were not tested."
-        flags.append(flag("one_class", text))
+        yield flag("one_class", f"All test questions have the label {present[0]}: other labels were not tested.")
     # Without `majority` (training's most frequent label), the test questions' most frequent label counts.
     majority = variants["majority"]["metrics"]["accuracy"] if "majority" in variants else max(shares.values())
     for name in [name for name in variants if name != "majority"]:
-        flags += answer_flags(name, test[name], variants[name]["kind"], labels, present)
+        yield from answer_flags(name, test[name], variants[name]["kind"], labels, present)
         if variants[name]["kind"] != "diagnostic":
-            flags += majority_flags(name, variants[name]["metrics"]["accuracy"], majority, pairs)
+            yield from majority_flags(name, variants[name]["metrics"]["accuracy"], majority, pairs)
     epochs = {name: variant["epochs"] for name, variant in variants.items() if variant["kind"] == "adapter"}
-    flags += training_flags(epochs, n_val) if epochs else []
-    seeds = len(params.train.seeds) if epochs else None
-    return flags + list(design_flags(seeds, len(params.split.folds), params.split.protocol))
+    if epochs:
+        yield from training_flags(epochs, n_val)
+    yield from design_flags(len(params.train.seeds) if epochs else None, len(params.split.folds), params.split.protocol)
 
 
 def scope(trained: int, seeds: int, folds: int) -> str:
