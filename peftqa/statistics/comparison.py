@@ -112,10 +112,9 @@ def answers(replicates: Replicates, y_true: np.ndarray, folds: int) -> significa
 
 def detectable(n: int, alpha: float, params: Params) -> list[dict]:
     """`detectable` of the module's docstring, for the primary test of two trained methods."""
-    design = {"seeds": len(params.train.seeds), "folds": len(params.split.folds)}
-    once = max(design.values()) == 1
-    design["shared"] = same_test_questions(params.split.protocol)
-    rows = []
+    seeds, folds = len(params.train.seeds), len(params.split.folds)
+    design = {"seeds": seeds, "folds": folds, "shared": same_test_questions(params.split.protocol)}
+    rows, once = [], seeds * folds == 1
     for run_sd in [None] if once else RUN_SDS:
         power_at = mcnemar_power if once else partial(runs_power, run_sd=run_sd, **design)
         differences = {}

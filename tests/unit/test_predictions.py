@@ -22,13 +22,11 @@ def questions(first: int, n: int, labels: list[str] = TWO) -> pd.DataFrame:
 
 def write_run(fold: int, seed: int, asked: dict[str, pd.DataFrame], labels: list[str] = TWO) -> pd.DataFrame:
     """What one run on these questions of each split writes."""
-    return pd.concat(
-        [
-            prediction_table(split, fold, seed, table, drawn(len(table), labels, fold, seed, len(split)), labels)
-            for split, table in asked.items()
-        ],
-        ignore_index=True,
-    )
+    tables = [
+        prediction_table(split, fold, seed, table, drawn(len(table), labels, fold, seed, len(split)), labels)
+        for split, table in asked.items()
+    ]
+    return pd.concat(tables, ignore_index=True)
 
 
 def all_runs(folds: dict[int, dict[str, pd.DataFrame]], seeds: tuple[int, ...] = (7, 11)) -> pd.DataFrame:
@@ -40,10 +38,7 @@ CROSS_VALIDATION = {
     2: {"val": questions(300, 4), "test": questions(200, 3)},
     5: {"val": questions(600, 2), "test": questions(500, 5)},
 }
-OFFICIAL = {
-    2: {"val": questions(300, 4), "test": questions(900, 6)},
-    5: {"val": questions(600, 2), "test": questions(900, 6)},
-}
+OFFICIAL = {fold: splits | {"test": questions(900, 6)} for fold, splits in CROSS_VALIDATION.items()}
 
 
 def test_predict_of_equal_probabilities_is_the_first_label():
@@ -117,12 +112,7 @@ def test_runs_that_differ_in_their_questions_or_labels_are_refused(folds, same):
         replicates(table, "train", same)
 
 
-def test_the_submission_has_the_first_replicates_answers_to_test_questions_alone():
-    asked = {"test": questions(11, 2), "val": questions(13, 2)}
-    table = pd.concat(
-        prediction_table(split, 0, seed, asked[split], np.array([[p, 1 - p] for p in p_yes]), TWO)
-        for seed, p_yes in ((1, (0.6, 0.9)), (2, (0.1, 0.4)))
-        for split in asked
-    )
-    submission = leaderboard(replicates(table, "test", same_questions=False), TWO)
-    assert json.loads(json.dumps(submission)) == {"00000011": "yes", "00000012": "yes"}
+def test_leaderboard_has_the_answers_of_the_first_replicate():
+    test = replicates(all_runs(RANDOM), "test", same_questions=False)
+    answers = predict(drawn(4, TWO, 0, 7, 4), TWO).tolist()
+    assert json.loads(json.dumps(leaderboard(test, TWO))) == dict(zip(RANDOM[0]["test"]["id"], answers, strict=True))
