@@ -38,7 +38,6 @@ def remove_stale(params: Params) -> None:
 def read_results(params: Params) -> Results:
     """Read the results of the listed variants only. Raises UserError if a file is missing."""
     names = params.evaluate.variants
-    evaluation = {name: read_json(workspace.EVALUATION / name / "metrics.json")["mean"] for name in names}
     return Results(
         params=params,
         counts=read_json(workspace.CLEAN_COUNTS),
@@ -46,7 +45,6 @@ def read_results(params: Params) -> Results:
             fold: {split: read_table(runs.fold_table(fold, split)) for split in SPLITS} for fold in params.split.folds
         },
         comparison=read_json(workspace.COMPARISON / "comparison.json"),
-        evaluation=evaluation,
         predictions={name: read_replicates(name, "test", params) for name in names},
         curves={curve: read_csv(workspace.COMPARISON / f"{curve}.csv") for curve in CURVES},
         runtime={name: read_runtime(name, params) for name in names},

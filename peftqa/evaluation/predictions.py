@@ -26,11 +26,6 @@ class Replicates(NamedTuple):
     names: list[str]  # R names: the seed, or under the official protocol "fold F, seed S"
     probabilities: np.ndarray  # float64 (R, n, L)
 
-    @property
-    def averaged(self) -> np.ndarray:
-        """Probabilities averaged over the replicates, (n, L)."""
-        return self.probabilities.mean(axis=0)
-
 
 def predict(probabilities: np.ndarray, labels: Sequence[str]) -> np.ndarray:
     """The n predicted labels, the most probable, of equals the first in `labels`. probabilities: float64 (n, L)."""
