@@ -2,7 +2,7 @@
 
 docs/protocol.md declares the tests. `compare` returns, and comparison/comparison.json holds:
 
-    n, protocol, n_train, confidence, alpha (1 - confidence), margin, resamples, power
+    n, protocol, n_train, confidence, alpha (1 - confidence), margin
     variants    by name, in the order of evaluate.variants:
         color           "#rrggbb"
         kind            "baseline", "untrained", "diagnostic" (asked without the abstract: no test) or "adapter"
@@ -23,7 +23,7 @@ docs/protocol.md declares the tests. `compare` returns, and comparison/compariso
     detectable  the differences that the protocol can show, whatever the results are; a list:
         run_sd          standard deviation of a run's accuracy; null if each method was trained once
         differences     per discordance (share of questions that only one of two single runs gets right): the smallest
-                        true difference in accuracy that is shown with probability `power`; null if none is
+                        true difference in accuracy that is shown with probability compare.power; null if none is
 
 stages/compare.py adds `humans`: name -> n, accuracy, interval, other_answers (share of answers that are not a label).
 """
@@ -93,8 +93,6 @@ def compare(
         "confidence": settings.confidence,
         "alpha": alpha,
         "margin": settings.margin,
-        "resamples": settings.resamples,
-        "power": settings.power,
         "variants": variants,
         "pairs": pairs,
         "detectable": detectable(len(y_true), alpha / max(len(pairs), 1), params),
