@@ -5,9 +5,9 @@ import subprocess
 from peftqa.config.params import Params, read_params
 from peftqa.data.files import atomic_write, read_csv, read_json, read_table
 from peftqa.errors import UserError
-from peftqa.evaluation.predictions import Replicates, read_predictions, replicates, same_test_questions
 from peftqa.report.render import Results, render
 from stages import run_stage, runs, workspace
+from stages.answers import read_replicates
 from stages.stale import remove_stale as remove_stale_files
 
 CURVES = ("loss", "log_loss", "roc", "precision_recall", "reliability", "confusion", "risk_coverage")
@@ -38,7 +38,6 @@ def remove_stale(params: Params) -> None:
 def read_results(params: Params) -> Results:
     """Read the results of the listed variants only. Raises UserError if a file is missing."""
     names = params.evaluate.variants
-    evaluation = {name: read_json(workspace.EVALUATION / name / "metrics.json")["mean"] for name in names}
     return Results(
         params=params,
         counts=read_json(workspace.CLEAN_COUNTS),
@@ -46,17 +45,11 @@ def read_results(params: Params) -> Results:
             fold: {split: read_table(runs.fold_table(fold, split)) for split in SPLITS} for fold in params.split.folds
         },
         comparison=read_json(workspace.COMPARISON / "comparison.json"),
-        evaluation=evaluation,
-        predictions={name: read_test(name, params) for name in names},
+        predictions={name: read_replicates(name, "test", params) for name in names},
         curves={curve: read_csv(workspace.COMPARISON / f"{curve}.csv") for curve in CURVES},
         runtime={name: read_runtime(name, params) for name in names},
         commit=commit(),
     )
-
-
-def read_test(name: str, params: Params) -> Replicates:
-    paths = runs.run_paths(runs.PREDICTIONS, [name], params, ".csv")
-    return replicates(read_predictions(paths, params.data.labels), "test", same_test_questions(params.split.protocol))
 
 
 def read_runtime(name: str, params: Params) -> dict[str, list[dict]]:

@@ -33,7 +33,6 @@ class Results(NamedTuple):
     counts: dict  # data/clean/counts.json
     splits: dict[int, dict[str, pd.DataFrame]]  # by fold: train, val, test; columns id, question, context, label
     comparison: dict  # comparison/comparison.json
-    evaluation: dict[str, dict]  # the means of evaluation/VARIANT/metrics.json
     predictions: dict[str, Replicates]  # on test
     curves: dict[str, pd.DataFrame]  # comparison/NAME.csv; empty if nothing was trained
     runtime: dict[str, dict[str, list[dict]]]  # runtime/STAGE/VARIANT/..., by variant and stage, a run's file each
@@ -54,7 +53,7 @@ def contents(results: Results) -> dict:
     params, comparison = results.params, results.comparison
     adapters = [name for name in comparison["variants"] if name in params.adapters]
     rows = {
-        "results": tables.result_rows(comparison, results.evaluation),
+        "results": tables.result_rows(comparison),
         "pairs": tables.pair_rows(comparison),
         "detectable": tables.detectable_rows(comparison),
         "calibration": tables.calibration_rows(comparison),
@@ -76,7 +75,7 @@ def contents(results: Results) -> dict:
 def questions(results: Results) -> list[dict]:
     """Every test question with each variant's answer and its probability."""
     texts = pd.concat([fold["test"] for fold in results.splits.values()]).drop_duplicates("id").set_index("id")
-    averaged = {name: predictions.averaged for name, predictions in results.predictions.items()}
+    averaged = {name: predictions.probabilities.mean(axis=0) for name, predictions in results.predictions.items()}
     given = {name: predict(probabilities, results.params.data.labels) for name, probabilities in averaged.items()}
     first = next(iter(results.predictions.values()))
     return [

@@ -19,11 +19,11 @@ COST = {
 }
 
 
-def result_rows(comparison: Mapping, evaluation: Mapping[str, Mapping]) -> list[dict]:
+def result_rows(comparison: Mapping) -> list[dict]:
     """Every metric of every variant with its interval, and the accuracy of the two humans."""
     rows = []
     for name, variant in comparison["variants"].items():
-        shown, intervals = {**evaluation[name], **variant["metrics"]}, variant["intervals"]
+        shown, intervals = variant["metrics"], variant["intervals"]
         cells = {METRICS[key]: estimate(shown.get(key), intervals.get(key), key) for key in METRICS}
         rows.append({"variant": name} | cells)
     for name, row in comparison["humans"].items():
