@@ -124,7 +124,7 @@ WRONG = [
     ("data", MISSING, "data: missing key"),
     ("data", None, "data: must be a group of keys, not None"),
     ("adapters.prompt.method", "prompt", "adapters.prompt.method: 'prompt' is not allowed: must be one of 'prompt_t"),
-    ("adapters.prompt.method", MISSING, "adapters.prompt.method: missing key: must be one of 'prompt_tuning'"),
+    ("adapters.prompt.method", MISSING, "adapters.prompt.method: missing key"),
     (
         "adapters.prompt.num_virtual_tokens",
         100_000,
@@ -146,7 +146,7 @@ WRONG = [
     ("split.train", 0.9, "split: train + val + test must be 1, not 1.1"),
     ("split.val", 0.0, "split.val: 0.0 is not allowed"),
     ("split.protocol", "offical", "split.protocol: 'offical' is not allowed: Input should be 'random', 'official' or"),
-    ("split.folds", [0, 1], "split: folds: fold 1 does not exist; protocol random has one fold, 0"),
+    ("split.folds", [0, 1], "split: folds: fold 1 does not exist; protocol random has 0 to 0"),
     ("split.folds", [-1], "split.folds.0: -1 is not allowed"),
     ("model.revision", "main", "model.revision: 'main' is not allowed: must be a commit of the Hub"),
     ("model.revision", "sha256:12", "model.revision: 'sha256:12' is not allowed: must be a commit of the Hub"),
@@ -154,8 +154,7 @@ WRONG = [
     ("template.text", "{question}", "template.text: '{question}' is not allowed: must contain {context}"),
     ("template.text", "{question} ({context}) {instruction}", "is not allowed: must have white space around {con"),
     ("template.instruction", "yes or no?", "template.instruction: 'yes or no?' is not allowed: must contain {lab"),
-    ("template.instruction", "{labels} {x}", "is not allowed: may have braces only in {labels}"),
-    ("template.instruction", "{labels} {", "is not allowed: may have braces only in {labels}"),
+    ("template.instruction", "{labels} {", "is not allowed: must contain {labels}, which becomes the list of labels"),
     ("adapters.prefix.init_text", None, "adapters.prefix: init: text needs a non-empty init_text"),
     (
         "adapters.prefix.target",
@@ -172,19 +171,19 @@ WRONG = [
     ("adapters.base", IA3, "evaluate.untrained.base: an adapter has this name already"),
     ("evaluate.untrained.tfidf", {"few_shot": 0}, "evaluate.untrained.tfidf: the name is taken"),
     (FEW, {"few_shot": -1}, "evaluate.untrained.few.few_shot: -1 is not allowed"),
-    (FEW, {"few_shot": 4, "seed": 1}, "few_shot examples need a seed to draw them and max_to"),
-    (FEW, {"few_shot": 4, "max_tokens": 9}, "few_shot examples need a seed to draw them"),
-    (FEW, {"seed": 1}, "evaluate.untrained.few: seed and max_tokens are allowed only with few_shot examples"),
+    (FEW, {"few_shot": 4, "seed": 1}, "evaluate.untrained.few: few_shot, seed (which draws the examples) and max_toke"),
+    (FEW, {"few_shot": 4, "max_tokens": 9}, "evaluate.untrained.few: few_shot, seed"),
+    (FEW, {"seed": 1}, "evaluate.untrained.few: few_shot, seed"),
     (FEW, {"context": "no"}, "evaluate.untrained.few.context: 'no' is not allowed"),
     (
         "evaluate.variants",
         ["base", "lora", "prefix"],
-        "evaluate.variants: 'lora' is not a variant; there are: majority",
+        "evaluate.variants: 'lora' is not one of majority",
     ),
     ("evaluate.variants", {"prefix": "models"}, "evaluate.variants: must be a list, not {'prefix': 'models'}"),
     ("compare.margin", 5, "compare.margin: 5 is not allowed"),
-    ("tuning", {"lora": {"trials": 3, "protocol": "random"}}, "tuning: 'lora' is not an adapter; there are: prompt,"),
-    ("selected", "lora", "selected: 'lora' is not in evaluate.variants (majority, tfidf, base, "),
+    ("tuning", {"lora": {"trials": 3, "protocol": "random"}}, "tuning: 'lora' is not one of prompt,"),
+    ("selected", "lora", "selected: 'lora' is not one of majority, tfidf, base, "),
 ]
 
 
@@ -223,7 +222,7 @@ def test_a_protocol_with_ten_folds_has_the_folds_0_to_9(values, protocol):
     assert check_params(change(values, "split.folds", list(range(10)))).split.folds == list(range(10))
     assert check_params(change(values, "split.folds", [7, 3])).split.folds == [7, 3]
     message = refusal(change(values, "split.folds", [3, 10]))
-    assert f"folds: fold 10 does not exist; protocol {protocol} has the folds 0 to 9" in message
+    assert f"folds: fold 10 does not exist; protocol {protocol} has 0 to 9" in message
 
 
 def test_an_adapter_runs_once_a_fold_and_seed_and_everything_else_once_a_fold(values):
@@ -242,7 +241,7 @@ def test_an_adapter_runs_once_a_fold_and_seed_and_everything_else_once_a_fold(va
         (b"a: \xff", "is not valid YAML"),
         (b"", "the file: must be a group of keys, not None"),
         (b"- 1", "the file: must be a group of keys, not [1]"),
-        (b"a: " + b"[" * 5000 + b"]" * 5000, "is nested too deeply"),
+        (b"a: " + b"[" * 5000 + b"]" * 5000, "is not valid YAML"),
         (None, "is missing"),
     ],
 )
