@@ -64,20 +64,19 @@ def fetch(folder: Path, urls: dict[str, str], registry: dict[str, str], remedy: 
 
     shutil.rmtree(folder, ignore_errors=True)
     pooch.get_logger().setLevel("WARNING")  # its lines would show the whole address
-    url = ""
-    try:
-        with atomic_write(folder) as partial:
-            files = pooch.create(partial, base_url="", registry=registry, urls=urls, retry_if_failed=RETRIES)
-            for name, url in urls.items():
+    with atomic_write(folder) as partial:
+        files = pooch.create(partial, base_url="", registry=registry, urls=urls, retry_if_failed=RETRIES)
+        for name, url in urls.items():
+            try:
                 if not is_url(url) and Path(url).exists() and not Path(url).is_file():
                     raise ValueError("it is not a regular file")
                 files.fetch(name, downloader=_download)
-    except (OSError, ValueError) as error:
-        local = isinstance(error, OSError) and not isinstance(error, RequestException)
-        if local and (error.filename != url or error.filename2):  # the disk, not the address
-            error.filename = error.filename2 or error.filename
-            raise
-        raise UserError(f"{shown_address(url)} could not be used ({reason(error, url)}); {remedy}") from None
+            except (OSError, ValueError) as error:
+                local = isinstance(error, OSError) and not isinstance(error, RequestException)
+                if local and (error.filename != url or error.filename2):  # the disk, not the address
+                    error.filename = error.filename2 or error.filename
+                    raise
+                raise UserError(f"{shown_address(url)} could not be used ({reason(error, url)}); {remedy}") from None
 
 
 def _download(url: str, output_file: str, _: object) -> None:
