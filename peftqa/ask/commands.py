@@ -33,9 +33,7 @@ def read_texts(options: Namespace) -> tuple[str, str]:
     if sys.stdin.isatty():
         print("Type or paste the text, then press Ctrl-D on a new line:", file=sys.stderr)
     text = decode(sys.stdin.buffer.read(8 * MAX_CHARACTERS), "standard input")
-    if options.question is not None:
-        return options.question, text
-    return text.lstrip().partition("\n")[::2]
+    return text.lstrip().partition("\n")[::2] if options.question is None else (options.question, text)
 
 
 def answer_table(options: Namespace) -> None:

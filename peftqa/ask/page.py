@@ -61,10 +61,6 @@ def make_app(answerers: dict[str, Answerer], questions: pd.DataFrame | None = No
         except UserError as error:
             return page(*typed, error=f"{error}."), 400
 
-    @app.errorhandler(413)
-    def refuse_long(_: Exception) -> tuple[str, int]:
-        return page("", "", error="That is far too long for a question and an abstract."), 413
-
     def card(name: str, question: str, abstract: str) -> dict[str, object]:
         model = answerers[name]
         prompt = model.encode(question, abstract)

@@ -1,7 +1,4 @@
-"""Answers to the questions of a CSV file, which is checked before anything is computed.
-
-OUT has a row for each row of IN, in the same order. It is written at the end, all or nothing, and over no other file.
-"""
+"""The questions of a CSV file: checked before anything is computed, and answered in a new file, all or nothing."""
 
 from __future__ import annotations
 
@@ -48,7 +45,7 @@ def read_questions(source: Path, added: Sequence[str]) -> tuple[list[str], list[
         content = file.read(MAX_BYTES + 1)
     if len(content) > MAX_BYTES:
         raise UserError(f"{source} is longer than {MAX_BYTES:,} bytes; split it.")
-    lines = read_rows(decode(content, source, "CSV UTF-8"), source)
+    lines = read_rows(decode(content, source), source)
     columns = next(lines, [])
     names = [name.strip().casefold() for name in columns]
     question, abstract = ([at for at, name in enumerate(names) if name in wanted] for wanted in NAMES)

@@ -21,7 +21,7 @@ from peftqa.config.settings import Baseline, Distinct, Dtype, Label, Positive, S
 from peftqa.errors import UserError, one_line
 
 BASELINES = get_args(Baseline)
-# Names that are taken: the baselines are variants already, and metrics/ has files of the other two names.
+# The baselines are variants already, and metrics/ has files of the other two names.
 RESERVED_NAMES = (*BASELINES, "selected", "pairs")
 FOLDS_BY_PROTOCOL = {"random": 1, "official": 10, "cross_validation": 10}
 
@@ -179,12 +179,12 @@ class Params(Settings):
     @model_validator(mode="after")
     def _names_agree(self) -> Params:
         untrained = self.evaluate.untrained
-        for group, names in (("adapters", self.adapters), ("evaluate.untrained", untrained)):
-            for name in names:
-                if name in RESERVED_NAMES:
-                    raise ValueError(f"{group}.{name}: the name is taken; choose another")
-        if both := self.adapters.keys() & untrained:
-            raise ValueError(f"evaluate.untrained.{min(both)}: an adapter has this name already; choose another")
+        for where, names, taken in (
+            ("adapters", self.adapters, RESERVED_NAMES),
+            ("evaluate.untrained", untrained, [*RESERVED_NAMES, *self.adapters]),
+        ):
+            if both := [name for name in names if name in taken]:
+                raise ValueError(f"{where}.{both[0]}: the name is taken; choose another")
         for where, names, known in (
             ("tuning", self.tuning, self.adapters),
             ("evaluate.variants", self.evaluate.variants, [*BASELINES, *untrained, *self.adapters]),

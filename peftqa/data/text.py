@@ -15,11 +15,8 @@ BYTE_ORDER_MARK = b"\xef\xbb\xbf"  # which Excel writes before UTF-8
 OF_A_PROGRAM = re.compile(r"""(array\(|\()?[\[{]\s*(['"\[\]{}]|\d+\s*:|[-\d.,\s]*\]?$)""")
 
 
-def decode(content: bytes, source: Path | str, wanted: str = "UTF-8") -> str:
-    """The text in a file. Raises UserError with the line if it is not UTF-8 or has a NUL byte.
-
-    wanted: what to save it as.
-    """
+def decode(content: bytes, source: Path | str) -> str:
+    """The text in a file. Raises UserError with the line if it is not UTF-8 or has a NUL byte."""
     content = content.removeprefix(BYTE_ORDER_MARK)
     try:
         text, bad = content.decode(), content.find(0)
@@ -28,17 +25,15 @@ def decode(content: bytes, source: Path | str, wanted: str = "UTF-8") -> str:
     if bad < 0:
         return text
     line = len(content[: bad + 1].splitlines())
-    raise UserError(f"{source}: line {line} is not UTF-8 text; save the file as {wanted}.")
+    raise UserError(f"{source}: line {line} is not UTF-8 text; save the file as UTF-8 (in Excel: CSV UTF-8).")
 
 
 def plain_text(name: str, text: str) -> str:
     """The text with single spaces, as `clean` leaves it. Raises UserError, which calls it `name`, if it is not one."""
     if len(text) > MAX_CHARACTERS:
         raise UserError(f"the {name} has {len(text):,} characters; at most {MAX_CHARACTERS:,} are read")
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise UserError(f"the {name} is not UTF-8 text") from None
+    if re.search("[\ud800-\udfff]", text):  # what Python makes of bytes in another encoding
+        raise UserError(f"the {name} is not UTF-8 text")
     text = single_spaced(text)
     if not text:
         raise UserError(f"the {name} is empty")

@@ -19,7 +19,6 @@ REASONS = {
     "ProxyError": "the proxy does not answer",
     "SSLError": "its certificate is not trusted",
     "Timeout": "it does not answer in time",
-    "TimeoutException": "it does not answer in time",
     "ConnectionError": NO_CONNECTION,
     "NetworkError": NO_CONNECTION,
     "ChunkedEncodingError": "the connection broke off",

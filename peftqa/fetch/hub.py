@@ -103,7 +103,7 @@ def snapshot(name: str, revision: str | None, patterns: Sequence[str], subject: 
         from huggingface_hub import get_token, snapshot_download, utils
 
         if not (get_token() or "").isascii():
-            raise UserError("HF_TOKEN, or the file of `hf auth login`, has letters that a token never has; set it anew")
+            raise ValueError("HF_TOKEN, or the file of `hf auth login`, has letters that a token never has")
         utils.logging.set_verbosity_error()
         if not sys.stderr.isatty():
             utils.disable_progress_bars()
@@ -114,8 +114,6 @@ def snapshot(name: str, revision: str | None, patterns: Sequence[str], subject: 
             return Path(snapshot_download(name, revision=revision, allow_patterns=[*patterns]))
         finally:
             signal.signal(signal.SIGINT, interrupt)
-    except UserError:
-        raise
     except Exception as error:  # those of huggingface_hub, httpx2 and hf_xet do not share a class
         if isinstance(error, OSError) and error.errno:  # this machine's; the libraries' own lack a number
             raise

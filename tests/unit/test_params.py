@@ -103,7 +103,7 @@ WRONG = [
     ("adapters.my-prompt", IA3, "adapters.my-prompt: 'my-prompt' is not allowed: may have letters, digits and _ only"),
     ("evaluate.untrained", {2: {"few_shot": 0}}, "evaluate.untrained.2: 2 is not allowed: Input should be a valid str"),
     ("adapters.majority", IA3, "adapters.majority: the name is taken"),
-    ("adapters.base", IA3, "evaluate.untrained.base: an adapter has this name already"),
+    ("adapters.base", IA3, "evaluate.untrained.base: the name is taken"),
     (FEW, {"few_shot": 4, "seed": 1}, "evaluate.untrained.few: few_shot, seed (which draws the examples) and max_toke"),
     (FEW, {"few_shot": 4, "max_tokens": 9}, "evaluate.untrained.few: few_shot, seed"),
     (FEW, {"seed": 1}, "evaluate.untrained.few: few_shot, seed"),

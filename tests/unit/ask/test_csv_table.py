@@ -98,7 +98,7 @@ def test_the_files_of_real_programs_are_read_and_written_cell_by_cell(tmp_path, 
 
 QUOTE = b'1,is risk lower,"never closed\n'
 NOT_CSV = "is not CSV with commas: it opens a quote that is never closed, or has one inside a quoted cell"
-NOT_UTF_8 = "is not UTF-8 text; save the file as CSV UTF-8"
+NOT_UTF_8 = "is not UTF-8 text; save the file as UTF-8"
 BAD = {
     b"": "its columns are: none",
     HEADER: "no rows",
