@@ -78,22 +78,6 @@ def test_the_real_file_gives_890_rows_of_yes_and_no_and_the_known_split(real_fil
         assert list(parts[name]["id"]) == sorted(expected, key=ids.index)
 
 
-@pytest.mark.parametrize(
-    ("labels", "test", "val"),
-    [(YES_NO, (276, 169), (27.6, 16.9)), (ALL, (276, 169, 55), (27.6, 16.9, 5.5))],
-)
-def test_the_official_protocol_tests_on_the_official_records(real_file, labels, test, val):
-    records = read_records(real_file)
-    table, _ = clean(to_table(records), labels)
-    official = read_test_ids(real_file.with_name("test_ground_truth.json"), records)
-    folds = split_official(table, official, 42)
-    for parts in folds:
-        assert tuple(counts(parts["test"])[label] for label in labels) == test
-        assert all(abs(counts(parts["val"])[label] - share) < 1 for label, share in zip(labels, val, strict=True))
-        assert set(parts["test"]["id"]) == set(official) & set(table["id"])
-    assert len(folds) == 10
-
-
 # Reading
 
 

@@ -1,11 +1,8 @@
 """One question to one adapter: the answer that `predict` gives, or one sentence."""
 
 import ast
-import os
 import re
 import shutil
-import subprocess
-import sys
 
 import numpy as np
 import pandas as pd
@@ -245,24 +242,6 @@ def test_a_command_that_cannot_be_answered_is_refused_before_a_model_is_loaded(a
     result = peftqa("ask", "--adapter", folder, *arguments, folder=tmp_path)
     assert result.returncode in (1, 2) and message in result.stderr and "Traceback" not in result.stderr
     assert result.stdout == ""
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("redirection", "status", "words"),
-    [
-        ("> /dev/full", 1, "No space left on device"),
-        (">&-", 1, "standard output"),
-        ("| true; exit ${PIPESTATUS[0]}", 141, ""),
-    ],
-)
-def test_output_that_cannot_be_written_ends_in_a_sentence_and_a_closed_pipe_in_silence(
-    adapter, tmp_path, redirection, status, words
-):
-    command = f"{sys.executable} -m peftqa ask --adapter {adapter} '{QUESTION}' '{ABSTRACT}' {redirection}"
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    result = subprocess.run(["bash", "-c", command], env=environment, capture_output=True, text=True, cwd=tmp_path)
-    assert result.returncode == status and words in result.stderr and len(result.stderr.splitlines()) == bool(words)
 
 
 def test_what_others_wrote_into_an_adapter_reaches_no_terminal_as_it_is(adapter, tmp_path):
