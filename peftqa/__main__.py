@@ -34,12 +34,7 @@ def parse_arguments():
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     page = commands.add_parser("app", help="a page on this machine that asks several adapters side by side")
     page.add_argument("adapters", nargs="+", metavar="FOLDER", help="an adapter's folder, whose name the page shows")
-    page.add_argument(
-        "--questions",
-        type=Path,
-        metavar="CSV",
-        help="questions to begin with (data/split/...)",
-    )
+    page.add_argument("--questions", type=Path, metavar="CSV", help="questions to begin with (data/split/...)")
     page.add_argument("--port", type=int, default=7860, help="default: %(default)s; 0 takes a free one")
     page.set_defaults(run="serve_page")
     raw, what = argparse.RawDescriptionHelpFormatter, "answer one question, or those of a CSV file"
