@@ -79,7 +79,6 @@ class ModelSettings(Settings):
     revision: Annotated[str, Field(pattern=REVISION)] | None
     dtype: Dtype
     fast: bool
-    attention: Literal["auto", "fused", "sdpa", "eager"]
     dropout: Annotated[float, Field(ge=0, lt=1)]
     threads: Annotated[int, Field(ge=1, le=1024)]
 

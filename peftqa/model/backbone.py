@@ -66,14 +66,12 @@ def load_backbone(folder: Path, settings: ModelSettings) -> PreTrainedModel:
     device = choose_device()
     if device.type == "cuda":
         prepare_gpu()
+    attention = "sdpa"
     if settings.fast:
-        from peftqa.model import fast
+        from peftqa.model.fast.t5 import patch_t5
 
-        attention = fast.choose_attention(settings.attention, settings.dropout, device)
-    elif settings.attention == "fused":
-        raise UserError("model.attention: fused is part of the fast path, and model.fast is off; change one of them.")
-    else:
-        attention = "sdpa" if settings.attention == "auto" else settings.attention
+        # The fused attention cannot drop out, and training and answers should be computed alike.
+        attention = "sdpa" if settings.dropout else "fused"
     model = load_weights(
         folder, dtype=choose_dtype(settings.dtype), attn_implementation=attention, dropout_rate=settings.dropout
     )
@@ -90,7 +88,7 @@ def load_backbone(folder: Path, settings: ModelSettings) -> PreTrainedModel:
     model.eval()
     model.to(device)
     if settings.fast:
-        fast.patch_t5(model)
+        patch_t5(model)
     return model
 
 

@@ -23,7 +23,7 @@ from peftqa.model.scoring import probabilities_and_answers
 from tests.conftest import ROOT
 from tests.tiny import SHAPE, save_tiny_checkpoint
 
-SETTINGS = {"dtype": "float32", "fast": True, "attention": "auto", "dropout": 0.0, "threads": 2}
+SETTINGS = {"dtype": "float32", "fast": True, "dropout": 0.0, "threads": 2}
 ONE_STEP = {"input_ids": torch.tensor([[3, 4, 5, 1]]), "decoder_input_ids": torch.tensor([[0]])}
 
 
@@ -222,12 +222,6 @@ def test_logits_are_float32_even_if_the_weights_are_not(folder):
     assert model.dtype == torch.bfloat16 and rounded.dtype == torch.float32
     assert torch.allclose(rounded, exact, atol=0.1)
     assert not torch.equal(rounded, rounded.bfloat16().float()), "these logits were rounded to bfloat16"
-
-
-def test_without_the_fast_path_auto_is_sdpa_and_fused_is_refused(folder):
-    assert load_backbone(folder, settings(fast=False)).config._attn_implementation == "sdpa"
-    with pytest.raises(UserError, match=r"model\.attention: fused is part of the fast path, and model\.fast is off"):
-        load_backbone(folder, settings(fast=False, attention="fused"))
 
 
 def test_memory_that_runs_out_is_explained_and_other_errors_stay():
