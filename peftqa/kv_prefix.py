@@ -16,9 +16,8 @@ mask that goes with it (`AttentionMaskInterface`).
 
 import math
 import re
-import sys
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import partial
@@ -31,7 +30,7 @@ from torch import nn
 from torch.nn.functional import pad
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.masking_utils import eager_mask, sdpa_mask
+from transformers.masking_utils import sdpa_mask
 
 from peftqa.errors import UserError
 
@@ -59,7 +58,7 @@ def with_prefix(
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Run an attention function of transformers over [prefix; tokens].
 
-    query, key, value: (batch, heads, positions, d_kv). attention_mask: (batch, 1, queries, keys), bool or float.
+    query, key, value: (batch, heads, positions, d_kv). attention_mask: None or bool (batch, 1, queries, keys).
     position_bias: (1, heads, queries, keys). Result: that of `attention`, (batch, queries, heads, d_kv), and the
     weights or None.
 
@@ -71,9 +70,8 @@ def with_prefix(
         length = prefix_key.shape[2]
         key, value = torch.cat([prefix_key, key], dim=2), torch.cat([prefix_value, value], dim=2)
         position_bias = pad(position_bias, (length, 0))
-        if attention_mask is not None:  # the prefix is always visible: True in sdpa's mask, 0 in eager's
-            visible = True if attention_mask.dtype == torch.bool else 0.0
-            attention_mask = pad(attention_mask, (length, 0), value=visible)
+        if attention_mask is not None:
+            attention_mask = pad(attention_mask, (length, 0), value=True)
     return attention(module, query, key, value, attention_mask, position_bias=position_bias, **kwargs)
 
 
@@ -81,29 +79,26 @@ SUFFIX = "_kv_prefix"
 SUPPORTED: list[str] = []
 
 
-def support_attention(name: str, attention: Callable, mask: Callable) -> None:
+def explicit_mask(*args, **kwargs) -> torch.Tensor:
+    """sdpa's mask, always made.
+
+    For a purely causal mask transformers passes None, and sdpa then hides keys by their position. A prefix shifts the
+    positions, so that sdpa would hide the wrong keys.
+    """
+    return sdpa_mask(*args, **kwargs | {"allow_is_causal_skip": False})
+
+
+def support_attention(name: str, attention: Callable) -> None:
     """Let models with the attention implementation `name` have a prefix: registers NAME_kv_prefix with transformers.
 
-    attention, mask: the functions of this name in `AttentionInterface` and `AttentionMaskInterface`.
+    attention: the function of this name in `AttentionInterface`; it takes sdpa's mask.
     """
-
-    def explicit_mask(*args, **kwargs) -> torch.Tensor:
-        # For a purely causal mask transformers passes None, and sdpa then hides keys by their position. A prefix shifts
-        # the positions, so that sdpa would hide the wrong keys. So the mask is always made.
-        return mask(*args, **kwargs | {"allow_is_causal_skip": False})
-
     AttentionInterface.register(name + SUFFIX, partial(with_prefix, attention))
     AttentionMaskInterface.register(name + SUFFIX, explicit_mask)
     SUPPORTED.append(name)
 
 
-def eager_attention(module: nn.Module, *args, **kwargs) -> tuple[torch.Tensor, torch.Tensor]:
-    """Eager attention. In transformers, every model's source file has its own."""
-    return sys.modules[type(module).__module__].eager_attention_forward(module, *args, **kwargs)
-
-
-support_attention("eager", eager_attention, eager_mask)
-support_attention("sdpa", sdpa_attention_forward, sdpa_mask)
+support_attention("sdpa", sdpa_attention_forward)
 
 
 class PrefixTrunk(nn.Module):
@@ -192,12 +187,13 @@ class KVPrefixAttention(nn.Module, BaseTunerLayer):
         prefixes = [prefix for prefix in prefixes if prefix is not None]
         if not prefixes:
             return self.base_layer(*args, **kwargs)
-        if not self.base_layer.config._attn_implementation.endswith(SUFFIX):
+        implementation = self.base_layer.config._attn_implementation
+        if not implementation.endswith(SUFFIX):
             raise UserError(
-                "The attention implementation was changed after the prefix was added, which would drop the prefix. "
-                f"Choose it earlier, or set one of {', '.join(name + SUFFIX for name in SUPPORTED)}."
+                f"The attention implementation {implementation} would drop the prefix; before the prefix is added, "
+                f"choose {' or '.join(SUPPORTED)}."
             )
-        kv_prefix = prefixes[0] if len(prefixes) == 1 else [torch.cat(p, dim=1) for p in zip(*prefixes, strict=True)]
+        kv_prefix = [torch.cat(parts, dim=1) for parts in zip(*prefixes, strict=True)]
         return self.base_layer(*args, kv_prefix=kv_prefix, **kwargs)
 
 
@@ -208,7 +204,8 @@ def text_prefixes(
     """The keys and values that the frozen model computes for a text: {module path: [keys, values]}.
 
     Keys and values are (heads, num_virtual_tokens, d_kv) each. The encoder and the decoder both read the text, which is
-    repeated until it is as long as the prefix. Its first `num_virtual_tokens` positions are taken.
+    repeated until it is as long as the prefix. Its first `num_virtual_tokens` positions are taken. The model must be in
+    evaluation mode, because dropout would change the states.
     """
     text = [list(token_ids) * math.ceil(num_virtual_tokens / len(token_ids))]
     text = torch.tensor(text, device=model.device)
@@ -221,13 +218,10 @@ def text_prefixes(
         states[layer] = (args[0] if source is None else source)[:, :num_virtual_tokens]
         return args, {name: value for name, value in kwargs.items() if name != "kv_prefix"}
 
-    training = {module: module.training for module in model.modules()}
     with ExitStack() as stack:
         for layer in layers.values():
             stack.enter_context(layer.register_forward_pre_hook(record_input, with_kwargs=True))
-        model.eval()(input_ids=text, decoder_input_ids=text, use_cache=False)
-    for module, mode in training.items():
-        module.training = mode
+        model(input_ids=text, decoder_input_ids=text, use_cache=False)
 
     def project_heads(layer: nn.Module, projection: nn.Linear) -> torch.Tensor:
         return projection(states[layer]).view(-1, layer.n_heads, layer.key_value_proj_dim).transpose(0, 1)
@@ -264,18 +258,8 @@ class KVPrefixConfig(PeftConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.peft_type = PeftType.KV_PREFIX
-        self.target = list(self.target)
-        if not self.target or len(set(self.target)) < len(self.target) or set(self.target) - set(TARGETS):
-            raise UserError(f"target is {self.target}; it must be one or more of {', '.join(TARGETS)}, each once.")
-        if self.num_virtual_tokens < 1:
-            raise UserError(f"num_virtual_tokens is {self.num_virtual_tokens}; it must be 1 or more.")
-        if self.init not in ("random", "text"):
-            raise UserError(f"init is {self.init!r}; it must be random or text.")
         if self.init == "text" and not self.init_token_ids:
             raise UserError("init is text, but init_token_ids is empty; give the token ids of the text.")
-        width, tokens = self.reparametrization, self.num_virtual_tokens
-        if width is not None and width < tokens:
-            raise UserError(f"reparametrization is {width}; it must be at least the length of the prefix, {tokens}.")
 
     @property
     def target_modules(self) -> str:
@@ -294,20 +278,8 @@ class KVPrefixModel(BaseTuner):
     tuner_layer_cls = KVPrefixAttention
 
     def _prepare_model(self, peft_config, model):
-        for target in peft_config.target:
-            if not any(re.fullmatch(rf"(?:.*\.)?{TARGETS[target]}", path) for path, _ in model.named_modules()):
-                wanted = TARGETS[target].replace(r"\.", ".").replace(r"\d+", "N")
-                raise UserError(
-                    f"{type(model).__name__} lacks attention modules for the target {target}; it needs {wanted}, as in "
-                    "T5, mT5 and UMT5."
-                )
         if model.config._attn_implementation in SUPPORTED:
             model.set_attn_implementation(model.config._attn_implementation + SUFFIX)
-        if not model.config._attn_implementation.endswith(SUFFIX):
-            raise UserError(
-                f"The attention implementation of {type(model).__name__} is {model.config._attn_implementation}; a "
-                f"prefix needs {' or '.join(SUPPORTED)}."
-            )
 
     def inject_adapter(self, model, adapter_name, *args, **kwargs):
         self._trunks = {}  # {target's name: PrefixTrunk}, filled by _create_and_replace for this adapter
@@ -353,30 +325,6 @@ class KVPrefixModel(BaseTuner):
                 plain[f"{path}.kv_prefix_key.{adapter_name}"] = key.detach().contiguous()
                 plain[f"{path}.kv_prefix_value.{adapter_name}"] = value.detach().contiguous()
         return plain
-
-    @classmethod
-    def _remap_adapter_state_dict_for_load(cls, model, config, adapter_name, state_dict):
-        if config.reparametrization is not None:  # PEFT would silently ignore every key
-            raise UserError(
-                f"Saved keys and values cannot be loaded into adapter {adapter_name}, because it is in training with a "
-                "reparametrization; load them as a new adapter."
-            )
-        return super()._remap_adapter_state_dict_for_load(model, config, adapter_name, state_dict)
-
-    def _check_merge_allowed(self):
-        raise UserError("A key-value prefix cannot be merged, because it adds positions and does not change weights.")
-
-    @contextmanager
-    def _enable_peft_forward_hooks(self, *args, adapter_names=None, **kwargs):
-        # PEFT's hook for a batch whose rows have adapters of their own. Without it PEFT ignores `adapter_names`.
-        if adapter_names is not None:
-            raise UserError("adapter_names is not possible with KV_PREFIX; choose one adapter by set_adapter(NAME).")
-        yield
-
-    def unload(self):
-        model = super().unload()
-        model.set_attn_implementation(model.config._attn_implementation.removesuffix(SUFFIX))
-        return model
 
 
 PEFT_TYPE_TO_CONFIG_MAPPING[PeftType.KV_PREFIX] = KVPrefixConfig

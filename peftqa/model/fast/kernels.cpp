@@ -48,7 +48,7 @@ static inline float exponential(float x) {
 }
 
 // scores (batch, heads, queries, keys) -> softmax over keys of scores + bias, in place.
-// bias (heads, queries, keys); allowed (batch, keys) or null: keys that may be attended to.
+// bias (heads, queries, keys); allowed (batch, keys): keys that may be attended to.
 template <typename T>
 static void softmax(T *scores, const T *bias, const uint8_t *allowed, int64_t batch, int64_t heads, int64_t queries,
                     int64_t keys, int threads) {
@@ -61,22 +61,13 @@ static void softmax(T *scores, const T *bias, const uint8_t *allowed, int64_t ba
     for (int64_t i = 0; i < batch * heads * queries; i++) {
       T *s = scores + i * keys;
       const T *b = bias + i % (heads * queries) * keys;
-      const uint8_t *a = allowed ? allowed + i / (heads * queries) * keys : nullptr;
+      const uint8_t *a = allowed + i / (heads * queries) * keys;
       float highest = lowest, sum = 0;
-      if (a) {
 #pragma omp simd reduction(max : highest)
-        for (int64_t j = 0; j < keys; j++) {
-          float x = load(s[j]) + load(b[j]);
-          row[j] = x = a[j] ? x : lowest;
-          highest = x > highest ? x : highest;
-        }
-      } else {
-#pragma omp simd reduction(max : highest)
-        for (int64_t j = 0; j < keys; j++) {
-          float x = load(s[j]) + load(b[j]);
-          row[j] = x;
-          highest = x > highest ? x : highest;
-        }
+      for (int64_t j = 0; j < keys; j++) {
+        float x = load(s[j]) + load(b[j]);
+        row[j] = x = a[j] ? x : lowest;
+        highest = x > highest ? x : highest;
       }
 #pragma omp simd reduction(+ : sum)
       for (int64_t j = 0; j < keys; j++) sum += row[j] = exponential(row[j] - highest);

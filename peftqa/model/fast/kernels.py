@@ -12,7 +12,6 @@ import functools
 import os
 import platform
 import shlex
-import shutil
 import subprocess
 import tempfile
 from pathlib import Path
@@ -29,46 +28,32 @@ ROWS = 4096  # the tokens of a typical batch, for which oneDNN chooses the packe
 
 
 @functools.cache
-def compile_library() -> tuple[ctypes.CDLL | None, str]:
-    """The compiled kernels, or None, and a phrase that names the compiler, or says why they could not be compiled."""
-    try:
-        named = shlex.split(os.environ.get("CXX", ""))
-    except ValueError as error:  # a quote that is never closed
-        return None, f"CXX is not a command ({error})"
-    found = named or [next(filter(shutil.which, ("c++", "g++", "clang++")), "")]
-    compiler = found[0]
-    if not shutil.which(compiler):
-        return None, "no C++ compiler"
+def compile_library() -> ctypes.CDLL | None:
+    """The kernels, compiled by $CXX or else c++; None if that fails or takes too long."""
     with tempfile.TemporaryDirectory() as folder:
         library = Path(folder, "kernels.so")
-        command = [*found, *COMPILER_FLAGS, str(SOURCE), "-o", str(library)]
-        how = {"capture_output": True, "text": True, "errors": "replace", "timeout": COMPILE_TIMEOUT}
         try:
-            subprocess.run(command, check=True, **how)
-            return ctypes.CDLL(str(library)), f"compiled by {Path(compiler).name}"
-        except subprocess.CalledProcessError as error:
-            return None, f"{compiler} failed: {(error.stderr.strip().splitlines() or ['without a message'])[0]}"
-        except subprocess.TimeoutExpired:
-            return None, f"{compiler} took longer than {COMPILE_TIMEOUT} s"
-        except OSError as error:
-            return None, f"{compiler} failed: {error}"
+            compiler = shlex.split(os.environ.get("CXX") or "c++")
+            command = [*compiler, *COMPILER_FLAGS, str(SOURCE), "-o", str(library)]
+            subprocess.run(command, check=True, capture_output=True, timeout=COMPILE_TIMEOUT)
+            return ctypes.CDLL(str(library))
+        except (OSError, ValueError, subprocess.SubprocessError):  # ValueError: a quote in CXX that is never closed
+            return None
 
 
 def compiled(tensor: torch.Tensor) -> bool:
     """Whether the compiled kernels can compute with this tensor."""
-    return tensor.device.type == "cpu" and tensor.dtype in DTYPES and compile_library()[0] is not None
+    return tensor.device.type == "cpu" and tensor.dtype in DTYPES and compile_library() is not None
 
 
 def _call(name: str, *arguments) -> None:
-    """Run a kernel, in its variant for the first argument's dtype, on contiguous tensors, None and numbers."""
-    function = getattr(compile_library()[0], f"{name}_{str(arguments[0].dtype).removeprefix('torch.')}")
+    """Run a kernel, in its variant for the first argument's dtype, on contiguous tensors and numbers."""
+    function = getattr(compile_library(), f"{name}_{str(arguments[0].dtype).removeprefix('torch.')}")
     converted = [_argument(argument) for argument in arguments]
     function(*converted, ctypes.c_int(torch.get_num_threads()))
 
 
-def _argument(value: torch.Tensor | int | float | None):
-    if value is None:
-        return ctypes.c_void_p(None)
+def _argument(value: torch.Tensor | int | float):
     if isinstance(value, torch.Tensor):
         assert value.is_contiguous()
         return ctypes.c_void_p(value.data_ptr())
@@ -127,12 +112,12 @@ class _GatedGELU(torch.autograd.Function):
 
 
 def biased_attention(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, bias: torch.Tensor, allowed: torch.Tensor | None
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, bias: torch.Tensor, allowed: torch.Tensor
 ) -> torch.Tensor:
     """softmax(query key^T + bias) value, by compiled kernels only.
 
     query: (batch, heads, queries, d); key, value: (batch, heads, keys, d); bias: (1, heads, queries, keys), a constant;
-    allowed: bool (batch, keys), the keys that may be attended to, or None for all. Result: as query.
+    allowed: bool (batch, keys), the keys that may be attended to. Result: as query.
     It makes two matrix products and one pass over the scores. For a few hundred tokens that is faster than PyTorch's
     blocked kernel on a CPU without AMX (benchmarks/README.md). It keeps the probabilities for the gradient.
     """
@@ -145,7 +130,7 @@ class _BiasedAttention(torch.autograd.Function):
         shape = batch, heads, queries, width = query.shape
         query, key, value = (x.reshape(batch * heads, -1, width) for x in (query, key, value))
         scores = torch.bmm(query, key.transpose(1, 2))
-        _call("softmax", scores, bias.contiguous(), allowed, batch, heads, queries, key.shape[1])
+        _call("softmax", scores, bias.contiguous(), allowed.contiguous(), batch, heads, queries, key.shape[1])
         ctx.save_for_backward(query, key, value, scores)
         return torch.bmm(scores, value).view(shape)
 
@@ -172,9 +157,12 @@ class PackedLinear:
     """
 
     def __init__(self, weight: torch.Tensor) -> None:
-        self.weight = weight
-        self.packed = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), ROWS)
-        self.transposed = None
+        self.weight = weight.detach()
+        self.packed = torch.ops.mkldnn._reorder_linear_weight(self.weight, ROWS)
+
+    @functools.cached_property
+    def packed_transpose(self) -> torch.Tensor:
+        return torch.ops.mkldnn._reorder_linear_weight(self.weight.t().contiguous(), ROWS)
 
     @staticmethod
     def available(weight: torch.Tensor) -> bool:
@@ -184,22 +172,14 @@ class PackedLinear:
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         return _PackedLinear.apply(x, self)
 
-    def product(self, x: torch.Tensor) -> torch.Tensor:
-        return torch.ops.mkldnn._linear_pointwise(x, self.packed, None, "none", [], "")
-
-    def input_gradient(self, grad_output: torch.Tensor) -> torch.Tensor:
-        if self.transposed is None:
-            self.transposed = torch.ops.mkldnn._reorder_linear_weight(self.weight.detach().t().contiguous(), ROWS)
-        return torch.ops.mkldnn._linear_pointwise(grad_output, self.transposed, None, "none", [], "")
-
 
 class _PackedLinear(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, linear):
         ctx.linear = linear
-        return linear.product(x)
+        return torch.ops.mkldnn._linear_pointwise(x, linear.packed, None, "none", [], "")
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad):
-        return ctx.linear.input_gradient(grad), None
+        return torch.ops.mkldnn._linear_pointwise(grad, ctx.linear.packed_transpose, None, "none", [], ""), None

@@ -36,14 +36,16 @@ def fused_attention(module, query, key, value, attention_mask, *, position_bias,
             module, query, key, value, attention_mask,
             position_bias=position_bias, dropout=dropout, scaling=scaling, **kwargs,
         )  # fmt: skip
-    # The module is not causal, so every query may look at the same keys, those in the first query's row.
-    allowed = None if attention_mask is None else attention_mask[:, 0, 0].contiguous()
+    if attention_mask is None:
+        allowed = torch.ones(key.shape[0], key.shape[2], dtype=torch.bool)
+    else:  # the module is not causal, so every query may look at the same keys, those in the first query's row
+        allowed = attention_mask[:, 0, 0]
     return biased_attention(query, key, value, position_bias, allowed).transpose(1, 2), None
 
 
 AttentionInterface.register("fused", fused_attention)
 AttentionMaskInterface.register("fused", sdpa_mask)
-support_attention("fused", fused_attention, sdpa_mask)
+support_attention("fused", fused_attention)
 
 
 def patch_t5(model: PreTrainedModel) -> PreTrainedModel:
@@ -87,7 +89,7 @@ def _cross_attention(
     times the sum of a h, so W_v is needed for the few sums only. That saves an eighth of the model's operations.
     DeepSeek-V2 (arXiv 2405.04434, section 2.1.2) treats its keys and values in the same way.
 
-    hidden_states: (batch, decoder positions, d_model); mask: None or (batch, 1, queries, keys); key_value_states:
+    hidden_states: (batch, decoder positions, d_model); mask: None or bool (batch, 1, queries, keys); key_value_states:
     (batch, encoder positions, d_model); kv_prefix: None, or keys and values (heads, prefix, d_kv) for which the rule of
     `kv_prefix.with_prefix` holds. Result: (batch, decoder positions, d_model), the position bias, and None.
     """
@@ -107,10 +109,8 @@ def _cross_attention(
 
     query = self.q(hidden_states).view(batch, positions, heads, d_kv).permute(2, 0, 1, 3).reshape(heads, -1, d_kv)
     scores = torch.bmm(by_example(torch.bmm(query, key_weight)), states.transpose(1, 2)).float()
-    if mask is not None and mask.dtype == torch.bool:  # sdpa: True if allowed
+    if mask is not None:
         scores = scores.masked_fill(~mask[:, 0, :1], torch.finfo(torch.float32).min)
-    elif mask is not None:  # eager: 0 if allowed
-        scores = scores + mask[:, 0, :1].float()
     prefix = 0
     if kv_prefix is not None:  # after the mask, because a prefix is never masked
         prefix_key, prefix_value = (x.to(query.dtype) for x in kv_prefix)
@@ -122,8 +122,6 @@ def _cross_attention(
     if prefix:
         out = out + torch.bmm(by_head(weights[..., :prefix]), prefix_value)
     out = out.view(heads, batch, positions, d_kv).permute(1, 2, 0, 3).reshape(batch, positions, -1)
-    if position_bias is None:  # cross-attention does not have one, but layers of transformers' own want zeros
-        position_bias = out.new_zeros(1, 1, 1, 1).expand(1, heads, positions, states.shape[1])
     return self.o(out), position_bias, None
 
 
