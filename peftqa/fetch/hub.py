@@ -15,8 +15,8 @@ from peftqa import program
 from peftqa.data.digest import MODEL_FILES, folder_digest, is_commit, matching_files
 from peftqa.errors import UserError, one_line
 from peftqa.fetch.files import line_endings_hint, shown_address, without_secrets
-from peftqa.model.checkpoint import MODEL_INDEX, MODEL_WEIGHTS, check_checkpoint
 
+MODEL_WEIGHTS, MODEL_INDEX = "model.safetensors", "model.safetensors.index.json"
 NEEDED = ((MODEL_WEIGHTS, MODEL_INDEX), ("config.json",), ("tokenizer.json",))  # one file of each
 REMEDY = (
     "; check model.name and model.revision, which change together (README.md lists FLAN-T5's; a local folder takes "
@@ -53,7 +53,6 @@ def fetch_model(name: str, revision: str | None, target: Path) -> str | None:
                 f"model.name: the files in {name} have the digest {digest}, not model.revision's {revision}; restore "
                 f"the files, or set model.revision to the digest found{line_endings_hint(matching_files(Path(name)))}"
             )
-        check_checkpoint(partial, subject)
         partial.rename(target)
     except OSError as error:
         where = Path(error.filename2 or error.filename or target)

@@ -38,7 +38,6 @@ UNUSABLE = (
 WORDS = {
     "bias": ("none",),
     "encoder_reparameterization_type": ("MLP", "LSTM"),
-    "init": ("random", "text"),
     "init_lora_weights": ("gaussian",),
     "init_weights": ("zero", "gaussian", "orthogonal"),
     "target": ("encoder", "decoder", "cross"),
@@ -47,9 +46,9 @@ LISTS_OF_WORDS = ("target", "target_modules", "feedforward_modules", "exclude_mo
 # Fields of a saved adapter about its training or its origin. They do not change an answer, and are not used.
 UNUSED_IN_FOLDER = (
     "base_model_name_or_path", "revision", "peft_version", "inference_mode", "prompt_tuning_init",
-    "prompt_tuning_init_text", "tokenizer_name_or_path",
+    "prompt_tuning_init_text", "tokenizer_name_or_path", "init", "init_scale", "init_token_ids", "reparametrization",
 )  # fmt: skip
-LARGEST = {"num_virtual_tokens": 1000, "init_token_ids": 10**7}  # of a number; 10,000 for every other field but SEEDS
+LARGEST = {"num_virtual_tokens": 1000}  # of a number; 10,000 for every other field but SEEDS
 SEEDS = ("seed", "prng_key")  # endings of the names of random seeds
 
 
@@ -63,16 +62,15 @@ def peft_config_from(values: Mapping, allowed: Collection[str] | None = None, sa
     of the field's type or not within bounds. A field that could name code, a file, an address or a regular expression
     must have its default.
     """
-    from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
+    from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING as CLASSES
 
     import peftqa.kv_prefix  # noqa: F401  registers KV_PREFIX with PEFT
 
-    classes = {str(getattr(kind, "value", kind)): cls for kind, cls in PEFT_TYPE_TO_CONFIG_MAPPING.items()}
-    usable = sorted(classes.keys() - set(UNUSABLE)) if allowed is None else sorted(allowed)
+    usable = sorted(CLASSES.keys() - set(UNUSABLE)) if allowed is None else sorted(allowed)
     kind = values.get("peft_type")
-    if not isinstance(kind, str) or kind not in usable or kind not in classes:
+    if not isinstance(kind, str) or kind not in usable or kind not in CLASSES:
         raise UserError(f"peft_type {kind!r} cannot be used here; these can: {', '.join(usable)}")
-    cls = classes[kind]
+    cls = CLASSES[kind]
     hints, defaults = get_type_hints(cls), json.loads(json.dumps(cls().to_dict(), default=list))
     known = {field.name for field in dataclasses.fields(cls)}
     kept = {}
@@ -199,20 +197,24 @@ def load_adapter(backbone: PreTrainedModel, folder: Path, allowed: Collection[st
     """
     try:
         return _load(backbone, folder, allowed)
-    except UserError as error:
-        raise UserError(f"{folder}: {str(error).rstrip('.')}; fetch the adapter again, or train it anew.") from None
+    except Exception as error:  # PEFT raises errors of many kinds
+        raise UserError(
+            f"{folder}: the adapter cannot be loaded: {one_line(error).rstrip('.')}; fetch it again, or train it anew."
+        ) from None
 
 
 def _load(backbone: PreTrainedModel, folder: Path, allowed: Collection[str]) -> PeftModel:
     from peft import PeftModel, get_peft_model_state_dict
 
     found = tensor_shapes(folder / ADAPTER_WEIGHTS)
-    config = _read_config(folder / ADAPTER_CONFIG, allowed)
+    content = (folder / ADAPTER_CONFIG).read_bytes()
     try:
-        with warnings.catch_warnings(action="ignore"):  # they are about what is refused below
-            model = PeftModel.from_pretrained(backbone, folder, config=config).eval()
-    except Exception as error:  # PEFT raises errors of many kinds
-        raise UserError(f"this is not an adapter for this model ({one_line(error)})") from None
+        values = dict(json.loads(content))
+    except (RecursionError, TypeError, ValueError) as error:
+        raise UserError(f"{ADAPTER_CONFIG} is not an object of JSON ({one_line(error)})") from None
+    config = peft_config_from(values, allowed, saved=True)
+    with warnings.catch_warnings(action="ignore"):  # they are about what is refused below
+        model = PeftModel.from_pretrained(backbone, folder, config=config).eval()
     # Without save_embedding_layers=False, PEFT would ask the Hub for the model.
     tensors = get_peft_model_state_dict(model, save_embedding_layers=False)
     if problems := differences({name: tuple(tensor.shape) for name, tensor in tensors.items()}, found):
@@ -220,20 +222,6 @@ def _load(backbone: PreTrainedModel, folder: Path, allowed: Collection[str]) -> 
     if broken := [name for name, tensor in tensors.items() if not tensor.isfinite().all()]:
         raise UserError(f"{broken[0]} in {ADAPTER_WEIGHTS} holds NaN or infinite numbers")
     return model
-
-
-def _read_config(file: Path, allowed: Collection[str]) -> PeftConfig:
-    try:
-        values = json.loads(file.read_bytes())
-        if not isinstance(values, dict):
-            raise UserError("the file does not hold an object")
-        return peft_config_from(values, allowed, saved=True)
-    except FileNotFoundError:
-        raise UserError(f"{file.name}: the file is missing") from None
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{file.name}: the file is not JSON ({one_line(error)})") from None
-    except UserError as error:
-        raise UserError(f"{file.name}: {error}") from None
 
 
 def adapter_size(folder: Path, trained: int, backbone: PreTrainedModel) -> dict[str, int | float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import resource
 import sys
@@ -24,11 +25,12 @@ from transformers.utils import logging as transformers_logging
 
 from peftqa.data.digest import matching_files
 from peftqa.errors import UserError, one_line
-from peftqa.model.checkpoint import check_checkpoint, differences
+from peftqa.model.checkpoint import differences, tensor_shapes
 
 if TYPE_CHECKING:
     from peftqa.config.params import ModelSettings
 
+MODEL_TYPES = ("t5", "mt5", "umt5")
 GPU_SHARE = "PEFTQA_GPU_SHARE"  # the share of the GPU's memory that this process may use; unset: all of it
 
 
@@ -57,10 +59,9 @@ def load_backbone(folder: Path, settings: ModelSettings) -> PreTrainedModel:
     Only the files that the folder's digest covers are read, and no remote code is run. A checkpoint's own lm_head is
     used even if config.json says that it is tied to the embeddings. Afterwards PyTorch computes with `settings.threads`
     CPU threads, and on a GPU as `prepare_gpu` says.
-    Raises UserError if tensors are missing, not of this model or of the wrong shape, or if one has NaN or infinite
-    numbers.
+    Raises UserError if the model is not a T5, mT5 or UMT5, if tensors are missing, not of this model, of the wrong
+    shape or of whole numbers, or if one has NaN or infinite numbers.
     """
-    check_checkpoint(folder, str(folder))
     quiet_libraries()
     torch.set_num_threads(settings.threads)
     device = choose_device()
@@ -77,12 +78,6 @@ def load_backbone(folder: Path, settings: ModelSettings) -> PreTrainedModel:
     )
     for config in (model.config, model.get_decoder().config):  # the decoder reads its own copy
         config.use_cache = False  # training does not read a cache of keys and values
-    for name, weight in model.named_parameters():
-        if not weight.isfinite().all():
-            raise UserError(
-                f"{folder}: {name} has NaN or infinite numbers, so the backbone's weights are damaged; fetch the "
-                "model anew, or choose another (model.name)."
-            )
     float32_logits(model)
     model.requires_grad_(False)
     model.eval()
@@ -116,11 +111,16 @@ def prepare_gpu() -> None:
 def load_weights(folder: Path, **options: object) -> PreTrainedModel:
     """The model in `folder`, as transformers loads it with these options.
 
-    Raises UserError if the model cannot be loaded, or if its tensors are not those that its configuration asks for.
-    Without this check, transformers would fill missing tensors with random numbers.
+    Raises UserError as `load_backbone` does. transformers itself would fill missing tensors with random numbers, use
+    the embeddings in place of a missing output layer, and read whole numbers as weights.
     """
     with covered_files(folder) as files:
         try:
+            config = dict(json.loads((files / "config.json").read_bytes()))
+            if (kind := config.get("model_type")) not in MODEL_TYPES:
+                raise UserError(f"the model type in config.json is {kind!r}, not one of {', '.join(MODEL_TYPES)}")
+            for file in files.glob("*.safetensors"):
+                tensor_shapes(file)  # for its checks
             model, report = AutoModelForSeq2SeqLM.from_pretrained(
                 files,
                 **options,
@@ -130,21 +130,33 @@ def load_weights(folder: Path, **options: object) -> PreTrainedModel:
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,
             )
+            check_tensors(model, report, tied=config.get("tie_word_embeddings", True))
         except Exception as error:  # transformers raises errors of many kinds
             if out_of_memory(error):
                 raise
-            reason = one_line(error).replace(str(files), str(folder))
-            raise UserError(f"{folder}: the model cannot be loaded ({reason}); fetch the model anew.") from None
-    mismatched = report["mismatched_keys"]
-    wanted = dict.fromkeys(report["missing_keys"]) | {name: tuple(shape) for name, _, shape in mismatched}
-    found = dict.fromkeys(report["unexpected_keys"]) | {name: tuple(shape) for name, shape, _ in mismatched}
-    if problems := differences(wanted, found):
-        raise UserError(
-            f"{folder}: the weights are not those that config.json describes ({problems}); fetch the model anew."
-        )
+            reason = one_line(error).replace(str(files), str(folder)).rstrip(".")
+            raise UserError(
+                f"{folder}: the model cannot be loaded: {reason}; fetch it anew, or choose another (model.name)."
+            ) from None
     model.name_or_path = model.config._name_or_path = str(folder)
     model.generation_config = GenerationConfig()  # scoring.py passes every setting itself
     return model
+
+
+def check_tensors(model: PreTrainedModel, report: dict, tied: bool) -> None:
+    """Raise UserError if the tensors found are not those that config.json describes, or if one is not finite.
+
+    report: transformers' loading info. tied: whether config.json says that the output layer is the embeddings.
+    """
+    wanted = dict.fromkeys(report["missing_keys"]) | {name: shape for name, _, shape in report["mismatched_keys"]}
+    found = dict.fromkeys(report["unexpected_keys"]) | {name: shape for name, shape, _ in report["mismatched_keys"]}
+    if not tied and model.get_output_embeddings().weight is model.get_input_embeddings().weight:
+        wanted["lm_head.weight or shared.weight"] = None
+    if problems := differences(wanted, found):
+        raise UserError(f"the weights are not those that config.json describes ({problems})")
+    for name, weight in model.named_parameters():
+        if not weight.isfinite().all():
+            raise UserError(f"{name} has NaN or infinite numbers")
 
 
 @contextmanager
@@ -181,11 +193,13 @@ def quiet_libraries() -> None:
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     """The tokenizer in `folder`. Only files that the folder's digest covers are read, and no remote code is run.
 
-    Raises UserError if the tokenizer is broken, or if it lacks the token that ends a prompt.
+    Raises UserError if the tokenizer is broken, lacks the token that ends a prompt, or has ids for which the model does
+    not have embeddings.
     """
     try:
         with covered_files(folder) as files:
             tokenizer = AutoTokenizer.from_pretrained(files, trust_remote_code=False, local_files_only=True)
+            vocab_size = int(json.loads((files / "config.json").read_bytes()).get("vocab_size", 0))
         tokenizer.name_or_path = str(folder)
     except Exception as error:  # transformers raises errors of many kinds
         raise UserError(f"{folder}: the tokenizer cannot be read ({one_line(error)}); fetch the model anew.") from None
@@ -193,6 +207,11 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
         raise UserError(
             f"{folder}: the tokenizer lacks an end-of-sequence token, with which every prompt ends; choose another "
             "model (model.name)."
+        )
+    if (highest := max(tokenizer.get_vocab().values())) >= vocab_size:
+        raise UserError(
+            f"{folder}: the tokenizer has ids up to {highest}, but vocab_size in config.json is {vocab_size}; fetch "
+            "the model anew, or choose another (model.name)."
         )
     return tokenizer
 

@@ -54,7 +54,7 @@ BROKEN_ADAPTERS = {
     "of an earlier version": (lambda f: forget_digest(f / "task.json"), "(weights: missing key); train the"),
     "without a configuration": (
         lambda f: (f / "adapter_config.json").unlink(),
-        "adapter_config.json: the file is missing",
+        "No such file or directory",
     ),
 }
 

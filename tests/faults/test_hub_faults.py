@@ -191,27 +191,6 @@ def test_an_incomplete_model_and_one_with_code_are_refused(
     assert not any("pytorch_model.bin" in path for _, path, _ in hub.requests)
 
 
-OTHER = {"model_type": "bart", "d_model": 16}
-
-
-@pytest.mark.parametrize(
-    ("files", "reason"),
-    [
-        (MODEL | {"model.safetensors": WEIGHTS[: len(WEIGHTS) // 2]}, "model.safetensors is damaged"),
-        (MODEL | {"config.json": json.dumps(CONFIG | {"d_model": 32}).encode()}, "[40, 16] instead of [40, 32]"),
-        (MODEL | {"config.json": json.dumps(OTHER).encode()}, "names the model type 'bart'"),
-        (MODEL | {"tokenizer.json": b'{"version": "1.0"}'}, "tokenizer.json is not a tokenizer"),
-    ],
-)
-def test_a_model_that_could_not_be_computed_with_is_refused_when_it_is_fetched(
-    workspace, hub, fetch, refused, files, reason
-):
-    hub.models[NAME][COMMIT] = files
-    message = refused(fetch())
-    assert reason in message and message.startswith(f"error: model.name: {NAME}: ")
-    assert base(workspace) == {}
-
-
 def test_a_local_folder_is_copied_if_its_digest_is_right(workspace, hub, fetch, refused, folder):
     digest = folder_digest(folder)
     assert fetch(folder, digest).stderr == ""
