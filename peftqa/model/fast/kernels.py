@@ -1,7 +1,7 @@
 """Fused operations of a frozen T5: RMS norm, gated GELU, attention with a position bias, and linear layers.
 
-Their element-wise parts are compiled from `kernels.cpp` with the machine's C++ compiler, once per process, in about a
-second. Without a compiler, and on a GPU, PyTorch's own operations are used. Matrix products are always oneDNN's. The
+Their element-wise parts are compiled from `kernels.cpp` with the machine's C++ compiler, once per process and dtype, in
+about a second. Without a compiler, and on a GPU, PyTorch's own operations are used. Matrix products are always oneDNN's. The
 weights are frozen, so no operation computes a gradient for them.
 """
 
@@ -23,18 +23,18 @@ from torch.autograd.function import once_differentiable
 SOURCE = Path(__file__).with_name("kernels.cpp")
 COMPILER_FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fopenmp", "-shared", "-fPIC")
 COMPILE_TIMEOUT = 20  # seconds; it takes about one
-DTYPES = (torch.float32, torch.bfloat16)
+TYPES = {torch.float32: "float", torch.bfloat16: "bfloat16"}  # the kernels' names of the dtypes
 ROWS = 4096  # the tokens of a typical batch, for which oneDNN chooses the packed layout
 
 
 @functools.cache
-def compile_library() -> ctypes.CDLL | None:
-    """The kernels, compiled by $CXX or else c++; None if that fails or takes too long."""
+def compile_library(dtype: torch.dtype) -> ctypes.CDLL | None:
+    """The kernels for tensors of this dtype, compiled by $CXX or else c++; None if that fails or takes too long."""
     with tempfile.TemporaryDirectory() as folder:
         library = Path(folder, "kernels.so")
         try:
             compiler = shlex.split(os.environ.get("CXX") or "c++")
-            command = [*compiler, *COMPILER_FLAGS, str(SOURCE), "-o", str(library)]
+            command = [*compiler, *COMPILER_FLAGS, f"-DT={TYPES[dtype]}", str(SOURCE), "-o", str(library)]
             subprocess.run(command, check=True, capture_output=True, timeout=COMPILE_TIMEOUT)
             return ctypes.CDLL(str(library))
         except (OSError, ValueError, subprocess.SubprocessError):  # ValueError: a quote in CXX that is never closed
@@ -43,14 +43,13 @@ def compile_library() -> ctypes.CDLL | None:
 
 def compiled(tensor: torch.Tensor) -> bool:
     """Whether the compiled kernels can compute with this tensor."""
-    return tensor.device.type == "cpu" and tensor.dtype in DTYPES and compile_library() is not None
+    return tensor.device.type == "cpu" and tensor.dtype in TYPES and compile_library(tensor.dtype) is not None
 
 
 def _call(name: str, *arguments) -> None:
-    """Run a kernel, in its variant for the first argument's dtype, on contiguous tensors and numbers."""
-    function = getattr(compile_library(), f"{name}_{str(arguments[0].dtype).removeprefix('torch.')}")
-    converted = [_argument(argument) for argument in arguments]
-    function(*converted, ctypes.c_int(torch.get_num_threads()))
+    """Run a kernel, compiled for the first argument's dtype, on contiguous tensors and numbers."""
+    kernel = getattr(compile_library(arguments[0].dtype), name)
+    kernel(*map(_argument, arguments), ctypes.c_int(torch.get_num_threads()))
 
 
 def _argument(value: torch.Tensor | int | float):
@@ -167,7 +166,7 @@ class PackedLinear:
     @staticmethod
     def available(weight: torch.Tensor) -> bool:
         x86 = platform.machine() in ("x86_64", "AMD64")
-        return x86 and weight.device.type == "cpu" and weight.dtype in DTYPES and torch.backends.mkldnn.is_available()
+        return x86 and weight.device.type == "cpu" and weight.dtype in TYPES and torch.backends.mkldnn.is_available()
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         return _PackedLinear.apply(x, self)
