@@ -2,16 +2,15 @@
 
 Li and Liang 2021 (arXiv 2101.00190) let every attention of a frozen encoder-decoder look at a few learned positions
 besides its own tokens. In T5, PEFT's own prefix tuning reaches only the decoder's self-attention. This module reaches
-all attention of T5, mT5, UMT5 and models built like them. Importing it registers the peft type `KV_PREFIX`:
+all attention of T5, mT5 and UMT5. Importing it registers the peft type `KV_PREFIX`:
 
     config = KVPrefixConfig(num_virtual_tokens=5, task_type="SEQ_2_SEQ_LM")
     model = get_peft_model(t5, config)
 
-How it works: a `KVPrefixAttention` wraps each attention module and gives it the prefix as one more keyword argument.
-The module passes unknown keywords on to its attention function, which puts the prefix in front of keys and values. That
-is after the projections, the position bias and the key-value cache. So no model's forward pass is copied here, and the
-cache never has a prefix. transformers lets a project register the attention function (`AttentionInterface`) and the
-mask that goes with it (`AttentionMaskInterface`).
+A `KVPrefixAttention` wraps each attention module and gives it the prefix as one more keyword argument. The module hands
+unknown keywords to its attention function, which this project registers with transformers, and which puts the prefix
+in front of keys and values. That is after the projections, the position bias and the key-value cache. So no model's
+forward pass is copied here, and the cache never has a prefix.
 """
 
 import math
@@ -59,8 +58,7 @@ def with_prefix(
     """Run an attention function of transformers over [prefix; tokens].
 
     query, key, value: (batch, heads, positions, d_kv). attention_mask: None or bool (batch, 1, queries, keys).
-    position_bias: (1, heads, queries, keys). Result: that of `attention`, (batch, queries, heads, d_kv), and the
-    weights or None.
+    position_bias: (1, heads, queries, keys). Result: that of `attention`.
 
     The rule for a prefix, here and in fast/t5.py: its position bias is zero (as in UnifiedSKG, Xie et al. 2022, arXiv
     2201.05966), it is never masked, and the bias and the mask of the tokens stay as they are.
@@ -293,22 +291,18 @@ class KVPrefixModel(BaseTuner):
             if not isinstance(layer, KVPrefixAttention) or (prefix := layer.prefix(adapter_name)) is None:
                 continue
             if config.init == "text":
-                key, value = prefixes[path]
+                layer.set_prefix(adapter_name, *prefixes[path])
             else:  # in float32 on the CPU, so that a seed gives the same prefix on every device and in every dtype
-                key, value = (config.init_scale * torch.randn(prefix[0].shape) for _ in range(2))
-            layer.set_prefix(adapter_name, key, value)
+                layer.set_prefix(adapter_name, *(config.init_scale * torch.randn(p.shape) for p in prefix))
 
     def _create_and_replace(self, peft_config, adapter_name, target, target_name, parent, current_key):
         layer = target if isinstance(target, KVPrefixAttention) else KVPrefixAttention(target)
         setattr(parent, target_name, layer)
-        trunk = None
-        if peft_config.reparametrization is not None:
-            kind = next(name for name in peft_config.target if re.search(TARGETS[name], current_key))
-            if kind not in self._trunks:
-                size = peft_config.num_virtual_tokens, layer.base_layer.d_model, peft_config.reparametrization
-                self._trunks[kind] = PrefixTrunk(*size)
-            trunk = self._trunks[kind]
-        layer.add_prefix(adapter_name, peft_config.num_virtual_tokens, trunk)
+        kind = next(name for name in peft_config.target if re.search(TARGETS[name], current_key))
+        tokens, width = peft_config.num_virtual_tokens, peft_config.reparametrization
+        if width is not None and kind not in self._trunks:
+            self._trunks[kind] = PrefixTrunk(tokens, layer.base_layer.d_model, width)
+        layer.add_prefix(adapter_name, tokens, self._trunks.get(kind))
 
     # PEFT's own also copies weight and bias, which an attention module does not have.
     def _replace_module(self, parent, child_name, new_module, child):
@@ -316,14 +310,11 @@ class KVPrefixModel(BaseTuner):
 
     @classmethod
     def _get_adapter_state_dict(cls, model, config, adapter_name, state_dict, unwanted_adapter_names):
-        if config.reparametrization is None:
-            return super()._get_adapter_state_dict(model, config, adapter_name, state_dict, unwanted_adapter_names)
-        plain = {}
+        plain = {}  # keys and values, also if an MLP makes them
         for path, layer in model.named_modules():
-            if isinstance(layer, KVPrefixAttention) and adapter_name in layer.kv_prefix_mlp:
-                key, value = layer.prefix(adapter_name)
-                plain[f"{path}.kv_prefix_key.{adapter_name}"] = key.detach().contiguous()
-                plain[f"{path}.kv_prefix_value.{adapter_name}"] = value.detach().contiguous()
+            if isinstance(layer, KVPrefixAttention) and (prefix := layer.prefix(adapter_name)) is not None:
+                for name, tensor in zip(("key", "value"), prefix, strict=True):
+                    plain[f"{path}.kv_prefix_{name}.{adapter_name}"] = tensor.detach().contiguous()
         return plain
 
 

@@ -6,17 +6,19 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
 from peftqa.errors import UserError
 
 if TYPE_CHECKING:
+    import pandas as pd
     from transformers import PreTrainedTokenizerBase
 
     from peftqa.config.params import Template
 
-# Rows tokenised at a time. The tokenizer's lists of Python integers need far more memory than the arrays do.
-ROWS_AT_ONCE = 256
+
+def token_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
+    """The token ids of texts as they are, without a limit and without an end-of-sequence token."""
+    return tokenizer(list(texts), add_special_tokens=False, truncation=False, verbose=False)["input_ids"]
 
 
 def join_labels(labels: Sequence[str]) -> str:
@@ -58,31 +60,25 @@ def encode_and_cut(
     before, after = (part.strip() for part in template.text.split("{context}"))
     instruction = fill_instruction(template, labels)
 
-    def tokenise(text: list[str]) -> list[list[int]]:
-        return tokenizer(text, add_special_tokens=False, truncation=False, verbose=False)["input_ids"]
-
-    def fill(part: str, questions: list[str]) -> list[str]:
+    def fill(part: str) -> list[str]:
         # The question last, so that braces in a question stay as they are.
-        return [part.replace("{instruction}", instruction).replace("{question}", text) for text in questions]
+        return [part.replace("{instruction}", instruction).replace("{question}", text) for text in table["question"]]
 
     prompts, needed, too_long = [], 0, []
-    for start in range(0, len(table), ROWS_AT_ONCE):
-        rows = table.iloc[start : start + ROWS_AT_ONCE]
-        questions, contexts = rows["question"].tolist(), rows["context"].tolist()
-        parts = tokenise(fill(before, questions)), tokenise(contexts), tokenise(fill(after, questions))
-        for pmid, head, context, tail in zip(rows["id"], *parts, strict=True):
-            room = template.max_tokens - len(head) - len(tail) - 1
-            if room < 0:
-                needed = max(needed, template.max_tokens - room)
-                too_long.append(pmid)
-                continue
-            cut = max(len(context) - room, 0)
-            if template.truncation_side == "left":
-                lost, context = context[:cut], context[cut:]
-            else:
-                context, lost = context[: len(context) - cut], context[len(context) - cut :]
-            ids = [*examples, *head, *context, *tail, tokenizer.eos_token_id]
-            prompts.append((np.array(ids, dtype=np.int32), lost))
+    parts = [token_ids(tokenizer, texts) for texts in (fill(before), table["context"], fill(after))]
+    for pmid, head, context, tail in zip(table["id"], *parts, strict=True):
+        room = template.max_tokens - len(head) - len(tail) - 1
+        if room < 0:
+            needed = max(needed, template.max_tokens - room)
+            too_long.append(pmid)
+            continue
+        cut = max(len(context) - room, 0)
+        if template.truncation_side == "left":
+            lost, context = context[:cut], context[cut:]
+        else:
+            context, lost = context[: len(context) - cut], context[len(context) - cut :]
+        ids = [*examples, *head, *context, *tail, tokenizer.eos_token_id]
+        prompts.append((np.array(ids, dtype=np.int32), lost))
     if too_long:
         raise UserError(
             f"template.max_tokens is {template.max_tokens}, but question and instruction alone need up to {needed} "
@@ -97,7 +93,7 @@ def first_token_ids(tokenizer: PreTrainedTokenizerBase, labels: Sequence[str]) -
 
     Only first tokens are compared. Raises UserError if two labels have the same one, or if one is the unknown token.
     """
-    ids = [tokenizer(label, add_special_tokens=False)["input_ids"][0] for label in labels]
+    ids = [word[0] for word in token_ids(tokenizer, labels)]
     if len(set(ids)) < len(ids) or tokenizer.unk_token_id in ids:
         raise UserError(
             f"the model's tokenizer gives the labels {', '.join(labels)} the first tokens {ids}, but each must have "

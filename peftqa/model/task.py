@@ -15,6 +15,7 @@ from peftqa.config.errors import explain
 from peftqa.config.params import Template
 from peftqa.config.settings import Distinct, Dtype, Label, Settings
 from peftqa.errors import UserError, one_line
+from peftqa.model.prompts import token_ids
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -114,14 +115,9 @@ def confidence_quantiles(probabilities: np.ndarray) -> list[float]:
     return np.quantile(probabilities.max(axis=1), SHARES).tolist()
 
 
-def token_ids(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[list[int]]:
-    """The token ids of texts as they are, without a limit and without an end-of-sequence token."""
-    return tokenizer(texts, add_special_tokens=False, truncation=False, verbose=False)["input_ids"]
-
-
 def describe_training(tokenizer: PreTrainedTokenizerBase, table: pd.DataFrame, data: str) -> Training:
     """`Task.training` of the training questions in `table`, which has the columns question and context."""
-    ids = {part: token_ids(tokenizer, table[part].tolist()) for part in PARTS}
+    ids = {part: token_ids(tokenizer, table[part]) for part in PARTS}
     questions = Counter(number for row in zip(*ids.values(), strict=True) for number in set().union(*row))
     del questions[tokenizer.unk_token_id]  # an unknown token is unknown however often it occurs
     bits = np.zeros(max(questions, default=0) + 1, dtype=bool)

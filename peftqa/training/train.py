@@ -88,7 +88,7 @@ def train_adapter(
     )
     trainer.remove_callback(PrinterCallback)  # with disable_tqdm it prints every entry of the log
 
-    checkpoint = last_complete_checkpoint(checkpoints, lambda line: print(f"{title}: {line}", flush=True))
+    checkpoint = last_complete_checkpoint(checkpoints, title)
     if checkpoint:
         epochs = epoch_metrics(TrainerState.load_from_json(str(Path(checkpoint, TRAINER_STATE_NAME))).log_history)
         if patience_is_over(epochs, settings.patience):  # killed after its last epoch, so only load the best weights

@@ -57,10 +57,7 @@ class EpochReport(TrainerCallback):
     """
 
     def __init__(self, on_epoch: Callable[[], None], title: str, learning_rate: float, patience: int | None) -> None:
-        self.on_epoch = on_epoch
-        self.title = title
-        self.learning_rate = learning_rate
-        self.patience = patience
+        self.on_epoch, self.title, self.learning_rate, self.patience = on_epoch, title, learning_rate, patience
         self.trained: dict[str, int] = {}  # elements of each tensor that got a gradient in this epoch, by name
 
     def on_train_begin(self, args, state, control, **kwargs) -> None:
@@ -130,20 +127,17 @@ def patience_is_over(epochs: Sequence[dict], patience: int | None) -> bool:
     return patience is not None and epochs[-1]["epoch"] - best_epoch(epochs)["epoch"] >= patience
 
 
-def last_complete_checkpoint(folder: Path, report: Callable[[str], None] = lambda line: None) -> str | None:
-    """The newest checkpoint in `folder` that training can go on from, or None. `report` gets a line on newer ones."""
+def last_complete_checkpoint(folder: Path, title: str = "training") -> str | None:
+    """The newest checkpoint in `folder` that training can go on from, or None. A line says which newer ones cannot."""
     found = [path for path in folder.glob("checkpoint-*") if path.name.split("-")[1].isdigit()]
-    damaged, usable = [], None
     for checkpoint in sorted(found, key=lambda path: int(path.name.split("-")[1]), reverse=True):
         try:
             check_complete(checkpoint)
-            usable = checkpoint
-            break
+            return str(checkpoint)
         except Exception as error:  # each library has errors of its own for a file that is cut off
-            damaged.append(f"{checkpoint.name} is incomplete or damaged ({one_line(error)})")
-    if damaged:
-        report(f"{', '.join(damaged)}; going on from {usable.name if usable else 'the beginning'}")
-    return str(usable) if usable else None
+            problem = f"{checkpoint.name} is incomplete or damaged ({one_line(error)})"
+            print(f"{title}: {problem}; going on from an earlier one or from the beginning", flush=True)
+    return None
 
 
 def check_complete(checkpoint: Path) -> None:

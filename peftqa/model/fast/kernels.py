@@ -1,8 +1,8 @@
 """Fused operations of a frozen T5: RMS norm, gated GELU, attention with a position bias, and linear layers.
 
-Their element-wise parts are compiled from `kernels.cpp` with the machine's C++ compiler, once per process and dtype, in
-about a second. Without a compiler, and on a GPU, PyTorch's own operations are used. Matrix products are always oneDNN's. The
-weights are frozen, so no operation computes a gradient for them.
+Their element-wise parts are compiled from `kernels.cpp`, once per process and dtype, in about a second. Without a C++
+compiler, and on a GPU, PyTorch's own operations are used. Matrix products are always oneDNN's. The weights are frozen,
+so no operation computes a gradient for them.
 """
 
 from __future__ import annotations
@@ -117,8 +117,7 @@ def biased_attention(
 
     query: (batch, heads, queries, d); key, value: (batch, heads, keys, d); bias: (1, heads, queries, keys), a constant;
     allowed: bool (batch, keys), the keys that may be attended to. Result: as query.
-    It makes two matrix products and one pass over the scores. For a few hundred tokens that is faster than PyTorch's
-    blocked kernel on a CPU without AMX (benchmarks/README.md). It keeps the probabilities for the gradient.
+    For a few hundred tokens, this is faster than PyTorch's blocked kernel on a CPU without AMX (benchmarks/README.md).
     """
     return _BiasedAttention.apply(query, key, value, bias, allowed)
 

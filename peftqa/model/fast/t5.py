@@ -93,10 +93,8 @@ def _cross_attention(
     (batch, encoder positions, d_model); kv_prefix: None, or keys and values (heads, prefix, d_kv) for which the rule of
     `kv_prefix.with_prefix` holds. Result: (batch, decoder positions, d_model), the position bias, and None.
     """
-    if past_key_values is not None or (self.training and self.dropout) or not _plain(self.k, self.v):
-        return type(self).forward(
-            self, hidden_states, mask, key_value_states, position_bias, past_key_values, **kwargs
-        )  # fmt: skip
+    if past_key_values is not None or (self.training and self.dropout) or not type(self.k) is type(self.v) is nn.Linear:
+        return type(self).forward(self, hidden_states, mask, key_value_states, position_bias, past_key_values, **kwargs)
     states, kv_prefix = key_value_states, kwargs.get("kv_prefix")
     (batch, positions, _), heads, d_kv = hidden_states.shape, self.n_heads, self.key_value_proj_dim
     key_weight, value_weight = (layer.weight.view(heads, d_kv, -1) for layer in (self.k, self.v))
@@ -123,8 +121,3 @@ def _cross_attention(
         out = out + torch.bmm(by_head(weights[..., :prefix]), prefix_value)
     out = out.view(heads, batch, positions, d_kv).permute(1, 2, 0, 3).reshape(batch, positions, -1)
     return self.o(out), position_bias, None
-
-
-def _plain(*layers: nn.Module) -> bool:
-    """Whether these are linear layers without an adapter."""
-    return all(type(layer) is nn.Linear for layer in layers)
