@@ -43,22 +43,11 @@ TARGETS = {
 Prefix = tuple[torch.Tensor, torch.Tensor]  # keys and values, (heads, prefix, d_kv) each
 
 
-def with_prefix(
-    attention: Callable,
-    module: nn.Module,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    attention_mask: torch.Tensor | None,
-    *,
-    position_bias: torch.Tensor,
-    kv_prefix: Prefix | None = None,
-    **kwargs,
-) -> tuple[torch.Tensor, torch.Tensor | None]:
+def with_prefix(attention, module, query, key, value, attention_mask, *, position_bias, kv_prefix=None, **kwargs):
     """Run an attention function of transformers over [prefix; tokens].
 
     query, key, value: (batch, heads, positions, d_kv). attention_mask: None or bool (batch, 1, queries, keys).
-    position_bias: (1, heads, queries, keys). Result: that of `attention`.
+    position_bias: (1, heads, queries, keys). kv_prefix: None or a `Prefix`. Result: that of `attention`.
 
     The rule for a prefix, here and in fast/t5.py: its position bias is zero (as in UnifiedSKG, Xie et al. 2022, arXiv
     2201.05966), it is never masked, and the bias and the mask of the tokens stay as they are.
@@ -138,9 +127,9 @@ class PrefixMLP(nn.Module):
 class KVPrefixAttention(nn.Module, BaseTunerLayer):
     """An attention module with, for each adapter, a learned prefix of keys and values.
 
-    `kv_prefix_key` and `kv_prefix_value` hold them by adapter name, (heads, tokens, d_kv) each. While an adapter is
-    trained with a reparametrization, `kv_prefix_mlp` holds the network that makes them instead. If several adapters are
-    active, their prefixes are concatenated.
+    `kv_prefix_key` and `kv_prefix_value` hold them by adapter name. While an adapter is trained with a
+    reparametrization, `kv_prefix_mlp` holds the network that makes them instead. If several adapters are active, their
+    prefixes are concatenated.
     """
 
     adapter_layer_names = ("kv_prefix_key", "kv_prefix_value", "kv_prefix_mlp")
@@ -164,7 +153,7 @@ class KVPrefixAttention(nn.Module, BaseTunerLayer):
         self.kv_prefix_value[adapter_name] = nn.Parameter(torch.zeros(shape, **place))
 
     def prefix(self, adapter_name: str) -> Prefix | None:
-        """Keys and values of one adapter, (heads, tokens, d_kv) each; None if this module does not have any."""
+        """The prefix of one adapter; None if this module does not have one."""
         if adapter_name in self.kv_prefix_mlp:
             return self.kv_prefix_mlp[adapter_name]()
         if adapter_name in self.kv_prefix_key:
@@ -173,7 +162,7 @@ class KVPrefixAttention(nn.Module, BaseTunerLayer):
 
     @torch.no_grad()
     def set_prefix(self, adapter_name: str, key: torch.Tensor, value: torch.Tensor) -> None:
-        """Give an adapter these keys and values, (heads, tokens, d_kv) each."""
+        """Give an adapter these keys and values."""
         if adapter_name in self.kv_prefix_mlp:
             self.kv_prefix_mlp[adapter_name].fit(key, value)
         else:
@@ -196,14 +185,11 @@ class KVPrefixAttention(nn.Module, BaseTunerLayer):
 
 
 @torch.no_grad()
-def text_prefixes(
-    model: PreTrainedModel, token_ids: Sequence[int], num_virtual_tokens: int
-) -> dict[str, list[torch.Tensor]]:
-    """The keys and values that the frozen model computes for a text: {module path: [keys, values]}.
+def text_prefixes(model: PreTrainedModel, token_ids: Sequence[int], num_virtual_tokens: int) -> dict[str, Prefix]:
+    """The keys and values that the frozen model computes for a text, by module path.
 
-    Keys and values are (heads, num_virtual_tokens, d_kv) each. The encoder and the decoder both read the text, which is
-    repeated until it is as long as the prefix. Its first `num_virtual_tokens` positions are taken. The model must be in
-    evaluation mode, because dropout would change the states.
+    The encoder and the decoder both read the text, which is repeated until it is as long as the prefix. Its first
+    `num_virtual_tokens` positions are taken. The model must be in evaluation mode, because of dropout.
     """
     text = [list(token_ids) * math.ceil(num_virtual_tokens / len(token_ids))]
     text = torch.tensor(text, device=model.device)
@@ -224,7 +210,7 @@ def text_prefixes(
     def project_heads(layer: nn.Module, projection: nn.Linear) -> torch.Tensor:
         return projection(states[layer]).view(-1, layer.n_heads, layer.key_value_proj_dim).transpose(0, 1)
 
-    return {path: [project_heads(layer, layer.k), project_heads(layer, layer.v)] for path, layer in layers.items()}
+    return {path: (project_heads(layer, layer.k), project_heads(layer, layer.v)) for path, layer in layers.items()}
 
 
 class PeftType(StrEnum):

@@ -48,8 +48,7 @@ UNUSED_IN_FOLDER = (
     "base_model_name_or_path", "revision", "peft_version", "inference_mode", "prompt_tuning_init",
     "prompt_tuning_init_text", "tokenizer_name_or_path", "init", "init_scale", "init_token_ids", "reparametrization",
 )  # fmt: skip
-LARGEST = {"num_virtual_tokens": 1000}  # of a number; 10,000 for every other field but SEEDS
-SEEDS = ("seed", "prng_key")  # endings of the names of random seeds
+LARGEST = {"seed": 2**32 - 1, "prng_key": 2**32 - 1, "num_virtual_tokens": 1000}  # by the end of a field's name
 
 
 def peft_config_from(values: Mapping, allowed: Collection[str] | None = None, saved: bool = False) -> PeftConfig:
@@ -58,9 +57,9 @@ def peft_config_from(values: Mapping, allowed: Collection[str] | None = None, sa
     values: peft_type and fields of that method's configuration class, as in `config:` of params.yaml or, with `saved`,
         as in adapter_config.json, which has every field.
     allowed: the peft types that may be used; None for all that work here.
-    Raises UserError, one sentence, for a method or field that is unknown or cannot be used, and for a value that is not
-    of the field's type or not within bounds. A field that could name code, a file, an address or a regular expression
-    must have its default.
+    Raises UserError for a method or field that is unknown or cannot be used, and for a value that is not of the field's
+    type or not within bounds. A field that could name code, a file, an address or a regular expression must have its
+    default.
     """
     from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING as CLASSES
 
@@ -96,7 +95,7 @@ def _checked(name: str, value: object, hint: object) -> object:
     elif words:
         fine = isinstance(value, str) and value in WORDS.get(name, ())
     else:
-        largest = 2**32 - 1 if name.endswith(SEEDS) else LARGEST.get(name, 10_000)
+        largest = next((LARGEST[end] for end in LARGEST if name.endswith(end)), 10_000)
         fine = all(item is None or (isinstance(item, int | float) and 0 <= item <= largest) for item in items)
     if not fine or len(items) > 1000:
         raise UserError(f"{name}: {shown(value)} is not allowed")
@@ -191,9 +190,8 @@ def peft_type(adapter: AdapterSettings) -> str:
 def load_adapter(backbone: PreTrainedModel, folder: Path, allowed: Collection[str] = TESTED) -> PeftModel:
     """A saved adapter on its backbone, in evaluation mode.
 
-    allowed: the peft types that the folder may have. Raises UserError, one sentence, if `peft_config_from` refuses its
-    configuration, or if its tensors are not those of its configuration. PEFT would leave out what does not fit and
-    keep random numbers for what is missing.
+    allowed: the peft types that the folder may have. Raises UserError if `peft_config_from` refuses its configuration,
+    or if its tensors are not those of its configuration. PEFT would keep random numbers for what is missing.
     """
     try:
         return _load(backbone, folder, allowed)
@@ -225,9 +223,9 @@ def _load(backbone: PreTrainedModel, folder: Path, allowed: Collection[str]) -> 
 
 
 def adapter_size(folder: Path, trained: int, backbone: PreTrainedModel) -> dict[str, int | float]:
-    """The size of a saved adapter: trainable_params, trainable_percent and adapter_bytes.
+    """The size of a saved adapter of which `trained` parameters were trained.
 
-    trained: how many parameters were trained; trainable_percent is their share of these and the backbone's together.
+    trainable_percent is their share of these and the backbone's together.
     """
     size = (folder / ADAPTER_WEIGHTS).stat().st_size
     percent = 100 * trained / (trained + backbone.num_parameters())

@@ -59,8 +59,8 @@ def load_backbone(folder: Path, settings: ModelSettings) -> PreTrainedModel:
     Only the files that the folder's digest covers are read, and no remote code is run. A checkpoint's own lm_head is
     used even if config.json says that it is tied to the embeddings. Afterwards PyTorch computes with `settings.threads`
     CPU threads, and on a GPU as `prepare_gpu` says.
-    Raises UserError if the model is not a T5, mT5 or UMT5, if tensors are missing, not of this model, of the wrong
-    shape or of whole numbers, or if one has NaN or infinite numbers.
+    Raises UserError if the model is not a T5, mT5 or UMT5, or if its tensors are not finite floating-point numbers in
+    the shapes that config.json asks for.
     """
     quiet_libraries()
     torch.set_num_threads(settings.threads)
@@ -102,10 +102,10 @@ def prepare_gpu() -> None:
 
 
 def load_weights(folder: Path, **options: object) -> PreTrainedModel:
-    """The model in `folder`, as transformers loads it with these options.
+    """The model in `folder`, as transformers loads it with these options. Raises UserError as `load_backbone` does.
 
-    Raises UserError as `load_backbone` does. transformers itself would fill missing tensors with random numbers, use
-    the embeddings in place of a missing output layer, and read whole numbers as weights.
+    transformers itself would fill missing tensors with random numbers, use the embeddings in place of a missing output
+    layer, and read whole numbers as weights.
     """
     with covered_files(folder) as files:
         try:
@@ -165,10 +165,9 @@ def covered_files(folder: Path) -> Iterator[Path]:
 
 
 def float32_logits(model: PreTrainedModel) -> None:
-    """Make a model compute its logits in float32, in place, even if its other numbers are less precise.
+    """Make a model compute its logits in float32, in place, at one or two decoder positions, which costs little.
 
-    Near 10, bfloat16 numbers are 1/16 apart, which is too coarse for label probabilities and for the loss. The output
-    layer runs at one or two decoder positions only, so this costs next to nothing.
+    Near 10, bfloat16 numbers are 1/16 apart, which is too coarse for label probabilities and for the loss.
     """
     head = model.get_output_embeddings()
     # The weight becomes a new tensor, because the input embeddings may share the old one.
@@ -193,19 +192,16 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
         with covered_files(folder) as files:
             tokenizer = AutoTokenizer.from_pretrained(files, trust_remote_code=False, local_files_only=True)
             vocab_size = int(json.loads((files / "config.json").read_bytes()).get("vocab_size", 0))
-        tokenizer.name_or_path = str(folder)
+        if tokenizer.eos_token_id is None:
+            raise UserError("it lacks an end-of-sequence token, with which every prompt ends")
+        if (highest := max(tokenizer.get_vocab().values())) >= vocab_size:
+            raise UserError(f"it has ids up to {highest}, but vocab_size in config.json is {vocab_size}")
     except Exception as error:  # transformers raises errors of many kinds
-        raise UserError(f"{folder}: the tokenizer cannot be read ({one_line(error)}); fetch the model anew.") from None
-    if tokenizer.eos_token_id is None:
         raise UserError(
-            f"{folder}: the tokenizer lacks an end-of-sequence token, with which every prompt ends; choose another "
-            "model (model.name)."
-        )
-    if (highest := max(tokenizer.get_vocab().values())) >= vocab_size:
-        raise UserError(
-            f"{folder}: the tokenizer has ids up to {highest}, but vocab_size in config.json is {vocab_size}; fetch "
-            "the model anew, or choose another (model.name)."
-        )
+            f"{folder}: the tokenizer cannot be used: {one_line(error)}; fetch the model anew, or choose another "
+            "(model.name)."
+        ) from None
+    tokenizer.name_or_path = str(folder)
     return tokenizer
 
 

@@ -20,14 +20,12 @@ def tensor_shapes(file: Path) -> dict[str, tuple[int, ...]]:
     try:
         with safe_open(file, framework="numpy") as tensors:
             slices = {name: tensors.get_slice(name) for name in tensors.keys()}  # noqa: SIM118
-            other = [name for name, values in slices.items() if values.get_dtype() not in FLOATS]
-            shapes = {name: tuple(values.get_shape()) for name, values in slices.items()}
     except (SafetensorError, OSError) as error:
         raise UserError(f"{file.name} is damaged or not a safetensors file ({one_line(error)})") from None
-    if other:
-        kind = slices[other[0]].get_dtype()
-        raise UserError(f"{file.name}: {other[0]} is of type {kind}; it must be one of {', '.join(FLOATS)}")
-    return shapes
+    for name, values in slices.items():
+        if (kind := values.get_dtype()) not in FLOATS:
+            raise UserError(f"{file.name}: {name} is of type {kind}; it must be one of {', '.join(FLOATS)}")
+    return {name: tuple(values.get_shape()) for name, values in slices.items()}
 
 
 def differences(wanted: Mapping, found: Mapping) -> str:

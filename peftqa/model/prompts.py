@@ -46,17 +46,14 @@ def encode_prompts(
     table: columns id, question, context. examples: ids put before every prompt, not counted in max_tokens.
     Raises UserError, with the value that is needed, if the question and the instruction of a row are too long.
     """
-    return [ids for ids, _ in encode_and_cut(tokenizer, table, template, labels, examples)]
+    prompts = encode_and_cut(tokenizer, table, template, labels)
+    return [np.array([*examples, *ids], dtype=np.int32) for ids, _ in prompts]
 
 
 def encode_and_cut(
-    tokenizer: PreTrainedTokenizerBase,
-    table: pd.DataFrame,
-    template: Template,
-    labels: Sequence[str],
-    examples: Sequence[int] = (),
-) -> list[tuple[np.ndarray, list[int]]]:
-    """`encode_prompts`, each with the token ids of its abstract that did not fit."""
+    tokenizer: PreTrainedTokenizerBase, table: pd.DataFrame, template: Template, labels: Sequence[str]
+) -> list[tuple[list[int], list[int]]]:
+    """For each row, the token ids of its prompt, and those of its abstract that did not fit; see `encode_prompts`."""
     before, after = (part.strip() for part in template.text.split("{context}"))
     instruction = fill_instruction(template, labels)
 
@@ -77,8 +74,7 @@ def encode_and_cut(
             lost, context = context[:cut], context[cut:]
         else:
             context, lost = context[: len(context) - cut], context[len(context) - cut :]
-        ids = [*examples, *head, *context, *tail, tokenizer.eos_token_id]
-        prompts.append((np.array(ids, dtype=np.int32), lost))
+        prompts.append(([*head, *context, *tail, tokenizer.eos_token_id], lost))
     if too_long:
         raise UserError(
             f"template.max_tokens is {template.max_tokens}, but question and instruction alone need up to {needed} "

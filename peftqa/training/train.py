@@ -30,10 +30,8 @@ if TYPE_CHECKING:
 
     from peftqa.config.params import TrainSettings
 
-SAMPLING = {"similar_length": "group_by_length", "random": "random"}
-# transformers' "constant" would ignore warm-up.
-SCHEDULES = {"constant": "constant_with_warmup", "linear": "linear", "cosine": "cosine"}
-OPTIMIZERS = {"adamw": "adamw_torch", "adafactor": "adafactor"}
+# transformers' names of what params.yaml names. Its "constant" would ignore warm-up.
+NAMES = {"similar_length": "group_by_length", "constant": "constant_with_warmup", "adamw": "adamw_torch"}
 IGNORE_INDEX = -100  # a target position that the loss does not count
 
 
@@ -65,14 +63,12 @@ def train_adapter(
     train, val: examples {"input_ids": prompt, "labels": answer}, token ids of any length. The loss is the mean cross
     entropy of the answer's tokens. The best epoch has the lowest validation log loss over the labels.
     label_token_ids: the first token id of each label.
-    checkpoints: a folder for this run alone. Training resumes from the newest complete checkpoint in it, and ends with
-    the same weights as an uninterrupted run. The caller deletes the folder after saving the result.
-    on_epoch: called after each epoch, except those trained before a resume. callbacks: further callbacks for Trainer.
+    checkpoints: a folder for this run alone, from whose newest complete checkpoint training resumes; it ends with the
+    same weights as an uninterrupted run. The caller deletes the folder after saving the result.
+    on_epoch: called after each epoch, except those trained before a resume.
 
-    Returns the metrics of each epoch, including those before a resume: epoch, step, loss, trainable_params (how many
-    got a gradient), val_loss, val_log_loss, val_accuracy, val_macro_f1, and val_confidence, quantiles of the answers'
-    confidence (task.py).
-    Raises UserError if the loss or another metric becomes NaN or infinite.
+    Returns the metrics of each epoch (`epoch_metrics`), including those before a resume. Raises UserError if one of
+    them becomes NaN or infinite.
     """
     trainer = AdapterTrainer(
         model=model,
@@ -101,18 +97,19 @@ def training_arguments(
     settings: TrainSettings, adapter: AdapterSettings, seed: int, checkpoints: Path
 ) -> TrainingArguments:
     """Trainer's arguments for a run. The numbers are params.yaml's; the rest keeps Trainer quiet and repeatable."""
+    schedule = adapter.schedule or settings.schedule
     arguments = TrainingArguments(
         output_dir=str(checkpoints),
         num_train_epochs=settings.epochs,
         per_device_train_batch_size=settings.batch_size,
         per_device_eval_batch_size=settings.batch_size,
         learning_rate=adapter.learning_rate,
-        optim=OPTIMIZERS[settings.optimizer],
-        lr_scheduler_type=SCHEDULES[adapter.schedule or settings.schedule],
+        optim=NAMES.get(settings.optimizer, settings.optimizer),
+        lr_scheduler_type=NAMES.get(schedule, schedule),
         warmup_steps=settings.warmup_steps,
         weight_decay=settings.weight_decay,
         max_grad_norm=settings.max_grad_norm,
-        train_sampling_strategy=SAMPLING[settings.batches],
+        train_sampling_strategy=NAMES.get(settings.batches, settings.batches),
         seed=seed,
         logging_strategy="epoch",
         eval_strategy="epoch",

@@ -100,7 +100,7 @@ LOADED = {
     "truncated weights": (lambda f: cut(f / WEIGHTS), "model.safetensors is damaged or not a safetensors file"),
     "an empty configuration": (lambda f: (f / "config.json").write_text("{}"), "but vocab_size in config.json is 0"),
     "BART": (lambda f: write_config(f, model_type="bart"), "the model type in config.json is 'bart', not one of t5,"),
-    "an empty tokenizer": (lambda f: (f / "tokenizer.json").write_text("{}"), "the tokenizer cannot be read"),
+    "an empty tokenizer": (lambda f: (f / "tokenizer.json").write_text("{}"), "the tokenizer cannot be used"),
     "a missing tensor": (lambda f: write_tensors(f, drop=Q), f"(missing: {Q})"),
     "a tensor of wrong shape": (lambda f: write_tensors(f, **{Q: torch.zeros(3, 3)}), f"of wrong shape: {Q} [3, 3]"),
     "NaN": (

@@ -233,7 +233,7 @@ def test_weights_in_several_files_are_loaded(folder, tmp_path):
 def test_a_broken_tokenizer_is_refused_in_one_sentence(folder, tmp_path, content):
     copy = shutil.copytree(folder, tmp_path / "model")
     (copy / "tokenizer.json").write_text(content)
-    with pytest.raises(UserError, match="the tokenizer cannot be read"):
+    with pytest.raises(UserError, match="the tokenizer cannot be used"):
         load_tokenizer(copy)
 
 
@@ -241,7 +241,7 @@ def test_a_tokenizer_that_cannot_end_a_prompt_is_refused(folder, tmp_path):
     shutil.copy(folder / "config.json", tmp_path)
     Tokenizer(models.WordLevel({"<unk>": 0, "yes": 1}, "<unk>")).save(str(tmp_path / "tokenizer.json"))
     (tmp_path / "tokenizer_config.json").write_text('{"tokenizer_class": "PreTrainedTokenizerFast"}')
-    with pytest.raises(UserError, match="lacks an end-of-sequence token"):
+    with pytest.raises(UserError, match="it lacks an end-of-sequence token"):
         load_tokenizer(tmp_path)
 
 

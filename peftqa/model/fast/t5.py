@@ -84,10 +84,9 @@ def _cross_attention(
     """Cross-attention that never computes the keys and values of the encoder's positions.
 
     A prompt has hundreds of encoder positions, an answer one or two decoder positions. Let h be an encoder state, q a
-    query, a an attention weight, and W_k and W_v one head's projections. Because q (W_k h) = (W_k^T q) h, projecting
-    the few queries by W_k^T gives the same scores as projecting the many states by W_k. The sum of a (W_v h) is W_v
-    times the sum of a h, so W_v is needed for the few sums only. That saves an eighth of the model's operations.
-    DeepSeek-V2 (arXiv 2405.04434, section 2.1.2) treats its keys and values in the same way.
+    query, a an attention weight, and W_k and W_v one head's projections. Because q (W_k h) = (W_k^T q) h, it is enough
+    to project the few queries. The sum of a (W_v h) is W_v times the sum of a h, so W_v is needed for few sums only.
+    That saves an eighth of the model's operations. DeepSeek-V2 (arXiv 2405.04434, section 2.1.2) does the same.
 
     hidden_states: (batch, decoder positions, d_model); mask: None or bool (batch, 1, queries, keys); key_value_states:
     (batch, encoder positions, d_model); kv_prefix: None, or keys and values (heads, prefix, d_kv) for which the rule of
