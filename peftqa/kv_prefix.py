@@ -113,16 +113,6 @@ class PrefixMLP(nn.Module):
         # (tokens, 2 * heads * d_kv) -> (2, heads, tokens, d_kv) -> keys, values
         return self.output(self.trunk()).view(self.shape).permute(1, 2, 0, 3).unbind()
 
-    def fit(self, key: torch.Tensor, value: torch.Tensor) -> None:
-        """Choose the output layer by least squares so that the MLP gives these keys and values, without gradients.
-
-        The fit is exact if the trunk's rows are independent; width must then be at least tokens.
-        """
-        wanted = torch.stack([key, value]).permute(2, 0, 1, 3).flatten(1)
-        weight = torch.linalg.pinv(self.trunk().double()) @ wanted.to(self.output.weight.device, torch.float64)
-        self.output.weight.copy_(weight.T)
-        self.output.bias.zero_()
-
 
 class KVPrefixAttention(nn.Module, BaseTunerLayer):
     """An attention module with, for each adapter, a learned prefix of keys and values.
@@ -162,12 +152,9 @@ class KVPrefixAttention(nn.Module, BaseTunerLayer):
 
     @torch.no_grad()
     def set_prefix(self, adapter_name: str, key: torch.Tensor, value: torch.Tensor) -> None:
-        """Give an adapter these keys and values."""
-        if adapter_name in self.kv_prefix_mlp:
-            self.kv_prefix_mlp[adapter_name].fit(key, value)
-        else:
-            self.kv_prefix_key[adapter_name].copy_(key)
-            self.kv_prefix_value[adapter_name].copy_(value)
+        """Give an adapter without an MLP these keys and values."""
+        self.kv_prefix_key[adapter_name].copy_(key)
+        self.kv_prefix_value[adapter_name].copy_(value)
 
     def forward(self, *args, **kwargs) -> tuple:
         prefixes = [] if self.disable_adapters else [self.prefix(name) for name in self.active_adapters]
@@ -228,8 +215,7 @@ class KVPrefixConfig(PeftConfig):
     init: "random", normal with standard deviation `init_scale`; or "text", the keys and values that the text with
         token ids `init_token_ids` has in the frozen model (`text_prefixes`).
     reparametrization: None, or the width of the MLP (one per target) of Li and Liang that makes the prefix during
-        training. With init "text", training starts from the same prefix as without the MLP. With "random" the numbers
-        differ, because the MLP's own weights are drawn first. Only the keys and values that it makes are saved.
+        training, from random weights; `init` is then not used. Only the keys and values that it makes are saved.
     """
 
     num_virtual_tokens: int = 5
@@ -269,8 +255,8 @@ class KVPrefixModel(BaseTuner):
         self._trunks = {}  # {target's name: PrefixTrunk}, filled by _create_and_replace for this adapter
         super().inject_adapter(model, adapter_name, *args, **kwargs)
         config = self.peft_config[adapter_name]
-        if config.inference_mode:
-            return  # its values are about to be loaded
+        if config.inference_mode or config.reparametrization is not None:
+            return  # its values are about to be loaded, or its MLP makes them
         if config.init == "text":
             prefixes = text_prefixes(model, config.init_token_ids, config.num_virtual_tokens)
         for path, layer in model.named_modules():

@@ -131,7 +131,7 @@ def peft_config(
             from peftqa.kv_prefix import KVPrefixConfig
 
             settings = adapter.model_dump(
-                include={"num_virtual_tokens", "target", "init", "init_scale", "reparametrization"}, exclude_none=True
+                exclude={"method", "learning_rate", "schedule", "init_text"}, exclude_none=True
             )
             if adapter.init == "text":
                 settings["init_token_ids"] = tokenizer(text, add_special_tokens=False)["input_ids"]
@@ -154,8 +154,7 @@ def add_adapter(
 ) -> PeftModel:
     """A new adapter on a frozen backbone, ready to train. On a bfloat16 backbone too, its weights are float32.
 
-    Random initialisations draw from torch's global generator, so seed it first. Raises UserError if PEFT cannot put the
-    adapter on this model.
+    Seed torch's global generator first. Raises UserError if PEFT cannot put the adapter on this model.
     """
     from peft import get_peft_model
 
@@ -165,15 +164,14 @@ def add_adapter(
     except Exception as error:  # PEFT raises errors of many kinds
         if not isinstance(adapter, PEFTMethod):
             raise
-        kind = adapter.config["peft_type"]
         raise UserError(
-            f"PEFT cannot make {kind} with this configuration ({one_line(error)}); change the adapter's config in "
-            "params.yaml."
+            f"PEFT cannot make {adapter.config['peft_type']} with this configuration ({one_line(error)}); change the "
+            "adapter's config in params.yaml."
         ) from None
 
 
 def save_adapter(model: PeftModel, folder: Path, model_name: str, revision: str | None) -> None:
-    """Save the adapter in PEFT's format, with the name and revision of its base model, and without a model card."""
+    """Save the adapter in PEFT's format, with its base model's name and revision, and without a model card."""
     config = model.active_peft_config
     config.base_model_name_or_path, config.revision = model_name, revision
     if getattr(config, "tokenizer_name_or_path", None):
@@ -193,33 +191,32 @@ def load_adapter(backbone: PreTrainedModel, folder: Path, allowed: Collection[st
     allowed: the peft types that the folder may have. Raises UserError if `peft_config_from` refuses its configuration,
     or if its tensors are not those of its configuration. PEFT would keep random numbers for what is missing.
     """
+    from peft import PeftModel, get_peft_model_state_dict
+
     try:
-        return _load(backbone, folder, allowed)
+        found = tensor_shapes(folder / ADAPTER_WEIGHTS)
+        config = peft_config_from(_read_json(folder / ADAPTER_CONFIG), allowed, saved=True)
+        with warnings.catch_warnings(action="ignore"):  # they are about what is refused below
+            model = PeftModel.from_pretrained(backbone, folder, config=config).eval()
+        # Without save_embedding_layers=False, PEFT would ask the Hub for the model.
+        tensors = get_peft_model_state_dict(model, save_embedding_layers=False)
+        if problems := differences({name: tuple(tensor.shape) for name, tensor in tensors.items()}, found):
+            raise UserError(f"{ADAPTER_WEIGHTS} does not fit {ADAPTER_CONFIG} ({problems})")
+        if broken := [name for name, tensor in tensors.items() if not tensor.isfinite().all()]:
+            raise UserError(f"{broken[0]} in {ADAPTER_WEIGHTS} holds NaN or infinite numbers")
+        return model
     except Exception as error:  # PEFT raises errors of many kinds
         raise UserError(
             f"{folder}: the adapter cannot be loaded: {one_line(error).rstrip('.')}; fetch it again, or train it anew."
         ) from None
 
 
-def _load(backbone: PreTrainedModel, folder: Path, allowed: Collection[str]) -> PeftModel:
-    from peft import PeftModel, get_peft_model_state_dict
-
-    found = tensor_shapes(folder / ADAPTER_WEIGHTS)
-    content = (folder / ADAPTER_CONFIG).read_bytes()
+def _read_json(file: Path) -> dict:
+    content = file.read_bytes()
     try:
-        values = dict(json.loads(content))
+        return dict(json.loads(content))
     except (RecursionError, TypeError, ValueError) as error:
-        raise UserError(f"{ADAPTER_CONFIG} is not an object of JSON ({one_line(error)})") from None
-    config = peft_config_from(values, allowed, saved=True)
-    with warnings.catch_warnings(action="ignore"):  # they are about what is refused below
-        model = PeftModel.from_pretrained(backbone, folder, config=config).eval()
-    # Without save_embedding_layers=False, PEFT would ask the Hub for the model.
-    tensors = get_peft_model_state_dict(model, save_embedding_layers=False)
-    if problems := differences({name: tuple(tensor.shape) for name, tensor in tensors.items()}, found):
-        raise UserError(f"{ADAPTER_WEIGHTS} does not fit {ADAPTER_CONFIG} ({problems})")
-    if broken := [name for name, tensor in tensors.items() if not tensor.isfinite().all()]:
-        raise UserError(f"{broken[0]} in {ADAPTER_WEIGHTS} holds NaN or infinite numbers")
-    return model
+        raise UserError(f"{file.name} is not an object of JSON ({one_line(error)})") from None
 
 
 def adapter_size(folder: Path, trained: int, backbone: PreTrainedModel) -> dict[str, int | float]:

@@ -67,12 +67,10 @@ def load_backbone(folder: Path, settings: ModelSettings) -> PreTrainedModel:
     device = choose_device()
     if device.type == "cuda":
         prepare_gpu()
-    attention = "sdpa"
+    # The fused attention cannot drop out, and training and answers should be computed alike.
+    attention = "fused" if settings.fast and not settings.dropout else "sdpa"
     if settings.fast:
         from peftqa.model.fast.t5 import patch_t5
-
-        # The fused attention cannot drop out, and training and answers should be computed alike.
-        attention = "sdpa" if settings.dropout else "fused"
     model = load_weights(
         folder, dtype=choose_dtype(settings.dtype), attn_implementation=attention, dropout_rate=settings.dropout
     )
@@ -211,13 +209,13 @@ def memory_explained() -> Iterator[None]:
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        if out_of_memory(error):
-            raise UserError(
-                f"there is not enough memory ({one_line(error)}); lower train.batch_size or evaluate.batch_size, "
-                "template.max_tokens or the adapter's num_virtual_tokens, start fewer runs at a time (JOBS), or choose "
-                "a smaller model (model.name)."
-            ) from None
-        raise
+        if not out_of_memory(error):
+            raise
+        raise UserError(
+            f"there is not enough memory ({one_line(error)}); lower train.batch_size or evaluate.batch_size, "
+            "template.max_tokens or the adapter's num_virtual_tokens, start fewer runs at a time (JOBS), or choose a "
+            "smaller model (model.name)."
+        ) from None
 
 
 def out_of_memory(error: Exception) -> bool:

@@ -98,19 +98,15 @@ def first_token_ids(tokenizer: PreTrainedTokenizerBase, labels: Sequence[str]) -
     return ids
 
 
-def encode_answers(tokenizer: PreTrainedTokenizerBase, answers: Sequence[str]) -> list[list[int]]:
-    """Token ids of each answer, end-of-sequence token included."""
-    ids = tokenizer(list(answers), add_special_tokens=False)["input_ids"]
-    return [[*answer, tokenizer.eos_token_id] for answer in ids]
-
-
 def encode_examples(
     tokenizer: PreTrainedTokenizerBase, table: pd.DataFrame, template: Template, labels: Sequence[str]
 ) -> list[dict]:
-    """A training example for each row of `table`: {"input_ids": prompt, "labels": answer}, both token ids."""
-    prompts = encode_prompts(tokenizer, table, template, labels)
-    answers = encode_answers(tokenizer, table["label"])
-    return [{"input_ids": prompt, "labels": answer} for prompt, answer in zip(prompts, answers, strict=True)]
+    """A training example for each row of `table`: {"input_ids": prompt, "labels": answer}.
+
+    Both are token ids that end with the end-of-sequence token.
+    """
+    pairs = zip(encode_prompts(tokenizer, table, template, labels), token_ids(tokenizer, table["label"]), strict=True)
+    return [{"input_ids": prompt, "labels": [*answer, tokenizer.eos_token_id]} for prompt, answer in pairs]
 
 
 def few_shot_examples(
@@ -139,11 +135,8 @@ def few_shot_examples(
                 f"{len(rows)}. Ask for fewer."
             )
         drawn.extend(random.choice(rows, wanted, replace=False))
-    chosen = train.loc[drawn]
-    prompts = encode_prompts(tokenizer, chosen, template, labels)
-    answers = encode_answers(tokenizer, chosen["label"])
-    pairs = zip(prompts, answers, strict=True)
-    examples = sorted(([*prompt[:-1].tolist(), *answer[:-1]] for prompt, answer in pairs), key=len)
+    pairs = encode_examples(tokenizer, train.loc[drawn], template, labels)
+    examples = sorted(([*pair["input_ids"][:-1].tolist(), *pair["labels"][:-1]] for pair in pairs), key=len)
     ids: list[int] = []
     for example in examples:
         if len(ids) + len(example) > max_tokens:

@@ -42,8 +42,8 @@ class BaseModelReference(Settings):
 class Extremes(Settings):
     """The extremes of the training questions in one part, question or abstract.
 
-    fewest, most: tokens. tokens_per_word: the largest number; it is high for random letters and for words that the
-    tokenizer does not know. rare: the largest share of tokens that occur in only one training question.
+    fewest, most: tokens. tokens_per_word: the largest number, which is high for random letters. rare: the largest share
+    of tokens that occur in only one training question.
     """
 
     fewest: Count

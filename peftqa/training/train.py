@@ -36,10 +36,9 @@ IGNORE_INDEX = -100  # a target position that the loss does not count
 
 
 def run_seed(adapter: str, fold: int, seed: int) -> int:
-    """The seed of one run's random numbers, below 2**32. Each run of an experiment has its own.
+    """The seed of one run's random numbers, below 2**32. Each run has its own.
 
-    If all folds used the same random numbers, their results would be correlated, and tests over folds would mistake
-    that for an effect of the method.
+    If all folds used the same random numbers, their results would be correlated, and tests over folds would be wrong.
     """
     return int(np.random.SeedSequence([seed, fold, *adapter.encode()]).generate_state(1)[0])
 
@@ -117,7 +116,6 @@ def training_arguments(
         save_total_limit=1,  # the last checkpoint, and also the best if it is another one
         load_best_model_at_end=True,
         metric_for_best_model="log_loss",
-        greater_is_better=False,
         logging_nan_inf_filter=False,  # EpochReport must see a NaN
         # Trainer cannot read these names off the signature of PEFT's forward.
         label_names=["labels"],
@@ -144,8 +142,7 @@ def validation_metrics(
 ) -> dict[str, float | list[float]]:
     """log_loss, accuracy, macro_f1 and confidence of label probabilities (n, labels).
 
-    answers: token ids of the right answers (n, tokens). log_loss is NaN if a probability is NaN; the training has then
-    diverged, and EpochReport stops it.
+    answers: token ids of the right answers (n, tokens). log_loss is NaN if a probability is NaN.
     """
     probabilities = np.asarray(probabilities, dtype=np.float64)
     probabilities /= probabilities.sum(axis=1, keepdims=True)

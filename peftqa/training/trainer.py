@@ -26,8 +26,7 @@ VALIDATION = ("loss", "log_loss", "accuracy", "macro_f1", "confidence")
 class AdapterTrainer(Trainer):
     """Trainer whose checkpoints hold the trained tensors under their own names.
 
-    Training cannot resume from PEFT's format, which has the keys and values of a reparametrized prefix and not the MLP
-    that computes them.
+    Training cannot resume from PEFT's format, which lacks networks that only training needs, such as a prefix's MLP.
     """
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
@@ -65,9 +64,6 @@ class EpochReport(TrainerCallback):
             print(f"{self.title}: resumed after epoch {earlier[-1]['epoch']}", flush=True)
         self.bar = tqdm(total=state.max_steps, initial=state.global_step, desc=self.title, unit="step", disable=None)
 
-    def on_epoch_begin(self, args, state, control, **kwargs) -> None:
-        self.trained = {}
-
     def on_pre_optimizer_step(self, args, state, control, *, model, **kwargs) -> None:
         for name, tensor in model.named_parameters():
             if tensor.grad is not None and name not in self.trained and tensor.grad.any():
@@ -76,6 +72,7 @@ class EpochReport(TrainerCallback):
     def on_log(self, args, state, control, **kwargs) -> None:
         if "loss" in state.log_history[-1]:
             state.log_history[-1]["trainable_params"] = sum(self.trained.values())
+            self.trained = {}
 
     def on_step_end(self, args, state, control, **kwargs) -> None:
         self.bar.update(state.global_step - self.bar.n)
@@ -143,8 +140,8 @@ def last_complete_checkpoint(folder: Path, title: str = "training") -> str | Non
 def check_complete(checkpoint: Path) -> None:
     """Raise an error, of any kind, if a file that Trainer goes on from is missing or cannot be read to its end.
 
-    Trainer writes its state last, so that file is missing if the process was killed while it wrote the checkpoint. A
-    full disk or a power failure can leave other damage. If a file is missing, Trainer trains without it and is silent.
+    A kill, a full disk or a power failure can leave such damage. If a file is missing, Trainer trains without it and is
+    silent.
     """
     state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
     epoch_metrics(state.log_history)[-1]  # an IndexError if there is not one epoch

@@ -215,18 +215,16 @@ def keys_and_values_of_text(base, token_ids):
     return found
 
 
-@pytest.mark.parametrize("reparametrization", [None, 16])
 @pytest.mark.parametrize(
     ("text", "read"),
     [([5, 6, 7], [5, 6, 7]), ([5, 6, 7, 8, 9, 1], [5, 6, 7, 8, 9, 1]), ([5, 6], [5, 6, 5, 6])],
     ids=["as long as the prefix", "longer", "shorter"],
 )
-def test_text_gives_the_keys_and_values_that_it_has_in_the_frozen_model(text, read, reparametrization):
+def test_text_gives_the_keys_and_values_that_it_has_in_the_frozen_model(text, read):
     expected = keys_and_values_of_text(tiny_t5(), read)
     model = with_prefix(tiny_t5())
     # A second adapter, on a model where another prefix is active.
-    config = KVPrefixConfig(num_virtual_tokens=3, init="text", init_token_ids=text, reparametrization=reparametrization)
-    model.add_adapter("text", config)
+    model.add_adapter("text", KVPrefixConfig(num_virtual_tokens=3, init="text", init_token_ids=text))
     layers = prefix_layers(model)
     assert set(layers) == set(expected)
     for path, layer in layers.items():

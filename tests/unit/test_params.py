@@ -163,7 +163,6 @@ WRONG = [
         "adapters.prefix.target: ['cross', 'cross'] is not allowed: nothing",
     ),
     ("adapters.prefix.target", ["enc"], "adapters.prefix.target.0: 'enc' is not allowed"),
-    ("adapters.prefix.reparametrization", 4, "adapters.prefix: reparametrization: the MLP must be at least as wi"),
     ("adapters", {7: IA3 | {"rate": 1}}, "adapters.7.rate: unknown key"),
     ("adapters.my-prompt", {}, "adapters.my-prompt: 'my-prompt' is not allowed: may have letters, digits and _ only"),
     ("evaluate.untrained.a-b", {}, "evaluate.untrained.a-b: 'a-b' is not allowed: may have letters, digits and _ only"),

@@ -18,7 +18,6 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from torch.autograd.function import once_differentiable
 
 SOURCE = Path(__file__).with_name("kernels.cpp")
 COMPILER_FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fopenmp", "-shared", "-fPIC")
@@ -77,7 +76,6 @@ class _RMSNorm(torch.autograd.Function):
         return out
 
     @staticmethod
-    @once_differentiable
     def backward(ctx, grad):
         x, weight, scale = ctx.saved_tensors
         out = torch.empty_like(x)
@@ -102,7 +100,6 @@ class _GatedGELU(torch.autograd.Function):
         return out
 
     @staticmethod
-    @once_differentiable
     def backward(ctx, grad):
         gate, linear = ctx.saved_tensors
         grad_gate, grad_linear = torch.empty_like(gate), torch.empty_like(gate)
@@ -133,14 +130,13 @@ class _BiasedAttention(torch.autograd.Function):
         return torch.bmm(scores, value).view(shape)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx, grad):
         query, key, value, probabilities = ctx.saved_tensors
         leading = grad.shape[:2]
         grad = grad.reshape(query.shape)
         grad_value = torch.bmm(probabilities.transpose(1, 2), grad)
         grad_scores = torch.bmm(grad, value.transpose(1, 2))
-        _call("softmax_backward", probabilities, grad_scores, grad_scores.shape[0] * grad_scores.shape[1], key.shape[1])
+        _call("softmax_backward", probabilities, grad_scores, grad_scores.shape[:2].numel(), key.shape[1])
         # Not needed in the encoder's first layer under a prefix: there the queries come from frozen embeddings.
         grad_query = torch.bmm(grad_scores, key).unflatten(0, leading) if ctx.needs_input_grad[0] else None
         grad_key = torch.bmm(grad_scores.transpose(1, 2), query)
@@ -178,6 +174,5 @@ class _PackedLinear(torch.autograd.Function):
         return torch.ops.mkldnn._linear_pointwise(x, linear.packed, None, "none", [], "")
 
     @staticmethod
-    @once_differentiable
     def backward(ctx, grad):
         return torch.ops.mkldnn._linear_pointwise(grad, ctx.linear.packed_transpose, None, "none", [], ""), None
