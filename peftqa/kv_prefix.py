@@ -178,8 +178,7 @@ def text_prefixes(model: PreTrainedModel, token_ids: Sequence[int], num_virtual_
     The encoder and the decoder both read the text, which is repeated until it is as long as the prefix. Its first
     `num_virtual_tokens` positions are taken. The model must be in evaluation mode, because of dropout.
     """
-    text = [list(token_ids) * math.ceil(num_virtual_tokens / len(token_ids))]
-    text = torch.tensor(text, device=model.device)
+    text = torch.tensor([list(token_ids) * math.ceil(num_virtual_tokens / len(token_ids))], device=model.device)
     layers = {path: m.base_layer for path, m in model.named_modules() if isinstance(m, KVPrefixAttention)}
     states = {}
 

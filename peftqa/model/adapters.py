@@ -33,8 +33,7 @@ TESTED = ("PROMPT_TUNING", "KV_PREFIX", "LORA", "IA3", "P_TUNING", "PREFIX_TUNIN
 UNUSABLE = (
     "ADALORA", "ADAPTION_PROMPT", "CARTRIDGE", "CPT", "MULTITASK_PROMPT_TUNING", "POLY", "SHADOW", "SHIRA", "XLORA",
 )  # fmt: skip
-# The words that a text field may have. Any other text field must have its default, because its text could name code, a
-# file or an address.
+# The words that a text field may have. Any other text could name code, a file or an address, so it must be the default.
 WORDS = {
     "bias": ("none",),
     "encoder_reparameterization_type": ("MLP", "LSTM"),
@@ -130,9 +129,8 @@ def peft_config(
         case KVPrefix():
             from peftqa.kv_prefix import KVPrefixConfig
 
-            settings = adapter.model_dump(
-                exclude={"method", "learning_rate", "schedule", "init_text"}, exclude_none=True
-            )
+            others = {"method", "learning_rate", "schedule", "init_text"}
+            settings = adapter.model_dump(exclude=others, exclude_none=True)
             if adapter.init == "text":
                 settings["init_token_ids"] = tokenizer(text, add_special_tokens=False)["input_ids"]
             return KVPrefixConfig(task_type="SEQ_2_SEQ_LM", **settings)
@@ -220,10 +218,7 @@ def _read_json(file: Path) -> dict:
 
 
 def adapter_size(folder: Path, trained: int, backbone: PreTrainedModel) -> dict[str, int | float]:
-    """The size of a saved adapter of which `trained` parameters were trained.
-
-    trainable_percent is their share of these and the backbone's together.
-    """
+    """The size of a saved adapter of which `trained` parameters were trained, in parameters, percent and bytes."""
     size = (folder / ADAPTER_WEIGHTS).stat().st_size
     percent = 100 * trained / (trained + backbone.num_parameters())
     return {"trainable_params": trained, "trainable_percent": percent, "adapter_bytes": size}

@@ -42,8 +42,8 @@ def choose_device() -> torch.device:
 def choose_dtype(name: str) -> torch.dtype:
     """The torch dtype for `model.dtype`: auto, float32 or bfloat16.
 
-    auto is bfloat16 on a CPU with AMX or AVX512-BF16 and on a GPU with bfloat16 instructions, because bfloat16 is
-    faster there. Elsewhere auto is float32. It is never float16, in which T5's activations overflow.
+    auto is bfloat16 if the CPU or GPU has instructions for it (AMX, AVX512-BF16), because it is then faster, and else
+    float32. It is never float16, in which T5's activations overflow.
     """
     if name != "auto":
         return getattr(torch, name)
@@ -163,7 +163,7 @@ def covered_files(folder: Path) -> Iterator[Path]:
 
 
 def float32_logits(model: PreTrainedModel) -> None:
-    """Make a model compute its logits in float32, in place, at one or two decoder positions, which costs little.
+    """Make a model compute its logits in float32, in place. It costs little, because there are few decoder positions.
 
     Near 10, bfloat16 numbers are 1/16 apart, which is too coarse for label probabilities and for the loss.
     """

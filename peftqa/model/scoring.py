@@ -1,8 +1,4 @@
-"""Probabilities of the labels, and the answers that a model generates freely.
-
-The labels' likelihoods are compared as for multiple choice in lm-evaluation-harness, but by their first tokens
-only. So one forward pass with one decoder position is enough.
-"""
+"""Probabilities of the labels, by their first tokens only, and the answers that a model generates freely."""
 
 from __future__ import annotations
 

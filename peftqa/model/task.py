@@ -91,9 +91,8 @@ class Training(Settings):
 class Task(Settings):
     """How an adapter must be asked, and how sure it was.
 
-    weights: the sha256 of the adapter's weights. trainable_params: how many parameters got a gradient in training,
-    including those of a network that only training needs. confidence: quantiles, at SHARES, of the highest label
-    probability of its answers to the validation questions.
+    weights: the sha256 of the adapter's weights. trainable_params: how many parameters got a gradient in training.
+    confidence: quantiles, at SHARES, of the highest label probability of its answers to the validation questions.
     """
 
     format: Literal[2] = 2

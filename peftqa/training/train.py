@@ -66,8 +66,7 @@ def train_adapter(
     same weights as an uninterrupted run. The caller deletes the folder after saving the result.
     on_epoch: called after each epoch, except those trained before a resume.
 
-    Returns the metrics of each epoch (`epoch_metrics`), including those before a resume. Raises UserError if one of
-    them becomes NaN or infinite.
+    Returns each epoch's metrics (`epoch_metrics`), also from before a resume. Raises UserError if one is not finite.
     """
     trainer = AdapterTrainer(
         model=model,
@@ -122,7 +121,6 @@ def training_arguments(
         remove_unused_columns=False,
         dataloader_pin_memory=torch.cuda.is_available(),
         disable_tqdm=True,  # EpochReport draws one bar instead of two
-        report_to=[],
         use_cpu=not torch.cuda.is_available(),
     )
     # One GPU. Trainer would put a copy of the model on each GPU that it sees and give each of them a whole batch.

@@ -1,7 +1,7 @@
 """transformers' Trainer as this project uses it: the contents of a checkpoint, and the report after each epoch.
 
 `AdapterTrainer` needs these private methods of Trainer (transformers 5.23): `_save`, `_load_from_checkpoint` and
-`_load_best_model`. If a release renames one, tests in tests/unit/test_training.py fail.
+`_load_best_model`.
 """
 
 from __future__ import annotations

@@ -9,9 +9,8 @@ from itertools import combinations
 
 import pytest
 import torch
-from peft import PeftModel, PrefixTuningConfig, get_peft_model
+from peft import PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
-from torch import nn
 from transformers import (
     AutoModelForSeq2SeqLM,
     MT5Config,
@@ -149,27 +148,6 @@ def test_generate_equals_step_by_step_argmax_with_and_without_cache():
         assert torch.equal(model.generate(**inputs, max_new_tokens=8, use_cache=use_cache), answer)
     with model.disable_adapter():
         assert not torch.equal(model.generate(**inputs, max_new_tokens=8), answer)
-
-
-def test_pefts_prefix_tuning_is_the_same_as_a_decoder_prefix_if_the_decoder_has_no_position_bias():
-    base = tiny_t5(num_layers=4, num_decoder_layers=4)
-    nn.init.zeros_(base.decoder.block[0].layer[0].SelfAttention.relative_attention_bias.weight)
-    layers, heads, d_kv = base.config.num_layers, base.config.num_heads, base.config.d_kv
-    ours = with_prefix(copy.deepcopy(base), target=["decoder"])
-    peft_config = PrefixTuningConfig(task_type="SEQ_2_SEQ_LM", num_virtual_tokens=3, token_dim=heads * d_kv)
-    peft_model = get_peft_model(base, peft_config)
-    # PEFT shares its slots between the layers l and l + L/2, so half of them are never read.
-    slots = (
-        peft_model.prompt_encoder["default"].embedding.weight.detach().view(3, 2 * layers, heads, d_kv).transpose(0, 2)
-    )
-    for index, layer in enumerate(prefix_layers(ours).values()):
-        layer.set_prefix("default", slots[:, 4 * index % (2 * layers)], slots[:, (4 * index + 1) % (2 * layers)])
-    batch = padded_batch()
-    del batch["decoder_attention_mask"]
-    expected = peft_model(**batch).logits
-    assert (ours(**batch).logits - expected).abs().max() < 1e-5
-    with ours.disable_adapter():
-        assert (ours(**batch).logits - expected).abs().max() > 1e-2
 
 
 @pytest.mark.parametrize(

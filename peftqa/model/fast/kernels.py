@@ -107,19 +107,14 @@ class _GatedGELU(torch.autograd.Function):
         return grad_gate, grad_linear
 
 
-def biased_attention(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, bias: torch.Tensor, allowed: torch.Tensor
-) -> torch.Tensor:
+class BiasedAttention(torch.autograd.Function):
     """softmax(query key^T + bias) value, by compiled kernels only.
 
     query: (batch, heads, queries, d); key, value: (batch, heads, keys, d); bias: (1, heads, queries, keys), a constant;
     allowed: bool (batch, keys), the keys that may be attended to. Result: as query.
     For a few hundred tokens, this is faster than PyTorch's blocked kernel on a CPU without AMX (benchmarks/README.md).
     """
-    return _BiasedAttention.apply(query, key, value, bias, allowed)
 
-
-class _BiasedAttention(torch.autograd.Function):
     @staticmethod
     def forward(ctx, query, key, value, bias, allowed):
         shape = batch, heads, queries, width = query.shape
@@ -143,11 +138,14 @@ class _BiasedAttention(torch.autograd.Function):
         return grad_query, grad_key.unflatten(0, leading), grad_value.unflatten(0, leading), None, None
 
 
+biased_attention = BiasedAttention.apply
+
+
 class PackedLinear:
     """x weight^T for a weight (outputs, inputs) that never changes.
 
-    oneDNN copies the weight into the memory layout that its products read fastest, and at the first gradient also its
-    transpose. Only x86 CPUs can do this (`available`); elsewhere use `torch.nn.functional.linear`.
+    oneDNN copies the weight and, at the first gradient, its transpose into the memory layout that its products read
+    fastest. Only x86 CPUs can do this (`available`).
     """
 
     def __init__(self, weight: torch.Tensor) -> None:

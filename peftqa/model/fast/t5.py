@@ -1,8 +1,7 @@
 """A frozen T5 that computes the same function as transformers' own in a third of the time.
 
-`patch_t5` replaces the forward pass of single modules in place. The model stays transformers' model, with its
-parameters, and takes PEFT's adapters as before. If a module is not as expected (an adapter replaced one of its layers,
-or there is a key-value cache), it computes as in transformers.
+`patch_t5` replaces the forward pass of single modules in place. PEFT's adapters work as before: if a module is not as
+expected (an adapter replaced one of its layers, or there is a key-value cache), it computes as in transformers.
 """
 
 from __future__ import annotations
@@ -51,8 +50,7 @@ support_attention("fused", fused_attention)
 def patch_t5(model: PreTrainedModel) -> PreTrainedModel:
     """Replace forward passes of a frozen T5, mT5 or UMT5, in place. Returns the model.
 
-    The attention implementation "fused" replaces self-attention. The weights must not change afterwards, because there
-    are packed copies of them, and they do not get a gradient.
+    The weights must not change afterwards, because there are packed copies of them, and they do not get a gradient.
     """
     for path, module in model.named_modules():
         kind = type(module).__name__
