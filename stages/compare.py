@@ -13,20 +13,21 @@ from peftqa.config.settings import Baseline
 from peftqa.data.files import read_csv, read_json, read_table, write_csv, write_json
 from peftqa.data.records import read_records
 from peftqa.errors import UserError
-from peftqa.evaluation.curves import join_curves, training_curve
-from peftqa.evaluation.humans import describe_humans, human_answers
+from peftqa.evaluation.humans import describe_humans
 from peftqa.evaluation.metrics import rounded
-from peftqa.evaluation.predictions import Replicates, read_predictions, replicates, same_test_questions
+from peftqa.evaluation.palette import variant_color
+from peftqa.evaluation.predictions import Replicates
 from peftqa.statistics.comparison import as_text, compare, pair_table
 from stages import run_stage, runs, workspace
+from stages.answers import read_replicates
 from stages.stale import remove_stale as remove_stale_files
 from stages.summary import training_summary
 
 CURVES = ("roc", "precision_recall", "reliability", "confusion", "risk_coverage")
-# For each curve, the columns of a run's table of epochs that it draws, by the name of their split in the plot.
+# For each curve, the columns of a run's table of epochs that it draws, and the name of their split in the plot.
 TRAINING_CURVES = {
-    "loss": {"training": "loss", "validation": "val_loss"},
-    "log_loss": {"validation": "val_log_loss"},
+    "loss": {"loss": "training", "val_loss": "validation"},
+    "log_loss": {"val_log_loss": "validation"},
 }
 
 
@@ -34,17 +35,18 @@ def main() -> None:
     params = read_params()
     names = params.evaluate.variants
     remove_stale(params)
-    tables = {
-        name: read_predictions(runs.run_paths(runs.PREDICTIONS, [name], params, ".csv"), params.data.labels)
-        for name in names
-    }
-    test = read_test(tables, params)
+    test = read_test(params)
     n_train = len(read_table(runs.fold_table(params.split.folds[0], "train")))
     n_val = min(len(read_table(runs.fold_table(fold, "val"))) for fold in params.split.folds)
     epochs = {name: kept_epochs(name, params) for name in names if name in params.adapters}
     evaluation = {name: read_json(workspace.EVALUATION / name / "metrics.json") for name in names}
     comparison = compare(test, evaluation, epochs, n_train, n_val, params)
-    comparison["humans"] = humans(test[names[0]], params)
+    comparison["humans"] = {}
+    if "synthetic" not in params.data.name.lower():  # synthetic data have no annotators
+        first, records = test[names[0]], read_records(workspace.RAW_RECORDS)
+        comparison["humans"] = describe_humans(
+            records, first.ids, first.truth, params.data.labels, params.compare.confidence
+        )
     comparison = rounded(comparison)
     write_json(workspace.COMPARISON / "comparison.json", comparison)
     write_csv(workspace.METRICS / "pairs.csv", pair_table(comparison))
@@ -62,29 +64,14 @@ def remove_stale(params: Params) -> None:
     remove_stale_files(curves, runs.run_paths(curves, params.adapters, params))
 
 
-def read_test(tables: dict[str, pd.DataFrame], params: Params) -> dict[str, Replicates]:
+def read_test(params: Params) -> dict[str, Replicates]:
     """Each variant's predictions on test. Raises UserError unless all variants answer the same questions."""
-    try:
-        variants = {
-            name: replicates(table, "test", same_test_questions(params.split.protocol))
-            for name, table in tables.items()
-        }
-    except UserError as error:
-        raise UserError(f"{runs.PREDICTIONS}: {error}") from None
+    variants = {name: read_replicates(name, "test", params) for name in params.evaluate.variants}
     first, *others = variants
     for name in others:
         if (variants[name].ids, variants[name].truth) != (variants[first].ids, variants[first].truth):
             raise UserError(f"{name} and {first} answer different questions of split 'test'; run `dvc repro`.")
     return variants
-
-
-def humans(test: Replicates, params: Params) -> dict[str, dict]:
-    """How well PubMedQA's annotators answer the test questions; empty for synthetic data, which have no annotators."""
-    if "synthetic" in params.data.name.lower():
-        return {}
-    answers = human_answers(read_records(workspace.RAW_RECORDS), test.ids)
-    labels, confidence = params.data.labels, params.compare.confidence
-    return {name: describe_humans(given, test.truth, labels, confidence) for name, given in answers.items()}
 
 
 def kept_epochs(name: str, params: Params) -> list[dict]:
@@ -97,23 +84,24 @@ def kept_epochs(name: str, params: Params) -> list[dict]:
 
 
 def write_curves(params: Params) -> None:
-    """Put the variants' curves together, one table per curve."""
+    """Put the variants' curves together, one table per curve, with each variant's colour."""
+    variants = params.evaluate.variants
+    # All values are read as text, so that numbers keep the digits that they were written with.
     for curve in CURVES:
-        # As text, so that numbers keep the digits that they were written with.
-        parts = {name: read_csv(workspace.EVALUATION / name / f"{curve}.csv", str) for name in params.evaluate.variants}
-        write_csv(workspace.COMPARISON / f"{curve}.csv", join_curves(parts))
-    trained = [name for name in params.evaluate.variants if name in params.adapters]
-    for curve, columns in TRAINING_CURVES.items():
-        parts = {
-            name: pd.concat(
-                training_curve(read_csv(runs.epochs_table(name, run), str), curve, columns).assign(
-                    fold=run[0], seed=run[1]
-                )
-                for run in runs.runs_of(name, params)
-            )
-            for name in trained
-        }
-        write_csv(workspace.COMPARISON / f"{curve}.csv", join_curves(parts))
+        write_curve(curve, [read_csv(workspace.EVALUATION / name / f"{curve}.csv", str) for name in variants])
+    for curve, splits in TRAINING_CURVES.items():
+        tables = []
+        for name in [name for name in variants if name in params.adapters]:
+            for fold, seed in runs.runs_of(name, params):
+                epochs = read_csv(runs.epochs_table(name, (fold, seed)), str).rename(columns=splits)
+                table = epochs.melt("epoch", list(splits.values()), "split", curve)
+                tables.append(table.assign(fold=fold, seed=seed, variant=name))
+        write_curve(curve, tables or [pd.DataFrame(columns=["variant"])])
+
+
+def write_curve(curve: str, tables: list[pd.DataFrame]) -> None:
+    table = pd.concat(tables, ignore_index=True)
+    write_csv(workspace.COMPARISON / f"{curve}.csv", table.assign(color=table["variant"].map(variant_color)))
 
 
 if __name__ == "__main__":

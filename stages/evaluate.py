@@ -7,8 +7,9 @@ from peftqa.data.files import read_json, write_csv, write_json
 from peftqa.errors import UserError
 from peftqa.evaluation import metrics
 from peftqa.evaluation.curves import curves
-from peftqa.evaluation.predictions import leaderboard, read_predictions, replicates, same_test_questions
+from peftqa.evaluation.predictions import leaderboard
 from stages import run_stage, runs, workspace
+from stages.answers import read_replicates
 from stages.stale import remove_stale
 
 SHOWN = ("n", "accuracy", "accuracy_sd", "macro_f1", "log_loss", "val_log_loss", "trainable_params")
@@ -24,12 +25,7 @@ def main() -> None:
     tables, extra_metrics = (runs.run_paths(folder, [name], params, suffix) for suffix in (".csv", ".json"))
     remove_stale(folder / name, [*tables, *extra_metrics])
 
-    table = read_predictions(tables, params.data.labels)
-    try:
-        test = replicates(table, "test", same_test_questions(params.split.protocol))
-        val = replicates(table, "val", same_questions=False)
-    except UserError as error:
-        raise UserError(f"{folder / name}: {error}") from None
+    test, val = (read_replicates(name, split, params) for split in ("test", "val"))
     labels, bins = params.data.labels, params.evaluate.calibration_bins
     evaluation = metrics.evaluate(test, val, labels, bins, params.evaluate.coverage)
     mean, replicated = evaluation["mean"], evaluation["replicates"].values()

@@ -5,9 +5,9 @@ import subprocess
 from peftqa.config.params import Params, read_params
 from peftqa.data.files import atomic_write, read_csv, read_json, read_table
 from peftqa.errors import UserError
-from peftqa.evaluation.predictions import Replicates, read_predictions, replicates, same_test_questions
 from peftqa.report.render import Results, render
 from stages import run_stage, runs, workspace
+from stages.answers import read_replicates
 from stages.stale import remove_stale as remove_stale_files
 
 CURVES = ("loss", "log_loss", "roc", "precision_recall", "reliability", "confusion", "risk_coverage")
@@ -29,18 +29,15 @@ def main() -> None:
 
 def remove_stale(params: Params) -> None:
     """Delete what dropped runs left in runtime/, which only this stage reads."""
-    answering = [*params.adapters, *params.evaluate.untrained]
-    trained = runs.run_paths(runs.RUNTIME / "train", params.adapters, params, ".json")
-    answered = runs.run_paths(runs.RUNTIME / "predict", answering, params, ".json")
-    remove_stale_files(runs.RUNTIME, [*trained, *answered])
+    kept = []
+    for stage, names in timed_stages(params).items():
+        kept += runs.run_paths(runs.RUNTIME / stage, names, params, ".json")
+    remove_stale_files(runs.RUNTIME, kept)
 
 
 def read_results(params: Params) -> Results:
     """Read the results of the listed variants only. Raises UserError if a file is missing."""
     names = params.evaluate.variants
-    trained = [name for name in names if name in params.adapters]
-    answering = [*trained, *(name for name in names if name in params.evaluate.untrained)]
-    evaluation = {name: read_json(workspace.EVALUATION / name / "metrics.json")["mean"] for name in names}
     return Results(
         params=params,
         counts=read_json(workspace.CLEAN_COUNTS),
@@ -48,26 +45,25 @@ def read_results(params: Params) -> Results:
             fold: {split: read_table(runs.fold_table(fold, split)) for split in SPLITS} for fold in params.split.folds
         },
         comparison=read_json(workspace.COMPARISON / "comparison.json"),
-        evaluation=evaluation,
-        predictions={name: read_test(name, params) for name in names},
+        predictions={name: read_replicates(name, "test", params) for name in names},
         curves={curve: read_csv(workspace.COMPARISON / f"{curve}.csv") for curve in CURVES},
-        training_cost={name: read_runtime("train", name, params) for name in trained},
-        answering_cost={name: read_runtime("predict", name, params) for name in answering},
+        runtime={name: read_runtime(name, params) for name in names},
         commit=commit(),
     )
 
 
-def read_test(name: str, params: Params) -> Replicates:
-    paths = runs.run_paths(runs.PREDICTIONS, [name], params, ".csv")
-    return replicates(read_predictions(paths, params.data.labels), "test", same_test_questions(params.split.protocol))
+def read_runtime(name: str, params: Params) -> dict[str, list[dict]]:
+    """What each run of a variant took, by stage; empty for a baseline."""
+    return {
+        stage: [read_json(path) for path in runs.run_paths(runs.RUNTIME / stage, [name], params, ".json")]
+        for stage, names in timed_stages(params).items()
+        if name in names
+    }
 
 
-def read_runtime(stage: str, name: str, params: Params) -> list[dict]:
-    """What each run of a variant took in a stage, with its fold and seed."""
-    return [
-        {"fold": run[0], "seed": run[1]} | read_json(runs.run_path(runs.RUNTIME / stage, name, run, ".json"))
-        for run in runs.runs_of(name, params)
-    ]
+def timed_stages(params: Params) -> dict[str, list[str]]:
+    """The stages that leave files in runtime/, and the variants that they run."""
+    return {"train": [*params.adapters], "predict": [*params.adapters, *params.evaluate.untrained]}
 
 
 def commit() -> str | None:

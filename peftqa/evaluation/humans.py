@@ -9,27 +9,27 @@ from statsmodels.stats.proportion import proportion_confint
 from peftqa.data.records import Record
 
 
-def human_answers(records: Mapping[str, Record], ids: Sequence[str]) -> dict[str, list[str]]:
-    """The answers of the file's two annotators, n each; "" if there is none.
+def describe_humans(
+    records: Mapping[str, Record], ids: Sequence[str], truth: Sequence[str], labels: Sequence[str], confidence: float
+) -> dict[str, dict]:
+    """How well the file's two annotators answer the questions `ids`; the interval is Wilson's.
 
     human_unaided answered without the abstract's conclusion, human_aided had read it. The label was agreed on from
-    their answers, so both look better than they are (Jin et al. 2019, arXiv 1909.06146).
+    their answers, so both look better than they are (Jin et al. 2019, arXiv 1909.06146). Only accuracy, since it is
+    unclear what an answer that is not a label, such as "maybe", counts in other metrics.
     """
-    return {
-        "human_unaided": [records[pmid].reasoning_required_pred or "" for pmid in ids],
-        "human_aided": [records[pmid].reasoning_free_pred or "" for pmid in ids],
+    asked, n = [records[pmid] for pmid in ids], len(ids)
+    given = {
+        "human_unaided": [record.reasoning_required_pred for record in asked],
+        "human_aided": [record.reasoning_free_pred for record in asked],
     }
-
-
-def describe_humans(answers: Sequence[str], truth: Sequence[str], labels: Sequence[str], confidence: float) -> dict:
-    """A person's answers beside the variants'; the interval is Wilson's.
-
-    Only accuracy, since it is unclear what an answer that is not a label, such as "maybe", counts in other metrics.
-    """
-    right = sum(answer == label for answer, label in zip(answers, truth, strict=True))
-    return {
-        "n": len(truth),
-        "accuracy": right / len(truth),
-        "interval": [float(end) for end in proportion_confint(right, len(truth), 1 - confidence, "wilson")],
-        "other_answers": sum(answer not in labels for answer in answers) / len(truth),
-    }
+    humans = {}
+    for name, answers in given.items():
+        right = sum(answer == label for answer, label in zip(answers, truth, strict=True))
+        humans[name] = {
+            "n": n,
+            "accuracy": right / n,
+            "interval": [float(end) for end in proportion_confint(right, n, 1 - confidence, "wilson")],
+            "other_answers": sum(answer not in labels for answer in answers) / n,
+        }
+    return humans

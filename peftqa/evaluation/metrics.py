@@ -11,9 +11,9 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef, precision_recall_fscore_support, roc_auc_score
+from sklearn.metrics import matthews_corrcoef, precision_recall_fscore_support, roc_auc_score
 
-from peftqa.evaluation.predictions import Replicates, predict
+from peftqa.evaluation.predictions import Replicates
 
 
 def evaluate(test: Replicates, val: Replicates, labels: Sequence[str], bins: int, coverage: float) -> dict:
@@ -21,7 +21,6 @@ def evaluate(test: Replicates, val: Replicates, labels: Sequence[str], bins: int
 
     replicates      name -> `classification_metrics` on test
     mean            their means, and as `val_METRIC` those on validation
-    threshold       `at_threshold`, null unless there are two labels
     abstention      coverage, and accuracy on that share of answers, the most confident ones
     """
     on_test, on_val = (
@@ -33,49 +32,13 @@ def evaluate(test: Replicates, val: Replicates, labels: Sequence[str], bins: int
     return {
         "mean": mean,
         "replicates": dict(zip(test.names, on_test, strict=True)),
-        "threshold": at_threshold(test, val, labels) if len(labels) == 2 else None,
         "abstention": {"coverage": coverage, "accuracy": float(np.mean(surest))},
     }
 
 
 def encode_labels(truth: Sequence[str], labels: Sequence[str]) -> np.ndarray:
     """Position of each label in `labels`, int64 of shape (n,). Raises ValueError for a label that is not there."""
-    y_true = pd.Index(list(labels)).get_indexer(pd.Index(list(truth)))
-    if (y_true < 0).any():
-        raise ValueError(f"label {list(truth)[int(np.argmin(y_true))]!r} is not one of {list(labels)}")
-    return y_true.astype(np.int64)
-
-
-def label_metrics(predicted: Sequence[str], truth: Sequence[str], labels: Sequence[str]) -> dict[str, float | None]:
-    """`accuracy`, `macro_f1` (unweighted mean over `labels`) and `mcc` (None if truth has one label alone).
-
-    MCC is 0 if the answers are all alike and the truth is not. A prediction outside `labels` is an error.
-    """
-    truth, predicted, labels = list(truth), list(predicted), list(labels)
-    return {
-        "accuracy": float(accuracy_score(truth, predicted)),
-        "macro_f1": float(f1_score(truth, predicted, labels=labels, average="macro", zero_division=0)),
-        "mcc": float(matthews_corrcoef(truth, predicted)) if len(set(truth)) > 1 else None,
-    }
-
-
-def confusion_scores(confusion: np.ndarray) -> dict[str, np.ndarray]:
-    """`accuracy macro_f1 mcc` of many confusion matrices at once, as `label_metrics` has them; mcc nan for its None.
-
-    confusion: float64 of shape (..., L, L), actual label by predicted; the results have the shape (...).
-    """
-    hits = np.diagonal(confusion, axis1=-2, axis2=-1)
-    actual, predicted = confusion.sum(axis=-1), confusion.sum(axis=-2)
-    right, total = hits.sum(axis=-1), actual.sum(axis=-1)
-    # Gorodkin 2004: the correlation of truth and prediction for any number of labels.
-    covariance = right * total - (actual * predicted).sum(axis=-1)
-    spread = (total**2 - (actual**2).sum(axis=-1)) * (total**2 - (predicted**2).sum(axis=-1))
-    one_label = (actual > 0).sum(axis=-1) < 2
-    return {
-        "accuracy": right / total,
-        "macro_f1": _ratio(2 * hits, actual + predicted).mean(axis=-1),
-        "mcc": np.where(one_label, np.nan, _ratio(covariance, np.sqrt(spread))),
-    }
+    return np.array([list(labels).index(label) for label in truth], dtype=np.int64)
 
 
 def classification_metrics(
@@ -86,31 +49,33 @@ def classification_metrics(
     `n accuracy macro_f1 mcc roc_auc log_loss brier ece`, then `f1_L precision_L recall_L` for every label L.
     `roc_auc` is None if a label is absent from truth, `mcc` if truth has one label; log loss is in nats.
     """
-    y_true = encode_labels(truth, labels)
-    predicted = predict(probabilities, labels)
-    metrics = {"n": len(y_true), **label_metrics(predicted, truth, labels)}
-    metrics["roc_auc"] = roc_auc(probabilities, y_true)
-    metrics["log_loss"] = float(log_losses(probabilities, y_true).mean())
-    metrics["brier"] = float(brier_scores(probabilities, y_true).mean())
-    metrics["ece"] = expected_calibration_error(probabilities, truth, labels, bins)
-    scores = precision_recall_fscore_support(list(truth), list(predicted), labels=list(labels), zero_division=0)
+    y_true, answers = encode_labels(truth, labels), probabilities.argmax(axis=1)
+    positions = list(range(len(labels)))
+    scores = precision_recall_fscore_support(y_true, answers, labels=positions, zero_division=0)
+    metrics = {
+        "n": len(y_true),
+        "accuracy": float((answers == y_true).mean()),
+        "macro_f1": float(scores[2].mean()),
+        "mcc": float(matthews_corrcoef(y_true, answers)) if len(np.unique(y_true)) > 1 else None,
+        "roc_auc": roc_auc(probabilities, y_true),
+        "log_loss": float(log_losses(probabilities, y_true).mean()),
+        "brier": float(brier_scores(probabilities, y_true).mean()),
+        "ece": expected_calibration_error(probabilities, truth, labels, bins),
+    }
     for label, precision, recall, f1, _ in zip(labels, *scores, strict=True):
         metrics |= {f"f1_{label}": float(f1), f"precision_{label}": float(precision), f"recall_{label}": float(recall)}
     return metrics
 
 
 def mean_over_replicates(metrics: Sequence[dict[str, float | int | None]]) -> dict[str, float | int | None]:
-    """Each metric's mean over replicates; None if one has none. Whole numbers that agree (`n`) stay as they are."""
-    means = {}
-    for key in metrics[0]:
-        values = [replicate[key] for replicate in metrics]
+    """Each metric's mean over replicates; None if one has none. If all agree, as on `n`, their type is kept."""
+
+    def mean(values: list) -> float | int | None:
         if None in values:
-            means[key] = None
-        elif isinstance(values[0], int) and len(set(values)) == 1:
-            means[key] = values[0]
-        else:
-            means[key] = float(np.mean(values))
-    return means
+            return None
+        return values[0] if len(set(values)) == 1 else float(np.mean(values))
+
+    return {key: mean([replicate[key] for replicate in metrics]) for key in metrics[0]}
 
 
 def rounded(value: object) -> object:
@@ -188,61 +153,13 @@ def accuracy_at_coverage(
     return float(np.interp(answered, np.r_[0, kept], np.r_[0, right]) / answered)
 
 
-def at_threshold(test: Replicates, val: Replicates, labels: Sequence[str]) -> dict:
-    """The answers if the threshold is not 0.5, but chosen for each run on its own fold's validation questions.
-
-    So no test question has a part in the threshold that it is judged by.
-
-    label       the label whose probability is compared with the threshold
-    ends        the lowest and the highest threshold of a run
-    metrics     `label_metrics` on test, means over replicates
-    """
-    val_folds, test_folds, seeds = np.unique(val.folds), np.unique(test.folds), len(val.names)
-    truth, thresholds = np.array(val.truth), []
-    given = np.array([predict(probabilities, labels) for probabilities in test.probabilities])
-    for k, seed in np.ndindex(len(val_folds), seeds):
-        asked = val.folds == val_folds[k]
-        thresholds.append(choose_threshold(val.probabilities[seed][asked], truth[asked], labels))
-        own = len(test_folds) == len(val_folds)  # else all folds ask the same questions, and each run is a replicate
-        replicate = seed if own else k * seeds + seed
-        rows = test.folds == test_folds[k if own else 0]
-        given[replicate, rows] = predict(test.probabilities[replicate, rows], labels, thresholds[-1])
-    return {
-        "label": labels[0],
-        "ends": [min(thresholds), max(thresholds)],
-        "metrics": mean_over_replicates([label_metrics(run, test.truth, labels) for run in given]),
-    }
-
-
-def choose_threshold(probabilities: np.ndarray, truth: Sequence[str], labels: Sequence[str]) -> float:
-    """The threshold on the probability of `labels[0]`, of two, with the highest macro-F1 on these rows.
-
-    Candidates are 0.5 and the midpoints between neighbouring probabilities (0 and 1 among them); of equally good ones
-    the nearest to 0.5 is taken, then the lower.
-    """
-    first, answers = encode_labels(truth, labels) == 0, probabilities[:, 0]
-    grid = np.unique(np.r_[0, answers, 1])
-    candidates = np.r_[0.5, (grid[1:] + grid[:-1]) / 2]
-    chosen = (answers >= candidates[:, None]).astype(np.float64)
-    true_chosen, all_chosen = chosen @ first, chosen.sum(axis=1)
-    missed, wrong = first.sum() - true_chosen, all_chosen - true_chosen
-    cells = [true_chosen, missed, wrong, (~first).sum() - wrong]
-    macro_f1 = confusion_scores(np.stack(cells, axis=1).reshape(-1, 2, 2))["macro_f1"].round(12)
-    return float(candidates[np.lexsort((candidates, abs(candidates - 0.5), -macro_f1))[0]])
-
-
-def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
-    """numerator / denominator, or 0 if that is undefined, as in scikit-learn."""
-    return np.divide(numerator, denominator, out=np.zeros_like(numerator), where=denominator != 0)
-
-
-def _confidence(probabilities, truth, labels) -> tuple[np.ndarray, np.ndarray]:
-    """Probability of each row's predicted label, and whether that label is the true one; both (n,)."""
-    return probabilities.max(axis=1), probabilities.argmax(axis=1) == encode_labels(truth, labels)
-
-
 def answers_by_confidence(probabilities, truth, labels) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Distinct confidences, falling, with the number of answers of at least each, and how many of those are right."""
     confidence, correct = _confidence(probabilities, truth, labels)
     levels, index, counts = np.unique(-confidence, return_inverse=True, return_counts=True)
     return -levels, counts.cumsum(), np.bincount(index, weights=correct).cumsum()
+
+
+def _confidence(probabilities, truth, labels) -> tuple[np.ndarray, np.ndarray]:
+    """Probability of each row's predicted label, and whether that label is the true one; both (n,)."""
+    return probabilities.max(axis=1), probabilities.argmax(axis=1) == encode_labels(truth, labels)

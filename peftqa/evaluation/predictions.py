@@ -26,21 +26,10 @@ class Replicates(NamedTuple):
     names: list[str]  # R names: the seed, or under the official protocol "fold F, seed S"
     probabilities: np.ndarray  # float64 (R, n, L)
 
-    @property
-    def averaged(self) -> np.ndarray:
-        """Probabilities averaged over the replicates, (n, L)."""
-        return self.probabilities.mean(axis=0)
 
-
-def predict(probabilities: np.ndarray, labels: Sequence[str], threshold: float | None = None) -> np.ndarray:
-    """The n predicted labels: the most probable, of equals the first in `labels`.
-
-    probabilities: float64 (n, L). With a threshold (two labels only): `labels[0]` if its probability is at least
-    the threshold, else `labels[1]`.
-    """
-    if threshold is None:
-        return np.asarray(labels)[probabilities.argmax(axis=1)]
-    return np.where(probabilities[:, 0] >= threshold, labels[0], labels[1])
+def predict(probabilities: np.ndarray, labels: Sequence[str]) -> np.ndarray:
+    """The n predicted labels, the most probable, of equals the first in `labels`. probabilities: float64 (n, L)."""
+    return np.asarray(labels)[probabilities.argmax(axis=1)]
 
 
 def prediction_table(

@@ -1,43 +1,40 @@
-"""The report's figures as SVG text for an HTML page, whose colours and fonts they take. Imports no torch."""
+"""The report's figures, each an image in Markdown that contains its SVG. Imports no torch."""
 
 from __future__ import annotations
 
+import base64
 import io
-import re
 import zlib
 from collections.abc import Callable, Sequence
-from html import escape
 
 import matplotlib
 import pandas as pd
+from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.markers import MarkerStyle
 from matplotlib.ticker import MaxNLocator
-from matplotlib.transforms import Affine2D
 
-# Placeholders for what the page decides: text, axes with reference lines, and grid.
-INK, AXIS, GRID = "#010101", "#010102", "#010103"
-PAGE_COLORS = {INK: "currentColor", AXIS: "var(--grid)", GRID: "var(--line)"}
-KNOWN = ("majority", "tfidf", "base", "calibrated", "question_only", "fewshot")
-KNOWN += ("prompt", "prefix", "peft_prefix", "lora", "ia3")
-MARKERS = dict(zip(KNOWN, "osD^v*PX<hp", strict=True))
+from peftqa.report.markdown import SVG, escape_markdown
+from peftqa.report.wording import value
+
+MARKERS = {"majority": "o", "tfidf": "s", "base": "D", "calibrated": "^", "question_only": "v", "fewshot": "*"}
+MARKERS |= {"prompt": "P", "prefix": "X", "peft_prefix": "<", "lora": "h", "ia3": "p"}
 OTHER_MARKERS = "d>8H"
-INCHES, SMALL = (4.2, 3.1), (2.9, 2.6)
-TICKS = [0, 0.25, 0.5, 0.75, 1]
+LARGE, SMALL = (4.2, 3.7), (2.35, 2.2)  # inches
 STYLE = {
-    "svg.fonttype": "none",  # text stays text
-    "font.family": "DejaVu Sans",
+    "svg.hashsalt": "equal data make equal bytes",
+    "text.parse_math": False,  # a label may contain $
     "font.size": 9.5,
+    "axes.titlesize": "medium",
+    "axes.titleweight": "bold",
     "axes.grid": True,
-    "grid.color": GRID,
-    "grid.linewidth": 0.5,
-    "lines.linewidth": 1.6,
+    "grid.color": "#d5d9de",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "legend.frameon": False,
     "lines.markersize": 4.5,
 }
-STYLE |= dict.fromkeys(("text.color", "axes.labelcolor", "xtick.labelcolor", "ytick.labelcolor"), INK)
-STYLE |= dict.fromkeys(("axes.edgecolor", "xtick.color", "ytick.color"), AXIS)
-STYLE |= dict.fromkeys(("axes.spines.top", "axes.spines.right"), False)
+DOTTED = {"color": "#545d68", "ls": ":", "lw": 1.2}
 
 
 def variant_marker(name: str) -> str:
@@ -45,87 +42,66 @@ def variant_marker(name: str) -> str:
     return MARKERS.get(name) or OTHER_MARKERS[zlib.crc32(name.encode()) % len(OTHER_MARKERS)]
 
 
-def marker_path(name: str) -> str:
-    """The outline of a variant's marker as an SVG path, between -10 and 10, for the legends of the page."""
-    marker = MarkerStyle(variant_marker(name))
-    (outline,) = marker.get_path().transformed(marker.get_transform() + Affine2D().scale(14, -14)).to_polygons()
-    return f"M{' '.join(f'{x:.1f},{y:.1f}' for x, y in outline)}Z"
+def interval_figure(
+    rows: Sequence[tuple[str, float, Sequence[float], str]], title: str, line: float | None, plus: bool = False
+) -> Markup:
+    """Accuracies with their intervals in percent; each row is a label, a value, two ends and a colour.
 
-
-def training_figure(
-    table: pd.DataFrame, value: str, axis: str, title: str, description: str, n_train: float | None = None
-) -> str:
-    """A value over epochs or, without n_train, over seconds: each run a thin line, the mean over runs a thick one.
-
-    `table` has columns variant, color, fold, seed, split, epoch, the value, and `seconds` if n_train is None; a bool
-    `kept` marks epochs that get a ring. n_train: training examples of an epoch, for a second axis.
+    plus: they are differences, in points; line: where a dotted line is drawn.
     """
-    x = "epoch" if n_train else "seconds"
+    labels = [f"{label}  {value(middle, 'accuracy', plus)}" for label, middle, _, _ in rows]
 
     def draw(axes: Axes) -> None:
-        for (_, split), rows in table.groupby(["variant", "split"], sort=False):
-            style, runs = look(rows) | {"ls": "-" if split == "validation" else "--"}, rows.groupby(["fold", "seed"])
-            if len(runs) > 1:
-                for _, run in runs:
-                    axes.plot(run[x], run[value], **style | {"marker": ""}, lw=0.5, alpha=0.55)
-            epochs = rows.assign(at=rows["epoch"]).groupby("at")[[x, value]]
-            mean = epochs.mean()[epochs.size() == len(runs)]  # as far as all runs came
-            axes.plot(mean[x], mean[value], **style, lw=2, zorder=3)
-            if "kept" in rows:
-                kept, size = rows[rows["kept"]], 9 if len(runs) < 10 else 5
-                axes.plot(kept[x], kept[value], **style | {"marker": "o", "ls": ""}, ms=size, mfc="none", mew=0.8)
-        axes.set(xlabel="epoch" if n_train else "seconds of training", ylabel=axis)
-        if n_train:
-            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-            seen = axes.secondary_xaxis(-0.22, functions=(lambda at: at * n_train, lambda at: at / n_train))
-            seen.set_xlabel("training examples seen")
+        for y, (_, middle, ends, color) in enumerate(rows):
+            axes.plot([100 * end for end in ends], [y, y], color=color, lw=2.5)
+            axes.plot(100 * middle, y, color=color, marker="o", ms=7, clip_on=False)
+        axes.set(xlabel="points" if plus else "percent", yticks=range(len(rows)), yticklabels=labels)
+        axes.set_ylim(len(rows) - 0.4, -0.6)
+        axes.grid(visible=False, axis="y")
+        if not plus:
+            axes.set_xlim(0, 100)
+        if line is not None:
+            axes.axvline(100 * line, **DOTTED)
 
-    return draw_svg(draw, f"training-{value}-{x}", title, description)
+    return picture(draw, title, ", ".join(labels), (4.4, 0.9 + 0.26 * len(rows)))
+
+
+def training_figure(table: pd.DataFrame, column: str) -> Markup:
+    """One column of a table of epochs: each run a thin line, their mean a thick one, dashed on training questions."""
+
+    def draw(axes: Axes) -> None:
+        for (name, split), rows in table.groupby(["variant", "split"], sort=False):
+            solid, runs = split == "validation", rows.pivot(index="epoch", columns=["fold", "seed"], values=column)
+            style = look(rows) | {"ls": "-" if solid else "--"}
+            if runs.shape[1] > 1:
+                axes.plot(runs.index, runs, **style | {"marker": ""}, lw=0.5, alpha=0.55)
+            mean = runs.dropna().mean(axis=1)  # as far as all runs came
+            axes.plot(mean.index, mean, **style, lw=2, label=name if solid else None)
+        axes.set_xlabel("epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+
+    return picture(draw, column.replace("_", " ").capitalize(), "one line per adapter, by epoch")
 
 
 def curve_figure(
-    name: str,
-    table: pd.DataFrame,
-    axes_names: dict[str, str],
-    dotted: Sequence[tuple[float, float]],
-    title: str,
-    description: str,
-    steps: bool = False,
-) -> str:
-    """One line per variant between 0 and 1. `table` has columns variant, color and the two of `axes_names` (x, y).
+    table: pd.DataFrame, x: str, y: str, dotted: Sequence, title: str, size: Sequence[float] = LARGE, **style
+) -> Markup:
+    """One line per variant between 0 and 1. `table` has columns variant, color, and `x` and `y`, which name the axes.
 
-    axes_names: the axes' names by column; dotted: x and y of the reference line's ends; steps: a point's y also
-    holds for all x since the point before.
-    """
-    x, y = axes_names
-
-    def draw(axes: Axes) -> None:
-        axes.plot(*zip(*dotted, strict=True), color=AXIS, ls=":")
-        for _, rows in table.groupby("variant", sort=False):
-            axes.plot(rows[x], rows[y], markevery=0.25, ds="steps-pre" if steps else "default", **look(rows))
-        unit_square(axes, *axes_names.values())
-
-    return draw_svg(draw, name, title, description)
-
-
-def reliability_figure(table: pd.DataFrame, title: str, description: str) -> str:
-    """Accuracy by confidence of one variant, one point per bin with its interval and the number of its answers.
-
-    `table` has columns variant, color, confidence, accuracy, low, high, count.
+    If it has columns low and high, they are the interval of `y`. dotted: x and y of the ends of a line to compare with;
+    style: of the variants' lines.
     """
 
     def draw(axes: Axes) -> None:
-        axes.plot([0, 1], [0, 1], color=AXIS, ls=":")
-        confidence, accuracy = table["confidence"], table["accuracy"]
-        axes.vlines(confidence, table["low"], table["high"], color=table["color"].iloc[0], lw=1.2)
-        axes.plot(confidence, accuracy, **look(table), ls="")
-        for row in table.itertuples():
-            at = row.confidence, max(row.high, row.accuracy)
-            axes.annotate(f"{row.count:,}", at, (0, 4), textcoords="offset points", ha="center", fontsize=8)
-        unit_square(axes, "confidence", "accuracy")
-        axes.set_ylim(-0.02, 1.15)
+        axes.plot(*zip(*dotted, strict=True), **DOTTED)
+        for name, rows in table.groupby("variant", sort=False):
+            label = name if table["variant"].nunique() > 1 else None
+            axes.plot(rows[x], rows[y], **look(rows) | {"markevery": 0.25} | style, label=label)
+            if "low" in rows:
+                axes.vlines(rows[x], rows["low"], rows["high"], color=rows["color"].iloc[0], lw=1.2)
+        axes.set(xlabel=x, ylabel=y, xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
 
-    return draw_svg(draw, f"reliability-{table['variant'].iloc[0]}", title, description, SMALL)
+    return picture(draw, title, f"{y} by {x} of {', '.join(table['variant'].unique())}", size)
 
 
 def look(rows: pd.DataFrame) -> dict:
@@ -133,34 +109,13 @@ def look(rows: pd.DataFrame) -> dict:
     return {"color": rows["color"].iloc[0], "marker": variant_marker(rows["variant"].iloc[0])}
 
 
-def unit_square(axes: Axes, x: str, y: str) -> None:
-    axes.set(xlabel=x, ylabel=y, xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), xticks=TICKS, yticks=TICKS)
-
-
-def draw_svg(
-    draw: Callable[[Axes], None], name: str, title: str, description: str, inches: tuple[float, float] = INCHES
-) -> str:
-    """`<svg>` with title and description for a screen reader; the same bytes for the same data.
-
-    No other figure of the page may have this `name`: ids are made from it.
-    """
-    with matplotlib.rc_context(STYLE | {"svg.hashsalt": name}):
-        figure = Figure(inches, layout="constrained")
-        draw(figure.add_subplot())
-        figure.draw_without_rendering()  # a second pass of the layout, after the first has changed the ticks
-        buffer = io.StringIO()
-        nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-        figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)
-    # In a page it must not have a size, a font, a style sheet or repeated ids of its own.
-    _, opening, body = re.split(r"(<svg[^>]*>)", buffer.getvalue(), maxsplit=1)
-    box = re.search(r'viewBox="[^"]*"', opening).group()
-    body = re.sub(r"<style.*?</style>", "", body, flags=re.DOTALL)
-    body = re.sub(r' id="[A-Za-z0-9.]+_\d+"|font-family: [^;"]*;? ?', "", body)
-    body = re.sub(r"\s*\n\s*", " ", body)
-    for placeholder, color in PAGE_COLORS.items():
-        body = body.replace(placeholder, color)
-    return (
-        f'<svg {box} role="img" aria-labelledby="{name}-title {name}-description">'
-        f'<title id="{name}-title">{escape(title)}</title>'
-        f'<desc id="{name}-description">{escape(description)}</desc>{body.strip()}'
-    )
+def picture(draw: Callable[[Axes], None], title: str, description: str, size: tuple[float, float] = LARGE) -> Markup:
+    """The image, with title and description for a screen reader; the same bytes for the same data."""
+    with matplotlib.rc_context(STYLE):
+        figure, svg = Figure(size, layout="constrained"), io.BytesIO()
+        axes = figure.add_subplot(title=title)
+        draw(axes)
+        if axes.get_legend_handles_labels()[1]:
+            figure.legend(loc="outside lower center", ncols=2)
+        figure.savefig(svg, format="svg", metadata={"Date": None}, bbox_inches="tight")  # nothing is cut off
+    return Markup(f"![{escape_markdown(f'{title}: {description}')}]({SVG}{base64.b64encode(svg.getvalue()).decode()})")

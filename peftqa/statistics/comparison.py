@@ -2,33 +2,28 @@
 
 docs/protocol.md declares the tests. `compare` returns, and comparison/comparison.json holds:
 
-    n, labels, protocol, folds, seeds, n_train, confidence, alpha (1 - confidence), margin, resamples, power
+    n, protocol, n_train, confidence, alpha (1 - confidence), margin
     variants    by name, in the order of evaluate.variants:
         color           "#rrggbb"
         kind            "baseline", "untrained", "diagnostic" (asked without the abstract: no test) or "adapter"
-        metrics         metric -> mean over replicates (accuracy, macro_f1, ..., recall_no)
-        intervals       accuracy and each metric of BOOTSTRAPPED -> [low, high], or null
-        replicates, threshold, abstention   as in evaluation/NAME/metrics.json (peftqa/evaluation/metrics.py)
+        metrics, replicates, abstention     `mean` and the others of evaluation/NAME/metrics.json
+        intervals       accuracy, macro_f1, mcc, log_loss and brier -> [low, high], or null
         epochs          of an adapter, a list with the fold, seed, `kept` and `last` epoch of each run; else null
-    pairs       the declared family, a list:
-        variant, reference
-        differences     metric -> variant - reference; null if either has none
-        intervals       metric of BOOTSTRAPPED -> [low, high] of the difference; null if undefined
+    pairs       the declared family, a list; of each its `variant` and `reference`, and:
         test            name of the test that decides (over_seeds, over_folds or mcnemar), difference, p, p_holm,
                         interval at `confidence`, interval_holm at the level of the pair's step in Holm's procedure,
-                        interval_margin at the level of two one-sided tests, and standard_errors: the roots of V_Q, V_S
-                        (of both variants together) and V_F (significance.py); each 0 if it is not repeated
+                        and standard_errors: the roots of V_Q, V_S (of both variants together) and V_F
+                        (significance.py); each 0 if it is not repeated
         only_variant_right, only_reference_right    how many questions; only if the test is McNemar's
         corrected_t     the corrected t test: p and interval, not corrected for the family; null if it is undefined
-        scope           what the test is about, in words
         difference_shown    whether p_holm is at most alpha
         equivalent      whether the two are shown to differ by less than `margin`
-        verdict         difference_shown and equivalent, in words
+        scope, verdict  in words what the test is about, and what difference_shown and equivalent say
     flags       what would mislead a reader (peftqa/statistics/flags.py)
     detectable  the differences that the protocol can show, whatever the results are; a list:
         run_sd          standard deviation of a run's accuracy; null if each method was trained once
         differences     per discordance (share of questions that only one of two single runs gets right): the smallest
-                        true difference in accuracy that is shown with probability `power`; null if none is
+                        true difference in accuracy that is shown with probability compare.power; null if none is
 
 stages/compare.py adds `humans`: name -> n, accuracy, interval, other_answers (share of answers that are not a label).
 """
@@ -46,23 +41,11 @@ from peftqa.config.params import Params
 from peftqa.evaluation.metrics import encode_labels
 from peftqa.evaluation.palette import variant_color
 from peftqa.evaluation.predictions import Replicates, same_test_questions
-from peftqa.statistics.bootstrap import BOOTSTRAPPED, bootstrap_scores, bootstrap_weights, percentile_interval
+from peftqa.statistics import significance
+from peftqa.statistics.bootstrap import bootstrap_scores, draw_questions, percentile_interval
 from peftqa.statistics.flags import find_flags, scope
 from peftqa.statistics.power import mcnemar_power, runs_power, smallest_detectable
-from peftqa.statistics.significance import (
-    Answers,
-    McNemar,
-    accuracy_interval,
-    answers_by_fold,
-    answers_to_the_same,
-    corrected_t,
-    holm,
-    holm_levels,
-    primary_test,
-    variances,
-)
 
-PRINTED = ("accuracy", "macro_f1", "mcc", "log_loss")
 DISCORDANCES = (0.1, 0.2, 0.3)
 RUN_SDS = (0.02, 0.05)
 
@@ -86,70 +69,58 @@ def compare(
     y_true, folds = encode_labels(first.truth, labels), first.folds
     correct = {name: answers(replicates, y_true, len(params.split.folds)) for name, replicates in test.items()}
     one_seed = len(params.train.seeds) == 1 and len(np.unique(folds)) > 1
-    weights = bootstrap_weights(folds, settings.resamples, settings.seed, draw_folds=one_seed)
-    scores = {
-        # With the name in the seed, a variant's draws of runs do not depend on what other variants there are.
-        name: bootstrap_scores(test[name].probabilities, y_true, folds, weights, [settings.seed, *name.encode()])
-        for name in test
-    }
+    counts = draw_questions(folds, settings.resamples, settings.seed, draw_folds=one_seed)
     variants = {}
     for name, evaluated in evaluation.items():
-        measured = next(iter(evaluated["replicates"].values()))
+        # With the name in the seed, a variant's draws of runs do not depend on what other variants there are.
+        entropy = [settings.seed, *name.encode()]
+        scores = bootstrap_scores(test[name].probabilities, y_true, folds, counts, entropy)
         variants[name] = {
             "color": variant_color(name),
             "kind": kind_of(name, params),
-            "metrics": {metric: evaluated["mean"][metric] for metric in measured},
-            "intervals": {"accuracy": accuracy_interval(correct[name], alpha)}
-            | {metric: percentile_interval(values, alpha) for metric, values in scores[name].items()},
+            "metrics": evaluated["mean"],
+            "replicates": evaluated["replicates"],
+            "abstention": evaluated["abstention"],
+            "intervals": {"accuracy": significance.accuracy_interval(correct[name], alpha)}
+            | {metric: percentile_interval(values, alpha) for metric, values in scores.items()},
             "epochs": epochs.get(name),
-            **{part: evaluated[part] for part in ("replicates", "threshold", "abstention")},
         }
-    pairs = compare_pairs(correct, scores, variants, len(y_true) / len(np.unique(folds)) / n_train, params)
+    pairs = compare_pairs(correct, variants, len(y_true) / len(np.unique(folds)) / n_train, params)
     return {
         "n": len(y_true),
-        "labels": labels,
         "protocol": params.split.protocol,
-        "folds": params.split.folds,
-        "seeds": params.train.seeds,
         "n_train": n_train,
         "confidence": settings.confidence,
         "alpha": alpha,
         "margin": settings.margin,
-        "resamples": settings.resamples,
-        "power": settings.power,
         "variants": variants,
         "pairs": pairs,
         "detectable": detectable(len(y_true), alpha / max(len(pairs), 1), params),
-        "flags": find_flags(test, n_val, variants, pairs, params),
+        "flags": list(find_flags(test, n_val, variants, pairs, params)),
     }
 
 
-def answers(replicates: Replicates, y_true: np.ndarray, folds: int) -> Answers:
+def answers(replicates: Replicates, y_true: np.ndarray, folds: int) -> significance.Answers:
     """Which answers are right. If labels are equally probable, the first one is the answer."""
     correct = replicates.probabilities.argmax(axis=2) == y_true
     if len(np.unique(replicates.folds)) < folds:  # each replicate is a run, sorted by fold
-        return answers_to_the_same(correct.reshape(folds, -1, len(y_true)))
-    return answers_by_fold(correct, replicates.folds)
+        return significance.answers_to_the_same(correct.reshape(folds, -1, len(y_true)))
+    return significance.answers_by_fold(correct, replicates.folds)
 
 
 def detectable(n: int, alpha: float, params: Params) -> list[dict]:
     """`detectable` of the module's docstring, for the primary test of two trained methods."""
-    runs = {"seeds": len(params.train.seeds), "folds": len(params.split.folds)}
-    shared = same_test_questions(params.split.protocol)
-
-    def smallest(discordance: float, run_sd: float | None) -> float | None:
-        planned = {"discordance": discordance, "n": n, "alpha": alpha}
-        of_runs = partial(runs_power, **planned, **runs, run_sd=run_sd, shared=shared)
-        power_at = partial(mcnemar_power, **planned) if run_sd is None else of_runs
-        return smallest_detectable(power_at, discordance, params.compare.power)
-
-    return [
-        {
-            "run_sd": run_sd,
-            "differences": {f"{discordance:g}": smallest(discordance, run_sd) for discordance in DISCORDANCES},
-        }
-        for run_sd in ([None] if max(runs.values()) == 1 else RUN_SDS)
-    ]
+    seeds, folds = len(params.train.seeds), len(params.split.folds)
+    design = {"seeds": seeds, "folds": folds, "shared": same_test_questions(params.split.protocol)}
+    rows, once = [], seeds * folds == 1
+    for run_sd in [None] if once else RUN_SDS:
+        power_at = mcnemar_power if once else partial(runs_power, run_sd=run_sd, **design)
+        differences = {}
+        for discordance in DISCORDANCES:
+            planned = partial(power_at, discordance=discordance, n=n, alpha=alpha)
+            differences[f"{discordance:g}"] = smallest_detectable(planned, discordance, params.compare.power)
+        rows.append({"run_sd": run_sd, "differences": differences})
+    return rows
 
 
 def kind_of(name: str, params: Params) -> str:
@@ -174,52 +145,41 @@ def family(variants: Mapping[str, Mapping]) -> list[tuple[str, str]]:
 
 
 def compare_pairs(
-    correct: Mapping[str, Answers], scores: dict[str, dict], variants: dict[str, dict], ratio: float, params: Params
+    correct: Mapping[str, significance.Answers], variants: Mapping[str, Mapping], ratio: float, params: Params
 ) -> list[dict]:
     """One primary test per pair of the family, corrected for their number, and the other figures of the pair.
 
     ratio: test questions over training questions of a run.
     """
     alpha, margin, pairs = 1 - params.compare.confidence, params.compare.margin, family(variants)
-    tests = [primary_test(correct[variant], correct[reference]) for variant, reference in pairs]
-    p_values, rows = [result.p for result in tests], []
+    tests = [significance.primary_test(correct[variant], correct[reference]) for variant, reference in pairs]
+    rows = []
     for (variant, reference), result, p_holm, level in zip(
-        pairs, tests, holm(p_values), holm_levels(p_values, alpha), strict=True
+        pairs, tests, *significance.holm([result.p for result in tests], alpha), strict=True
     ):
-        both, other = (correct[variant], correct[reference]), variants[reference]["metrics"]
-        sceptic, exact = corrected_t(*both, ratio), isinstance(result, McNemar)
-        errors = {part: float(np.sqrt(sum(v for v, _ in found))) for part, found in variances(*both).items()}
+        both = correct[variant], correct[reference]
+        sceptic, parts = significance.corrected_t(*both, ratio), significance.variances(*both)
         # Two one-sided tests at alpha each. Bonferroni corrects them, because Holm's steps belong to the primary tests.
-        inside = result.interval(min(2 * alpha / len(pairs), 0.999))
+        low, high = result.interval(min(2 * alpha / len(pairs), 0.999))
         trained = [variants[name]["kind"] for name in (variant, reference)].count("adapter")
         row = {
             "variant": variant,
             "reference": reference,
-            "differences": {
-                key: None if None in (value, other[key]) else value - other[key]
-                for key, value in variants[variant]["metrics"].items()
-                if key != "n"
-            },
-            "intervals": {
-                metric: percentile_interval(scores[variant][metric] - scores[reference][metric], alpha)
-                for metric in BOOTSTRAPPED
-            },
             "test": {
                 "name": result.name,
                 "difference": result.difference,
-                "standard_errors": errors,
+                "standard_errors": {name: float(np.sqrt(sum(v for v, _ in found))) for name, found in parts.items()},
                 "p": result.p,
                 "p_holm": p_holm,
                 "interval": result.interval(alpha),
                 "interval_holm": result.interval(level),
-                "interval_margin": inside,
             },
             "corrected_t": sceptic and {"p": float(sceptic.p), "interval": sceptic.interval(alpha)},
             "scope": scope(trained, len(params.train.seeds), len(params.split.folds)),
             "difference_shown": p_holm <= alpha,
-            "equivalent": -margin < inside[0] and inside[1] < margin,
+            "equivalent": -margin < low and high < margin,
         }
-        if exact:
+        if isinstance(result, significance.McNemar):
             row |= {"only_variant_right": result.only_first, "only_reference_right": result.only_second}
         rows.append(row | {"verdict": verdict(row, margin)})
     return rows
@@ -236,12 +196,10 @@ def verdict(pair: Mapping, margin: float) -> str:
 
 
 def p_text(p: float, alpha: float) -> str:
-    """`p = 0.012`, or `p < 0.001`. A p such as 0.0496, which three digits round to the level alpha, gets more."""
+    """`p = 0.012`, or `p < 0.001`. A p such as 0.0496, which three digits round to the level alpha, gets five."""
     if p < 0.001:
         return "p < 0.001"
-    digits = 3
-    while digits < 6 and abs(round(p, digits) - alpha) < 1e-9 < abs(p - alpha):
-        digits += 1
+    digits = 5 if abs(round(p, 3) - alpha) < 1e-9 else 3
     return f"p = {p:.{digits}f}"
 
 
@@ -252,13 +210,13 @@ def pair_table(comparison: Mapping) -> pd.DataFrame:
     columns are standard errors (`standard_errors` of comparison.json). `decided_by` names the test.
     """
     columns = ["pair", "difference", "low", "high", "p", "low_holm", "high_holm", "p_holm"]
-    errors = ["error_questions", "error_seeds", "error_folds"]
+    columns += ["error_questions", "error_seeds", "error_folds", "decided_by"]
     rows = []
     for pair in comparison["pairs"]:
         name, test = f"{pair['variant']} - {pair['reference']}", pair["test"]
         numbers = *test["interval"], test["p"], *test["interval_holm"], test["p_holm"]
         rows.append((name, test["difference"], *numbers, *test["standard_errors"].values(), test["name"]))
-    return pd.DataFrame(rows, columns=[*columns, *errors, "decided_by"])
+    return pd.DataFrame(rows, columns=columns)
 
 
 def about_pairs(pairs: Sequence[Mapping]) -> str:
@@ -273,7 +231,8 @@ def about_pairs(pairs: Sequence[Mapping]) -> str:
 def as_text(comparison: Mapping) -> str:
     """The comparison for a terminal: the variants, the pairs, and what to keep in mind."""
     metrics = {name: variant["metrics"] for name, variant in comparison["variants"].items()}
-    table = pd.DataFrame.from_dict(metrics | comparison["humans"], orient="index").reindex(columns=list(PRINTED))
+    table = pd.DataFrame.from_dict(metrics | comparison["humans"], orient="index")
+    table = table.reindex(columns=["accuracy", "macro_f1", "mcc", "log_loss"])
     text = [f"{comparison['n']} test questions", table.to_string(float_format="{:.3f}".format, na_rep="-"), ""]
     text += [f"{about}:" for about in [about_pairs(comparison["pairs"])] if about]
     for pair in comparison["pairs"]:

@@ -1,6 +1,6 @@
 """What a reader could wrongly conclude from a comparison. Imports no torch.
 
-`find_flags` returns, and comparison.json holds, a list of {"flag": one of the names below, "variant": name or null,
+`find_flags` yields, and comparison.json lists, {"flag": one of the names below, "variant": name or null,
 "text": one sentence}:
 
     one_class                   all test questions have one label
@@ -16,7 +16,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -34,28 +34,24 @@ def find_flags(
     variants: Mapping[str, Mapping],
     pairs: Sequence[Mapping],
     params: Params,
-) -> list[dict]:
+) -> Iterator[dict]:
     """The flags that apply. `variants` and `pairs` are those of comparison.py; n_val: validation questions of a run."""
     labels = params.data.labels
     truth = next(iter(test.values())).truth
     shares = {label: truth.count(label) / len(truth) for label in labels}
     present = [label for label in labels if shares[label]]
-    flags = []
     if len(present) == 1:
-        flags.append(
-            flag("one_class", f"All test questions have the label {present[0]}: other labels were not tested.")
-        )
+        yield flag("one_class", f"All test questions have the label {present[0]}: other labels were not tested.")
     # Without `majority` (training's most frequent label), the test questions' most frequent label counts.
     majority = variants["majority"]["metrics"]["accuracy"] if "majority" in variants else max(shares.values())
     for name in [name for name in variants if name != "majority"]:
-        flags += answer_flags(name, test[name], variants[name]["kind"], labels, present)
+        yield from answer_flags(name, test[name], variants[name]["kind"], labels, present)
         if variants[name]["kind"] != "diagnostic":
-            flags += majority_flags(name, variants[name]["metrics"]["accuracy"], majority, pairs)
+            yield from majority_flags(name, variants[name]["metrics"]["accuracy"], majority, pairs)
     epochs = {name: variant["epochs"] for name, variant in variants.items() if variant["kind"] == "adapter"}
     if epochs:
-        flags += training_flags(epochs, n_val)
-    seeds = len(params.train.seeds) if epochs else None
-    return flags + design_flags(seeds, len(params.split.folds), params.split.protocol)
+        yield from training_flags(epochs, n_val)
+    yield from design_flags(len(params.train.seeds) if epochs else None, len(params.split.folds), params.split.protocol)
 
 
 def scope(trained: int, seeds: int, folds: int) -> str:
@@ -70,92 +66,74 @@ def scope(trained: int, seeds: int, folds: int) -> str:
     return "about the methods on this training set"
 
 
-def design_flags(seeds: int | None, folds: int, protocol: str) -> list[dict]:
+def answer_flags(
+    name: str, test: Replicates, kind: str, labels: Sequence[str], present: Sequence[str]
+) -> Iterator[dict]:
+    """`one_label` and `never_predicted`. present: labels that test questions have."""
+    answers = test.probabilities.argmax(axis=2)
+    runs = [run[test.folds == fold] for run in answers for fold in np.unique(test.folds)]
+    alike = sum(np.bincount(run).max() >= NEARLY_ALL * len(run) for run in runs)
+    if alike:
+        where = in_some(alike, len(runs), "runs" if kind == "adapter" else "folds")
+        yield flag("one_label", f"{name} answers nearly every question alike{where}.", name)
+    never = [label for label in present if labels.index(label) not in answers]
+    if never:
+        yield flag("never_predicted", f"{name} never answers {' or '.join(never)}.", name)
+
+
+def majority_flags(name: str, accuracy: float, majority: float, pairs: Sequence[Mapping]) -> Iterator[dict]:
+    """`not_better_than_majority`; if no test compares a variant with the majority label, its accuracy decides."""
+    pair = next((pair for pair in pairs if (pair["variant"], pair["reference"]) == (name, "majority")), None)
+    if accuracy <= majority or (pair and not pair["difference_shown"]):
+        said = "is not shown to be better than" if accuracy > majority else "is not better than"
+        numbers = f"{100 * accuracy:.1f}% against {100 * majority:.1f}% of the questions right"
+        yield flag("not_better_than_majority", f"{name} {said} {MAJORITY}: {numbers}.", name)
+
+
+def training_flags(epochs: Mapping[str, Sequence[Mapping]], validation: int) -> Iterator[dict]:
+    """`not_converged`, `small_validation`, `one_training`.
+
+    epochs: of each adapter, the `kept` and `last` epoch of each run; validation: questions of a run.
+    """
+    for name, runs in epochs.items():
+        unfinished = sum(run["kept"] == run["last"] for run in runs)
+        if unfinished:
+            best = f"its last epoch is the best{in_some(unfinished, len(runs), 'runs')}"
+            text = f"{name} had not converged ({best}): longer training may change the order."
+            yield flag("not_converged", text, name)
+    choices = max(run["last"] for runs in epochs.values() for run in runs)
+    if validation < FEW_QUESTIONS and choices > 1:
+        text = f"The best of {choices} epochs was chosen on {validation} validation questions, partly by luck."
+        yield flag("small_validation", text)
+    if all(len(runs) == 1 for runs in epochs.values()):
+        who = "Every adapter" if len(epochs) > 1 else next(iter(epochs))
+        yield flag("one_training", f"{who} was trained once: how different another training would be is unknown.")
+
+
+def design_flags(seeds: int | None, folds: int, protocol: str) -> Iterator[dict]:
     """`level` and `one_training_set`, with docs/protocol.md's figures. seeds: None without an adapter."""
     if folds == 1 and seeds in (1, None):
-        return []  # the tests are about these adapters alone, and `one_training` says so
-    flags = []
+        return  # the tests are about these adapters alone, and `one_training` says so
     if folds == 1:
         text = "All runs share one training set: on another, the order of the methods may be different."
-        flags.append(flag("one_training_set", text))
+        yield flag("one_training_set", text)
     if seeds == 1:
         text = (
             "Each adapter was trained with one seed, so the tests are about the methods with this seed. Read as tests "
             "of the methods, they find a difference by chance in 8 to 13% of cases instead of 5% if runs of one seed "
             "share a tenth of their variance. Against the majority label it is about 7% even if they share none."
         )
-        flags.append(flag("level", text))
+        yield flag("level", text)
     few = [f"{seeds} seeds"] if seeds == 2 else []
     few += [f"{folds} fold{'s' if folds > 1 else ''}"] if protocol == "official" and folds < 5 else []
     if few:
         text = f"With {' and '.join(few)} the tests do not keep their level: read a p-value near it as undecided."
-        flags.append(flag("level", text))
-    return flags
+        yield flag("level", text)
 
 
 def flag(name: str, text: str, variant: str | None = None) -> dict:
     return {"flag": name, "variant": variant, "text": text}
 
 
-def answer_flags(name: str, test: Replicates, kind: str, labels: Sequence[str], present: Sequence[str]) -> list[dict]:
-    """`one_label` and `never_predicted`. present: labels that test questions have."""
-    answers = test.probabilities.argmax(axis=2)
-    given = np.bincount(answers.ravel(), minlength=len(labels)) / answers.size
-    label, share = labels[int(given.argmax())], given.max()
-    runs = [run[test.folds == fold] for run in answers for fold in np.unique(test.folds)]
-    alike = sum(np.bincount(run).max() >= NEARLY_ALL * len(run) for run in runs)
-    flags = []
-    if share >= NEARLY_ALL:
-        much = "every question" if share == 1 else f"{percent(share)} of the questions"
-        flags.append(flag("one_label", f"{name} answers {label} to {much}.", name))
-    elif alike:
-        unit = "runs" if kind == "adapter" else "folds"
-        text = f"{name} answers nearly every question alike in {alike} of {len(runs)} {unit}."
-        flags.append(flag("one_label", text, name))
-    never = [label for label in present if not given[list(labels).index(label)]]
-    if never and share < 1:
-        flags.append(flag("never_predicted", f"{name} never answers {' or '.join(never)}.", name))
-    return flags
-
-
-def majority_flags(name: str, accuracy: float, majority: float, pairs: Sequence[Mapping]) -> list[dict]:
-    """`not_better_than_majority`; if no test compares a variant with the majority label, its accuracy decides."""
-    pair = next((pair for pair in pairs if (pair["variant"], pair["reference"]) == (name, "majority")), None)
-    shown = pair is not None and pair["difference_shown"]
-    if accuracy > majority and (shown or pair is None):
-        return []
-    if accuracy > majority:
-        said = "is not shown to be better than"
-    else:
-        said = "is less accurate than" if shown else "is not better than"
-    numbers = f"{percent(accuracy)} against {percent(majority)} of the questions right"
-    return [flag("not_better_than_majority", f"{name} {said} {MAJORITY}: {numbers}.", name)]
-
-
-def training_flags(epochs: Mapping[str, Sequence[Mapping]], validation: int) -> list[dict]:
-    """`not_converged`, `small_validation`, `one_training`.
-
-    epochs: of each adapter, the `kept` and `last` epoch of each run; validation: questions of a run.
-    """
-    flags = []
-    for name, runs in epochs.items():
-        unfinished = sum(run["kept"] == run["last"] for run in runs)
-        if unfinished:
-            where = f"of {runs[0]['last']}" if len(runs) == 1 else f"in {unfinished} of {len(runs)} runs"
-            text = (
-                f"{name} had not converged (its last epoch is the best {where}): longer training may change the order."
-            )
-            flags.append(flag("not_converged", text, name))
-    choices = max(run["last"] for runs in epochs.values() for run in runs)
-    if validation < FEW_QUESTIONS and choices > 1:
-        text = f"The best of {choices} epochs was chosen on {validation} validation questions, partly by luck."
-        flags.append(flag("small_validation", text))
-    if all(len(runs) == 1 for runs in epochs.values()):
-        who = "Every adapter" if len(epochs) > 1 else next(iter(epochs))
-        text = f"{who} was trained once: how different another training would be is unknown."
-        flags.append(flag("one_training", text))
-    return flags
-
-
-def percent(share: float) -> str:
-    return f"{100 * share:.1f}%"
+def in_some(count: int, total: int, unit: str) -> str:
+    return f" in {count} of {total} {unit}" if total > 1 else ""

@@ -35,34 +35,30 @@ def runs_power(
     seeds: int,
     folds: int = 1,
     shared: bool = False,
-    trained: int = 2,
     method_share: float = 0.5,
 ) -> float:
-    """Chance that the primary test rejects a true difference in accuracy at `alpha`, both of its t tests that is.
+    """Chance that the primary test of two trained methods, both of its t tests that is, rejects at `alpha`.
 
-    discordance: share of questions that just one of two single runs gets right; method_share: part of that which all
-    runs of a method have in common, so that more seeds do not average it out; run_sd: standard deviation of a run's
-    expected accuracy, beyond the luck on single questions, independent between folds and seeds; trained: how many of
-    the two variants are. n counts the questions of all folds; shared: all folds ask the same ones.
+    Each method has several runs. difference: of their true accuracies; discordance: share of questions that just one of
+    two single runs gets right; method_share: part of that which all runs of a method have in common, so that more seeds
+    do not average it out; run_sd: standard deviation of a run's expected accuracy, beyond the luck on single questions,
+    independent between folds and seeds. n counts the questions of all folds; shared: all folds ask the same ones.
 
     An approximation: standard errors are taken as independent of the difference and of each other, with Satterthwaite's
     distribution at their expected values. With two seeds, or three on one fold, it is up to ten points too high.
-    Raises ValueError for a single run, which shows no run noise.
     """
-    if seeds * folds == 1:
-        raise ValueError("a single run each: use mcnemar_power")
     per_question = discordance - difference**2
     luck = (1 - method_share) * per_question / 2  # variance of one run's answer to one question
     asked = folds if shared else 1  # by how many runs of a seed is a question answered
-    questions = (per_question - trained * luck * (1 - 1 / (seeds * asked))) / n
+    questions = (per_question - 2 * luck * (1 - 1 / (seeds * asked))) / n
     noise = run_sd**2 / (seeds * folds)
     runs = noise + luck / (n * seeds * asked)  # of a mean accuracy over all runs; has the luck on questions once more
-    parts = [[(questions, n - 1), *([(runs, seeds - 1)] * trained if seeds > 1 else [])]]
+    parts = [[(questions, n - 1), *([(runs, seeds - 1)] * 2 if seeds > 1 else [])]]
     if folds > 1:
-        own = [(questions + trained * noise, folds - 1)]
-        parts.append([(questions, n - 1), (trained * runs, folds - 1)] if shared else own)
+        own = [(questions + 2 * noise, folds - 1)]
+        parts.append([(questions, n - 1), (2 * runs, folds - 1)] if shared else own)
     # The difference that is seen, at the midpoints of 2,000 slices of equal probability.
-    seen = difference + np.sqrt(questions + trained * noise) * norm.ppf((np.arange(2000) + 0.5) / 2000)
+    seen = difference + np.sqrt(questions + 2 * noise) * norm.ppf((np.arange(2000) + 0.5) / 2000)
     rejects = np.ones_like(seen)
     for test in parts:
         variance = sum(part for part, _ in test)
@@ -76,7 +72,7 @@ def smallest_detectable(power_at: Callable[[float], float], discordance: float, 
 
     None if even a difference as large as the discordance is not shown often enough.
     """
-    if discordance == 0 or power_at(discordance) < power:
+    if power_at(discordance) < power:
         return None
     if power_at(0.0) >= power:
         return 0.0

@@ -1,16 +1,12 @@
 """Tests and intervals of a difference in accuracy between two variants, computed from arrays.
 
 The tests are about the expected accuracy of one training of a method under the protocol. A run is one training, scored
-on the test questions of its fold. `primary_test` does the same for every design: two t tests of the same mean
-difference, one over seeds and one over folds. The larger p and the wider interval count.
+on the test questions of its fold. docs/protocol.md declares `primary_test`, which is one rule for every design, and
+benchmarks/simulation.py measures its error rates. The squared standard error has these parts:
 
     V_Q   variance over questions of each question's mean difference / n
     V_S   for each variant with several seeds: variance over seeds of the accuracy on all folds / seeds
     V_F   variance over folds of the fold's difference of seed means / folds
-    over seeds:   SE^2 = V_Q + V_S
-    over folds:   SE^2 = V_F, or V_Q + V_F if all folds ask the same questions
-
-docs/protocol.md gives the reasons and benchmarks/simulation.py the error rates.
 """
 
 from __future__ import annotations
@@ -66,9 +62,8 @@ class McNemar(NamedTuple):
     def interval(self, alpha: float) -> tuple[float, float]:
         """Interval of the difference at confidence 1 - alpha, which excludes 0 exactly if p <= alpha.
 
-        It is Tango's score interval, changed if it disagrees with the exact test about 0. If the test does not reject,
-        the interval is widened to contain 0. If it rejects, the interval ends just before 0; this needs an alpha below
-        .0005.
+        It is Tango's score interval. If that disagrees with the exact test about 0, it is widened to contain 0, or ends
+        just before 0, which needs an alpha below .0005.
         """
         low, high = tango_interval(self.only_first, self.only_second, self.n, alpha)
         if self.p > alpha:
@@ -110,7 +105,7 @@ class WiderTest(NamedTuple):
         return float(max(test.p for test in self.tests))
 
     def interval(self, alpha: float) -> tuple[float, float]:
-        """The wider interval of the difference at confidence 1 - alpha."""
+        """The wider interval at confidence 1 - alpha."""
         lows, highs = zip(*(test.interval(alpha) for test in self.tests), strict=True)
         return min(lows), max(highs)
 
@@ -118,7 +113,8 @@ class WiderTest(NamedTuple):
 def primary_test(first: Answers, second: Answers) -> WiderTest | McNemar:
     """The test of the difference in accuracy, first - second: t tests, or McNemar's test for one run each.
 
-    McNemar's test is also used if every standard error is 0: too few answers then differ to estimate a variance.
+    The larger p and the wider interval of the t tests count. McNemar's test is also used if every standard error is 0:
+    too few answers then differ to estimate a variance.
     """
     if max(first.accuracies.size, second.accuracies.size) > 1:
         tests = t_tests(first, second)
@@ -137,10 +133,10 @@ def t_tests(first: Answers, second: Answers) -> list[TTest]:
 
 
 def variances(first: Answers, second: Answers) -> dict[str, list[tuple]]:
-    """V_Q, V_S and V_F of the module's docstring, under "questions", "seeds" and "folds".
+    """V_Q, V_S and V_F under "questions", "seeds" and "folds", each a list of (variance, degrees of freedom).
 
-    Each is a list of (variance, degrees of freedom). The list is empty if there is only one question, seed or fold.
-    "seeds" has two entries if both variants have several seeds.
+    The list is empty if there is only one question, seed or fold. That of "seeds" has two entries if both variants have
+    several seeds.
     """
 
     def of_mean(values: np.ndarray) -> list[tuple]:
@@ -168,9 +164,8 @@ def accuracy_interval(answers: Answers, alpha: float) -> tuple[float, float]:
 def corrected_t(first: Answers, second: Answers, test_train_ratio: float) -> TTest | None:
     """Corrected resampled t test of the same difference over runs (Nadeau and Bengio 2003), which rejects more rarely.
 
-    test_train_ratio: test questions over training questions of one run. The runs' variance is multiplied by 1 / runs +
-    test_train_ratio instead of 1 / runs, because runs share training questions. Returns None for a single run, or if
-    all runs have the same difference.
+    test_train_ratio: test questions over training questions of one run. It is added to the 1 / runs that multiplies the
+    runs' variance, because runs share training questions. None for a single run, or if all have the same difference.
     """
     differences = first.accuracies - second.accuracies  # one run of a variant without seeds meets each seed's
     differences = differences.reshape(*differences.shape[:-2], -1)
@@ -209,21 +204,19 @@ def tango_interval(only_first: int, only_second: int, n: int, alpha: float) -> t
     return float(low), float(high)
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
-    """p-values corrected for their number, in the order given (Holm 1979); each is at most 1."""
-    return multipletests(p_values, method="holm")[1].tolist() if p_values else []
+def holm(p_values: Sequence[float], alpha: float) -> tuple[list[float], list[float]]:
+    """Holm's corrected p-values (1979), and the level at which he judges each hypothesis; both in the order given.
 
-
-def holm_levels(p_values: Sequence[float], alpha: float) -> list[float]:
-    """The level at which Holm's procedure judges each hypothesis, in the order given (Serlin 1993; Ludbrook 2000).
-
-    An interval at this level excludes 0 exactly if the corrected p-value is at most alpha. The level is alpha / m for
-    the smallest of m p-values, alpha / (m - 1) for the next, and so on to the first that is not rejected. All larger
-    p-values have the level of that one. Each interval by itself has a confidence of at least 1 - alpha.
+    An interval at this level excludes 0 exactly if the corrected p-value is at most alpha (Serlin 1993; Ludbrook 2000).
+    The level is alpha / m for the smallest of m p-values, alpha / (m - 1) for the next, and so on to the first that is
+    not rejected. All larger p-values have the level of that one.
     """
-    m, rejected = len(p_values), sum(p <= alpha for p in holm(p_values))
+    if not p_values:
+        return [], []
+    corrected = multipletests(p_values, method="holm")[1]
     ranks = np.argsort(np.argsort(p_values, kind="stable"))
-    return [float(alpha / (m - min(rank, rejected))) for rank in ranks]
+    levels = alpha / (len(p_values) - np.minimum(ranks, (corrected <= alpha).sum()))
+    return corrected.tolist(), levels.tolist()
 
 
 def _t_test(name: str, difference: float, parts: Sequence[tuple[float, int]]) -> TTest:

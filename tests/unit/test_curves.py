@@ -11,11 +11,11 @@ from tests.unit.made_up import BINS, THREE, TWO, binary, example
 @pytest.mark.parametrize("labels", [TWO, THREE])
 def test_curves_enclose_the_areas_that_the_figures_name(labels):
     probabilities, truth = example(labels)
-    roc = curves.roc_points(probabilities, truth, labels)
-    areas = [np.trapezoid(curve["tpr"], curve["fpr"]) for _, curve in roc.groupby("label")]
+    found = curves.curves(probabilities[None], truth, labels, BINS)
+    areas = [np.trapezoid(curve["tpr"], curve["fpr"]) for _, curve in found["roc"].groupby("label")]
     assert len(areas) == (1 if labels == TWO else 3)
     assert np.mean(areas) == pytest.approx(metrics.roc_auc(probabilities, metrics.encode_labels(truth, labels)))
-    for label, curve in curves.precision_recall_points(probabilities, truth, labels).groupby("label"):
+    for label, curve in found["precision_recall"].groupby("label"):
         steps = np.diff(curve["recall"]) @ curve["precision"][1:]
         expected = average_precision_score(truth == label, probabilities[:, labels.index(label)])
         assert steps == pytest.approx(expected)
@@ -46,13 +46,9 @@ def test_a_label_that_is_absent_from_truth_has_no_roc_curve_and_its_row_of_the_c
 
 @pytest.mark.parametrize("labels", [TWO, THREE])
 def test_curves_of_several_runs_are_the_means_that_the_figures_are(labels):
-    runs = [
-        example(labels, n=890, seed=0)[0],
-        example(labels, n=890, seed=0)[0] ** 3,
-        example(labels, n=890, seed=5)[0],
-    ]
-    runs = np.stack([run / run.sum(axis=1, keepdims=True) for run in runs])
-    truth = example(labels, n=890, seed=0)[1]
+    first, truth = example(labels, n=890)
+    runs = np.stack([first, first**3, example(labels, n=890, seed=5)[0]])
+    runs /= runs.sum(axis=2, keepdims=True)
     found, y_true = curves.curves(runs, truth, labels, BINS), metrics.encode_labels(truth, labels)
     areas = [np.trapezoid(curve["tpr"], curve["fpr"]) for _, curve in found["roc"].groupby("label")]
     assert np.mean(areas) == pytest.approx(np.mean([metrics.roc_auc(run, y_true) for run in runs]), abs=2e-3)

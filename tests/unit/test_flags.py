@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from peftqa.statistics.flags import design_flags
+from peftqa.statistics.flags import design_flags, scope
 from tests.finished_run import crafted_comparison, right_where
 
 TRUTH = ["yes"] * 60 + ["no"] * 40
@@ -21,12 +21,12 @@ def flags_of(flag: str, truth=TRUTH, **variants) -> list[str]:
     return texts(crafted_comparison(truth, {name: [answers] for name, answers in variants.items()}), flag)
 
 
-def test_one_label_for_every_question():
-    assert flags_of("one_label", majority=YES, base=GOOD, prompt=YES) == ["prompt answers yes to every question."]
-    assert flags_of("never_predicted", base=GOOD, prompt=YES) == []  # said by the other
+def test_one_label_of_a_single_run_is_flagged():
+    assert flags_of("one_label", majority=YES, base=GOOD, prompt=YES) == ["prompt answers nearly every question alike."]
+    assert flags_of("never_predicted", base=GOOD, prompt=YES) == ["prompt never answers no."]
 
 
-def test_one_label_in_some_runs():
+def test_one_label_of_some_runs_is_flagged_with_their_number():
     comparison = crafted_comparison(TRUTH, {"base": [GOOD], "prompt": [GOOD, YES, GOOD]})
     assert texts(comparison, "one_label") == ["prompt answers nearly every question alike in 1 of 3 runs."]
     folds = np.arange(100) % 2
@@ -35,17 +35,16 @@ def test_one_label_in_some_runs():
     assert texts(comparison, "one_label") == ["base answers nearly every question alike in 1 of 2 folds."]
 
 
-def test_a_label_never_predicted():
+def test_never_predicted_names_a_label_only_if_questions_have_it():
     labels = ["yes", "no", "maybe"]
     truth = labels * 20
     answers = {"base": [truth], "prompt": [[label if label != "maybe" else "no" for label in truth]]}
-    comparison = crafted_comparison(truth, answers, labels)
-    assert texts(comparison, "never_predicted") == ["prompt never answers maybe."]
+    assert texts(crafted_comparison(truth, answers, labels), "never_predicted") == ["prompt never answers maybe."]
     comparison = crafted_comparison(["yes", "no"] * 30, {"base": [["yes", "no"] * 30]}, labels)
-    assert texts(comparison, "never_predicted") == []  # no question asks for it
+    assert texts(comparison, "never_predicted") == []
 
 
-def test_not_better_than_the_majority_label():
+def test_a_variant_not_better_than_the_majority_label_is_flagged():
     found = flags_of("not_better_than_majority", majority=YES, tfidf=GOOD, base=POOR, prompt=YES, prefix=GOOD)
     said = "is not better than always answering the most frequent label"
     assert found == [
@@ -54,7 +53,7 @@ def test_not_better_than_the_majority_label():
     ]
 
 
-def test_the_last_epoch_kept_in_some_runs():
+def test_runs_that_keep_their_last_epoch_are_counted():
     answers = {"base": [POOR], "prompt": [GOOD] * 3, "prefix": [GOOD] * 3}
     comparison = crafted_comparison(TRUTH, answers, kept={"prompt": [2, 3, 3], "prefix": [1, 2, 1]})
     assert texts(comparison, "not_converged") == [
@@ -62,31 +61,24 @@ def test_the_last_epoch_kept_in_some_runs():
     ]
 
 
-def test_few_validation_questions():
+@pytest.mark.parametrize(("validation", "flagged"), [(89, True), (199, True), (200, False)])
+def test_few_validation_questions_per_fold_are_flagged(validation, flagged):
     answers = {"base": [POOR], "prompt": [GOOD]}
-    for validation, said in ((89, True), (199, True), (200, False)):
-        found = texts(crafted_comparison(TRUTH, answers, validation=validation), "small_validation")
-        assert bool(found) is said
-    comparison = crafted_comparison(TRUTH, answers, validation=89, folds=np.arange(100) % 2)  # 89 a fold
-    assert texts(comparison, "small_validation") == [
-        "The best of 3 epochs was chosen on 89 validation questions, partly by luck."
-    ]
-    assert texts(crafted_comparison(TRUTH, {"base": [GOOD]}, validation=89), "small_validation") == []
+    comparison = crafted_comparison(TRUTH, answers, validation=validation, folds=np.arange(100) % 2)
+    text = f"The best of 3 epochs was chosen on {validation} validation questions, partly by luck."
+    assert texts(comparison, "small_validation") == ([text] if flagged else [])
 
 
-def test_one_training():
+def test_one_training_of_every_adapter_is_flagged():
     assert flags_of("one_training", base=GOOD) == []
     assert flags_of("one_training", base=GOOD, prompt=GOOD) == [
         "prompt was trained once: how different another training would be is unknown."
     ]
     (found,) = flags_of("one_training", base=GOOD, prompt=GOOD, prefix=GOOD)
     assert found.startswith("Every adapter was trained once")
-    comparison = crafted_comparison(TRUTH, {"base": [GOOD], "prompt": [GOOD]}, folds=np.arange(100) % 2)
-    assert texts(comparison, "one_training") == []
 
 
-def test_one_label_in_truth():
-    assert flags_of("one_class", base=GOOD) == []
+def test_one_label_of_all_test_questions_is_flagged():
     assert flags_of("one_class", truth=["no"] * 20, base=["no"] * 20) == [
         "All test questions have the label no: other labels were not tested."
     ]
@@ -113,13 +105,27 @@ ONE_SEED = "Each adapter was trained with one seed, so the tests are about the m
         (1, 2, "official", [ONE_SEED, "With 2 folds the tests"]),
         (2, 4, "official", ["With 2 seeds and 4 folds the tests"]),
         (None, 1, "official", []),
-        (None, 10, "cross_validation", []),
         (None, 4, "official", ["With 4 folds the tests"]),
         (3, 1, "random", ["All runs share one training set"]),
         (2, 1, "random", ["All runs share one training set", "With 2 seeds the tests"]),
         (3, 1, "official", ["All runs share one training set", "With 1 fold the tests"]),
     ],
 )
-def test_designs_that_do_not_keep_the_level_are_named(seeds, folds, protocol, said):
+def test_a_design_that_does_not_keep_the_level_is_flagged(seeds, folds, protocol, said):
     found = [flag["text"] for flag in design_flags(seeds, folds, protocol)]
-    assert len(found) == len(said) and all(part in text for part, text in zip(said, found, strict=True)), found
+    assert all(text.startswith(part) for part, text in zip(said, found, strict=True)), found
+
+
+@pytest.mark.parametrize(
+    ("trained", "seeds", "folds", "about"),
+    [
+        (2, 3, 3, "about the methods"),
+        (2, 1, 3, "about the methods with this seed"),
+        (0, 1, 3, "about the methods"),
+        (2, 1, 1, "about these two trained adapters"),
+        (1, 1, 1, "about this one trained adapter"),
+        (2, 3, 1, "about the methods on this training set"),
+    ],
+)
+def test_scope_leaves_out_what_is_not_repeated(trained, seeds, folds, about):
+    assert scope(trained, seeds, folds) == about

@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from sklearn.metrics import brier_score_loss, f1_score, log_loss, roc_auc_score
+from sklearn.metrics import brier_score_loss, log_loss, roc_auc_score
 
 from peftqa.evaluation import metrics
 from peftqa.evaluation.predictions import Replicates
@@ -73,12 +73,6 @@ def test_a_probability_of_zero_gives_a_finite_log_loss():
     assert metrics.log_losses(binary(0.0, 1.0), np.array([0, 0])) == pytest.approx([36.04365, 0.0])
 
 
-def test_an_answer_outside_the_labels_is_an_error_and_no_class():
-    scores = metrics.label_metrics(["maybe", "yes", "no", ""], ["yes", "yes", "no", "no"], TWO)
-    assert scores["accuracy"] == 0.5
-    assert scores["macro_f1"] == pytest.approx(2 / 3)  # for each label, precision 1 and recall 1/2
-
-
 def test_reliability_bins_are_closed_on_the_right():
     points = metrics.reliability_points(binary(0.75, 0.25, 0.8125, 1.0), ["yes"] * 4, TWO, 4)
     assert points.to_dict("list") == {
@@ -99,44 +93,22 @@ def test_accuracy_at_coverage_worked_by_hand_with_ties():
     assert metrics.accuracy_at_coverage(probabilities, truth, TWO, 1.0) == pytest.approx(0.4)
 
 
-def test_what_a_variant_is_by_itself_is_the_mean_over_its_runs():
+def test_evaluate_of_several_runs_gives_the_means_over_runs():
     # Of two runs, each the surest where it is right, the pooled answers would leave out all of the second's.
     truth, folds = ["yes"] * 5 + ["no"] * 5, np.zeros(10, int)
     sure, unsure = (np.where(np.arange(10) < 5, p, 1 - p) for p in (0.99, 0.6))
     unsure[[0, 9]] = 0.45, 0.55
     runs = Replicates([str(i) for i in range(10)], truth, folds, ["1", "2"], np.stack([binary(*sure), binary(*unsure)]))
-    found = metrics.evaluate(runs, runs, TWO, BINS, 0.5)
-    each = [metrics.accuracy_at_coverage(run, truth, TWO, 0.5) for run in runs.probabilities]
-    assert found["abstention"] == {"coverage": 0.5, "accuracy": pytest.approx(np.mean(each))}
+    found = metrics.evaluate(runs, runs, TWO, BINS, 0.9)
+    each = [metrics.accuracy_at_coverage(run, truth, TWO, 0.9) for run in runs.probabilities]
+    assert found["abstention"] == {"coverage": 0.9, "accuracy": pytest.approx(np.mean(each))}
+    pooled = runs.probabilities.reshape(-1, 2)
+    assert metrics.accuracy_at_coverage(pooled, truth * 2, TWO, 0.9) != pytest.approx(np.mean(each))
     assert found["mean"]["accuracy"] == pytest.approx((1 + 0.8) / 2) == pytest.approx(found["mean"]["val_accuracy"])
     assert list(found["replicates"]) == ["1", "2"]
-    pooled = runs.probabilities.reshape(-1, 2)
-    assert metrics.accuracy_at_coverage(pooled, truth * 2, TWO, 0.9) != pytest.approx(
-        metrics.evaluate(runs, runs, TWO, BINS, 0.9)["abstention"]["accuracy"]
-    )
 
 
 def test_rounding_reaches_every_float_but_p_values():
     values = {"a": [0.12345678, 3], "pairs": [{"p": 1.23456789e-9, "p_holm": 2e-9, "mean": 1e-9}], "text": "x"}
     expected = {"a": [0.123457, 3], "pairs": [{"p": 1.23456789e-9, "p_holm": 2e-9, "mean": 0.0}], "text": "x"}
     assert metrics.rounded(values) == expected
-
-
-def test_the_threshold_is_as_good_as_any_on_a_fine_grid():
-    for seed in range(2):
-        probabilities, truth = example(TWO, seed=seed)
-
-        def macro_f1(threshold, p_yes=probabilities[:, 0], truth=truth):
-            return f1_score(truth, np.where(p_yes >= threshold, "yes", "no"), average="macro")
-
-        best = metrics.choose_threshold(probabilities, truth, TWO)
-        assert macro_f1(best) == pytest.approx(max(macro_f1(threshold) for threshold in np.linspace(0, 1, 301)))
-
-
-def test_of_equally_good_thresholds_the_nearest_to_a_half_is_taken_then_the_lower():
-    assert metrics.choose_threshold(binary(0.9, 0.2), ["yes", "no"], TWO) == 0.5
-    # All wrong at 0.5; yes to both and no to both are equally good.
-    assert metrics.choose_threshold(binary(0.45, 0.6), ["yes", "no"], TWO) == pytest.approx(0.225)
-    assert metrics.choose_threshold(binary(0.4, 0.55), ["yes", "no"], TWO) == pytest.approx(0.775)
-    assert metrics.choose_threshold(binary(0.375, 0.625), ["yes", "no"], TWO) == 0.1875  # 0.8125 is as near
-    assert metrics.choose_threshold(binary(0.5, 0.5), ["yes", "no"], TWO) == 0.5

@@ -22,13 +22,11 @@ def questions(first: int, n: int, labels: list[str] = TWO) -> pd.DataFrame:
 
 def write_run(fold: int, seed: int, asked: dict[str, pd.DataFrame], labels: list[str] = TWO) -> pd.DataFrame:
     """What one run on these questions of each split writes."""
-    return pd.concat(
-        [
-            prediction_table(split, fold, seed, table, drawn(len(table), labels, fold, seed, len(split)), labels)
-            for split, table in asked.items()
-        ],
-        ignore_index=True,
-    )
+    tables = [
+        prediction_table(split, fold, seed, table, drawn(len(table), labels, fold, seed, len(split)), labels)
+        for split, table in asked.items()
+    ]
+    return pd.concat(tables, ignore_index=True)
 
 
 def all_runs(folds: dict[int, dict[str, pd.DataFrame]], seeds: tuple[int, ...] = (7, 11)) -> pd.DataFrame:
@@ -40,15 +38,10 @@ CROSS_VALIDATION = {
     2: {"val": questions(300, 4), "test": questions(200, 3)},
     5: {"val": questions(600, 2), "test": questions(500, 5)},
 }
-OFFICIAL = {
-    2: {"val": questions(300, 4), "test": questions(900, 6)},
-    5: {"val": questions(600, 2), "test": questions(900, 6)},
-}
+OFFICIAL = {fold: splits | {"test": questions(900, 6)} for fold, splits in CROSS_VALIDATION.items()}
 
 
-def test_of_equal_probabilities_the_first_label_is_predicted_as_at_threshold_a_half():
-    tie = np.array([[0.5, 0.5]])
-    assert list(predict(tie, TWO)) == list(predict(tie, TWO, 0.5)) == ["yes"]
+def test_predict_of_equal_probabilities_is_the_first_label():
     assert list(predict(np.full((1, 3), 1 / 3), THREE)) == ["yes"]
 
 
@@ -74,6 +67,13 @@ def test_predictions_for_other_labels_are_refused_in_a_sentence(tmp_path):
             read_predictions([tmp_path / "prompt.csv"], labels)
     with pytest.raises(UserError, match=r"prefix\.csv is missing; run `dvc repro`"):
         read_predictions([tmp_path / "prompt.csv", tmp_path / "prefix.csv"], TWO)
+
+
+@pytest.mark.parametrize("text", ["", "split,fold\nval,0\nval,0,1\n"], ids=["empty", "ragged"])
+def test_read_predictions_of_a_damaged_file_names_it(tmp_path, text):
+    (tmp_path / "prompt.csv").write_text(text)
+    with pytest.raises(UserError, match=r"prompt\.csv is damaged .*run `dvc repro`"):
+        read_predictions([tmp_path / "prompt.csv"], TWO)
 
 
 def test_in_cross_validation_the_folds_of_a_seed_are_one_replicate():
@@ -112,12 +112,7 @@ def test_runs_that_differ_in_their_questions_or_labels_are_refused(folds, same):
         replicates(table, "train", same)
 
 
-def test_the_submission_has_the_first_replicates_answers_to_test_questions_alone():
-    asked = {"test": questions(11, 2), "val": questions(13, 2)}
-    table = pd.concat(
-        prediction_table(split, 0, seed, asked[split], np.array([[p, 1 - p] for p in p_yes]), TWO)
-        for seed, p_yes in ((1, (0.6, 0.9)), (2, (0.1, 0.4)))
-        for split in asked
-    )
-    submission = leaderboard(replicates(table, "test", same_questions=False), TWO)
-    assert json.loads(json.dumps(submission)) == {"00000011": "yes", "00000012": "yes"}
+def test_leaderboard_has_the_answers_of_the_first_replicate():
+    test = replicates(all_runs(RANDOM), "test", same_questions=False)
+    answers = predict(drawn(4, TWO, 0, 7, 4), TWO).tolist()
+    assert json.loads(json.dumps(leaderboard(test, TWO))) == dict(zip(RANDOM[0]["test"]["id"], answers, strict=True))

@@ -6,8 +6,6 @@ import json
 import string
 from collections.abc import Iterator
 
-import numpy as np
-import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -17,7 +15,7 @@ from peftqa.config.params import Params, check_params
 from peftqa.data.files import COLUMNS, read_table, write_csv
 from peftqa.data.records import Record, clean, read_records, to_table
 from peftqa.errors import UserError, one_line
-from peftqa.evaluation.predictions import prediction_table, read_predictions
+from peftqa.evaluation.predictions import read_predictions
 from tests.conftest import ROOT
 
 PARAMS = YAML(typ="safe", pure=True).load(ROOT / "params.yaml")
@@ -104,21 +102,6 @@ def test_any_records_become_a_table_that_is_read_as_it_was_written_or_are_refuse
         again = read_table(target)
         assert again[COLUMNS].to_numpy().tolist() == table[COLUMNS].to_numpy().tolist()
         assert clean(again, LABELS)[0].equals(again)
-
-
-PROBABILITY = st.floats(0, 1)
-
-
-@in_a_folder
-@given(rows=st.lists(st.tuples(st.text(string.digits, min_size=1), PROBABILITY), min_size=1, max_size=5))
-def test_predictions_are_read_to_the_last_bit(tmp_path, rows):
-    questions = pd.DataFrame({"id": [name for name, _ in rows], "label": ["yes"] * len(rows)})
-    probabilities = np.array([[p, 1 - p] for _, p in rows])
-    table = prediction_table("test", 0, 42, questions, probabilities, LABELS)
-    table.to_csv(tmp_path / "run.csv", index=False)
-    again = read_predictions([tmp_path / "run.csv"], LABELS)
-    assert again["id"].tolist() == table["id"].tolist()
-    assert again[["p_yes", "p_no"]].to_numpy().tobytes() == probabilities.tobytes()
 
 
 @given(path=st.sampled_from(sorted(leaves(PARAMS))), value=JSON)

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from scipy import stats
 from statsmodels.stats.contingency_tables import mcnemar as statsmodels_mcnemar
-from statsmodels.stats.multitest import multipletests
 
 from peftqa.statistics import significance as sig
 
@@ -27,11 +26,6 @@ def primary(first: np.ndarray, second: np.ndarray, fold: np.ndarray) -> sig.Wide
     return sig.primary_test(sig.answers_by_fold(first, fold), sig.answers_by_fold(second, fold))
 
 
-def official(accuracy: float, n: int, seeds: int, folds: int, seed: int) -> np.ndarray:
-    """`correct`, bool (folds, seeds, n), of runs that all answer the same questions."""
-    return replicates(accuracy, n, seeds * folds, seed).reshape(folds, seeds, n)
-
-
 @pytest.mark.parametrize("table", [(50, 9, 2, 28), (10, 0, 6, 73), (0, 30, 31, 28), (80, 1, 0, 8), (40, 7, 7, 35)])
 def test_mcnemar_agrees_with_statsmodels(table):
     both, first, second, neither = table
@@ -47,7 +41,7 @@ def test_tango_interval_of_a_published_table():
 
 
 @pytest.mark.parametrize("alpha", [0.1, 0.05, 0.05 / 3, 2 / 32, 0.0005, 0.0004, 1e-5])
-def test_mcnemar_interval_excludes_zero_just_when_the_test_rejects(alpha):
+def test_mcnemar_interval_excludes_zero_exactly_if_the_test_rejects(alpha):
     for discordant in range(31):
         for first in range(discordant + 1):
             result = sig.mcnemar(*answers(5, first, discordant - first, 5))
@@ -61,7 +55,7 @@ def variance_of_mean(values: list[float]) -> float:
 
 
 def by_formula(first: np.ndarray, second: np.ndarray, shared: bool) -> tuple[float, dict[str, tuple[float, float]]]:
-    """The difference, and by test its standard error and degrees of freedom, written out as in the issue.
+    """The difference, and by test its standard error and degrees of freedom, written out.
 
     Both bool (folds, seeds, questions of a fold).
     """
@@ -90,10 +84,12 @@ def by_formula(first: np.ndarray, second: np.ndarray, shared: bool) -> tuple[flo
 @pytest.mark.parametrize("shared", [False, True], ids=["own questions", "official"])
 @pytest.mark.parametrize("folds", [1, 2, 10])
 @pytest.mark.parametrize("seeds", [(1, 1), (2, 2), (5, 5), (3, 1), (1, 3)])
-def test_every_design_follows_the_one_rule(seeds, folds, shared):
+def test_primary_test_of_every_design_follows_the_formula(seeds, folds, shared):
     if seeds == (1, 1) and folds == 1:
         pytest.skip("one run each is McNemar's test")
-    first, second = (official(0.8 - 0.2 * k, 40, count, folds, k) for k, count in enumerate(seeds))
+    first, second = (
+        replicates(0.8 - 0.2 * k, 40, folds * count, k).reshape(folds, count, 40) for k, count in enumerate(seeds)
+    )
     difference, expected = by_formula(first, second, shared)
     if shared:
         result = sig.primary_test(sig.answers_to_the_same(first), sig.answers_to_the_same(second))
@@ -120,7 +116,7 @@ def test_intervals_of_differences_stay_within_what_is_possible():
     assert corrected(first, second, ONE_FOLD).interval(0.001) == (-1, 1)
 
 
-def test_the_interval_of_an_accuracy_is_wilsons_for_one_run_and_if_nothing_varies():
+def test_accuracy_interval_of_one_run_or_without_spread_is_wilsons():
     right = answers(0, 55, 0, 34)[0]
     low, high = stats.binomtest(55, 89).proportion_ci(method="wilson")
     assert sig.accuracy_interval(sig.answers_by_fold(right[None], ONE_FOLD), 0.05) == pytest.approx((low, high))
@@ -149,26 +145,24 @@ def test_corrected_t_agrees_with_the_formula():
     assert corrected(first, second, TEN_FOLDS, 0.0).p == pytest.approx(stats.ttest_rel(*runs).pvalue)
 
 
-def test_holm_worked_by_hand_in_any_order():
-    # 3 * .01; max(that, 2 * .04); max(that, .05)
-    assert sig.holm([0.04, 0.01, 0.05]) == pytest.approx([0.08, 0.03, 0.08])
-    assert sig.holm([0.9, 0.6]) == [1.0, 1.0]
-    assert sig.holm([0.03]) == pytest.approx([0.03])
-    assert sig.holm([]) == []
+@pytest.mark.parametrize(
+    ("p_values", "corrected", "levels"),
+    [
+        # .01 <= .05/3 is rejected, .04 > .05/2 is not: the rest stay at that level.
+        ([0.04, 0.01, 0.05], [2 * 0.04, 3 * 0.01, 0.08], [0.05 / 2, 0.05 / 3, 0.05 / 2]),
+        ([0.03, 0.001, 0.02], [0.04, 0.003, 0.04], [0.05, 0.05 / 3, 0.05 / 2]),
+        ([0.9, 0.6], [1, 1], [0.05 / 2, 0.05 / 2]),
+        ([], [], []),
+    ],
+)
+def test_holm_worked_by_hand_gives_corrected_p_and_levels(p_values, corrected, levels):
+    assert sig.holm(p_values, 0.05) == (pytest.approx(corrected), pytest.approx(levels))
 
 
-def test_holm_levels_worked_by_hand():
-    # .01 <= .05/3 is rejected, .04 > .05/2 is not: the rest stay at that level.
-    assert sig.holm_levels([0.04, 0.01, 0.05], 0.05) == pytest.approx([0.025, 0.05 / 3, 0.025])
-    assert sig.holm_levels([0.03, 0.001, 0.02], 0.05) == pytest.approx([0.05, 0.05 / 3, 0.025])
-    assert sig.holm_levels([0.9, 0.6], 0.05) == pytest.approx([0.025, 0.025])
-    assert sig.holm_levels([], 0.05) == []
-
-
-@pytest.mark.slow
-def test_at_its_holm_level_each_p_value_decides_as_holms_procedure_does():
+def test_holm_levels_decide_as_the_corrected_p_values_do():
     rng = np.random.default_rng(0)
     for _ in range(12):
         p_values = (rng.random(rng.integers(1, 8)) ** 4).tolist()
-        decisions = [p <= level for p, level in zip(p_values, sig.holm_levels(p_values, 0.05), strict=True)]
-        assert decisions == multipletests(p_values, 0.05, method="holm")[0].tolist()
+        corrected, levels = sig.holm(p_values, 0.05)
+        decisions = [p <= level for p, level in zip(p_values, levels, strict=True)]
+        assert decisions == [p <= 0.05 for p in corrected]

@@ -1,4 +1,4 @@
-"""Evaluating a variant: its row of the metrics, everything else beside it, and nothing of dropped runs."""
+"""Evaluating a variant: its row of the metrics, and everything else beside it."""
 
 import json
 
@@ -6,8 +6,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-import stages.evaluate
-from peftqa.errors import UserError
 from peftqa.evaluation.predictions import prediction_table
 
 LABELS = ["yes", "no"]
@@ -17,11 +15,11 @@ def questions(first: int) -> pd.DataFrame:
     return pd.DataFrame({"id": [str(first + i) for i in range(4)], "label": ["yes", "yes", "no", "no"]})
 
 
-def write_run(workspace, name: str, fold: int, seed: int, right: int, same_test: bool = False) -> None:
+def write_run(workspace, name: str, fold: int, seed: int, right: int) -> None:
     """A run that answers the first `right` of four test questions right, and all of validation."""
     rows = []
     for split, first in (("val", 100), ("test", 200)):
-        asked = questions(first if split == "test" and same_test else first + 10 * fold)
+        asked = questions(first + 10 * fold)
         hit = np.arange(4) < (right if split == "test" else 4)
         p_yes = np.where((asked["label"] == "yes") == hit, 0.75, 0.25)
         rows.append(prediction_table(split, fold, seed, asked, np.stack([p_yes, 1 - p_yes], axis=1), LABELS))
@@ -64,45 +62,6 @@ def test_in_cross_validation_the_questions_of_all_folds_count_together(workspace
     assert "accuracy_sd" not in row and list(rest["replicates"]) == ["42"]
     submission = json.loads((workspace.folder / "evaluation/prompt/leaderboard.json").read_text())
     assert list(submission) == [*questions(220)["id"], *questions(250)["id"]]
-
-
-def test_what_dropped_runs_left_is_removed_and_other_variants_stay(workspace):
-    workspace.set(train__seeds=[42, 7])
-    for name in ("prompt", "prefix"):
-        for seed in (42, 7):
-            write_run(workspace, name, 0, seed, right=2)
-    workspace.set(train__seeds=[7])
-    evaluate(workspace, "prompt")
-    assert workspace.files("predictions/prompt") == ["fold-0/seed-7.csv", "fold-0/seed-7.json"]
-    assert len(workspace.files("predictions/prefix")) == 4
-
-
-@pytest.fixture
-def refusal(workspace, monkeypatch):
-    """The sentence with which evaluation of "prompt" ends, in this process: a new one for each would take a second."""
-    monkeypatch.chdir(workspace.folder)
-    monkeypatch.setattr("sys.argv", ["evaluate", "prompt"])
-
-    def refuse() -> str:
-        with pytest.raises(UserError) as error:
-            stages.evaluate.main()
-        return str(error.value)
-
-    return refuse
-
-
-@pytest.mark.parametrize(
-    "damage",
-    [lambda text: "", lambda text: text.replace("\n", ",1,1\n", 4).replace(",1,1\n", "\n", 2)],
-    ids=["empty", "ragged"],
-)
-def test_a_table_that_cannot_be_read_is_refused_by_name(workspace, refusal, damage):
-    write_run(workspace, "prompt", 0, 42, right=2)
-    path = workspace.folder / "predictions/prompt/fold-0/seed-42.csv"
-    path.write_text(damage(path.read_text()))
-    message = refusal()
-    assert "is damaged" in message and "predictions/prompt" in message and "run `dvc repro`" in message
-    assert "\n" not in message and workspace.files("metrics") == []
 
 
 def test_the_selected_variants_row_is_copied(workspace):

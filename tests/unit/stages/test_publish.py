@@ -62,47 +62,25 @@ def test_the_card_of_real_data_names_model_data_licences_and_results_with_interv
         text = " ".join(made.text.split())
         metrics, intervals = (comparison["variants"][name][key] for key in ("metrics", "intervals"))
         low, high = (f"{100 * end:.1f}" for end in intervals["accuracy"])
-        found = {result.metric_type: result for result in made.data.eval_results}
-        assert {kind: result.metric_value for kind, result in found.items()} == {
-            "accuracy": metrics["accuracy"],
-            "f1": metrics["macro_f1"],
-            "log_loss": metrics["log_loss"],
-        }
-        assert found["f1"].metric_name == "macro-F1, mean of 2 trainings"
-        assert (found["f1"].dataset_type, found["f1"].dataset_name) == ("qiaojin/PubMedQA", "PubMedQA (PQA-L)")
-        assert f"**{name}**, mean of its 2 trainings | {100 * metrics['accuracy']:.1f}% ({low} to {high})" in text
+        assert f", mean of 2 trainings | {100 * metrics['accuracy']:.1f}% ({low} to {high}) |" in text
         for words in (
-            "Not for clinical use",
-            "0fc9ddf78a1e988dac52e2dac162b0ede4fd74ab",
-            "task.json",
-            "PubMedQA's labelled data are MIT",
-            "FLAN-T5's weights are Apache-2.0",
-            "means over the 2 trainings",
-            "on its left",
+            *("Not for clinical use", "0fc9ddf78a1e988dac52e2dac162b0ede4fd74ab", "task.json", "on its left"),
+            *("PubMedQA's labelled data are MIT", "FLAN-T5's weights are Apache-2.0", "means over the 2 trainings"),
         ):
             assert words in text, words
         assert "ynthetic" not in made.content
         assert ("KeyError: 'KV_PREFIX'" in text) == (name == "prefix")
-        assert {pair["verdict"] for pair in comparison["pairs"] if name in pair.values()} <= set(verdicts(made.text))
-
-
-def verdicts(text: str) -> list[str]:
-    return [line.removeprefix("- ").rpartition(": ")[0] for line in text.splitlines() if line.startswith("- ")]
+        verdicts = [pair["verdict"] for pair in comparison["pairs"] if name in pair.values()]
+        assert verdicts and all(f"\n- {verdict}: " in made.text for verdict in verdicts)
 
 
 @pytest.mark.slow
 def test_the_card_of_a_demonstration_says_synthetic_and_how_to_load_a_model_that_is_not_on_the_hub(finished):
-    local = {"name": "embedded/pico-t5", "revision": f"sha256:{'1' * 64}"}
-    workspace = finished((42,), data__name="synthetic abstracts", model__name=local["name"])
-    workspace.set(model__revision=local["revision"])
-    run_stages(workspace.folder, [], ["publish"])
-    made = card(workspace, "prefix")
+    local = {"model__name": "embedded/pico-t5", "model__revision": f"sha256:{'1' * 64}"}
+    made = card(finished((42,), data__name="synthetic abstracts", **local), "prefix")
     assert made.data.base_model is None and made.data.datasets is None and "synthetic" in made.data.tags
     assert "**Synthetic.**" in made.text and "--base FOLDER" in made.text and "embedded/pico-t5" in made.text
     assert 'base, revision = "FOLDER OF THE MODEL", None' in made.text
-    assert {(result.dataset_type, result.dataset_name) for result in made.data.eval_results} == {
-        ("synthetic", "synthetic abstracts")
-    }
     assert made.text.lstrip().splitlines()[0].endswith(": answers to questions about synthetic abstracts")
     assert "PubMedQA's labelled data" not in made.text and "Apache" not in made.text
 
