@@ -55,7 +55,7 @@ class Answerer:
 
         from peftqa.model.backbone import load_backbone, load_tokenizer
 
-        how = {"fast": True, "attention": "auto", "dropout": 0.0, "threads": torch.get_num_threads()}
+        how = {"fast": True, "dropout": 0.0, "threads": torch.get_num_threads()}
         settings = ModelSettings(name=files.name, revision=files.revision, dtype=files.dtype, **how)
         self.tokenizer = load_tokenizer(base_folder)
         self.label_token_ids = first_token_ids(self.tokenizer, self.task.labels)

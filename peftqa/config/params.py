@@ -81,7 +81,6 @@ class ModelSettings(Settings):
     revision: Revision | None
     dtype: Dtype
     fast: bool
-    attention: Literal["auto", "fused", "sdpa", "eager"]
     dropout: Annotated[float, Field(ge=0, lt=1)]
     threads: Annotated[int, Field(ge=1, le=1024)]
 

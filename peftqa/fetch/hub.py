@@ -16,8 +16,8 @@ from peftqa.data.digest import MODEL_FILES, folder_digest, is_commit, matching_f
 from peftqa.data.files import atomic_write
 from peftqa.errors import UserError, one_line
 from peftqa.fetch.files import line_endings_hint, reason, shown_address
-from peftqa.model.checkpoint import MODEL_INDEX, MODEL_WEIGHTS, check_checkpoint
 
+MODEL_WEIGHTS, MODEL_INDEX = "model.safetensors", "model.safetensors.index.json"
 REMEDY = (
     "; is there a network? if so, check model.name and model.revision (README.md lists FLAN-T5's), or set HF_TOKEN for "
     "a gated model; else name a local folder, or set HF_HOME to a filled cache and HF_HUB_OFFLINE=1"
@@ -51,7 +51,6 @@ def fetch_model(name: str, revision: str | None, target: Path) -> str | None:
                     f"{subject}: the files have the digest {digest}, not model.revision's {revision}; restore the "
                     f"files, or set model.revision to the digest found{line_endings_hint(matching_files(Path(name)))}"
                 )
-            check_checkpoint(partial, subject)
     except OSError as error:
         where = Path(error.filename2 or error.filename or target)
         if on_hub or where.is_relative_to(target.parent):  # this machine's disk, not the model

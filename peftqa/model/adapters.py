@@ -33,12 +33,10 @@ TESTED = ("PROMPT_TUNING", "KV_PREFIX", "LORA", "IA3", "P_TUNING", "PREFIX_TUNIN
 UNUSABLE = (
     "ADALORA", "ADAPTION_PROMPT", "CARTRIDGE", "CPT", "MULTITASK_PROMPT_TUNING", "POLY", "SHADOW", "SHIRA", "XLORA",
 )  # fmt: skip
-# The words that a text field may have. Any other text field must have its default, because its text could name code, a
-# file or an address.
+# The words that a text field may have. Any other text could name code, a file or an address, so it must be the default.
 WORDS = {
     "bias": ("none",),
     "encoder_reparameterization_type": ("MLP", "LSTM"),
-    "init": ("random", "text"),
     "init_lora_weights": ("gaussian",),
     "init_weights": ("zero", "gaussian", "orthogonal"),
     "target": ("encoder", "decoder", "cross"),
@@ -47,10 +45,9 @@ LISTS_OF_WORDS = ("target", "target_modules", "feedforward_modules", "exclude_mo
 # Fields of a saved adapter about its training or its origin. They do not change an answer, and are not used.
 UNUSED_IN_FOLDER = (
     "base_model_name_or_path", "revision", "peft_version", "inference_mode", "prompt_tuning_init",
-    "prompt_tuning_init_text", "tokenizer_name_or_path",
+    "prompt_tuning_init_text", "tokenizer_name_or_path", "init", "init_scale", "init_token_ids", "reparametrization",
 )  # fmt: skip
-LARGEST = {"num_virtual_tokens": 1000, "init_token_ids": 10**7}  # of a number; 10,000 for every other field but SEEDS
-SEEDS = ("seed", "prng_key")  # endings of the names of random seeds
+LARGEST = {"seed": 2**32 - 1, "prng_key": 2**32 - 1, "num_virtual_tokens": 1000}  # by the end of a field's name
 
 
 def peft_config_from(values: Mapping, allowed: Collection[str] | None = None, saved: bool = False) -> PeftConfig:
@@ -59,20 +56,19 @@ def peft_config_from(values: Mapping, allowed: Collection[str] | None = None, sa
     values: peft_type and fields of that method's configuration class, as in `config:` of params.yaml or, with `saved`,
         as in adapter_config.json, which has every field.
     allowed: the peft types that may be used; None for all that work here.
-    Raises UserError, one sentence, for a method or field that is unknown or cannot be used, and for a value that is not
-    of the field's type or not within bounds. A field that could name code, a file, an address or a regular expression
-    must have its default.
+    Raises UserError for a method or field that is unknown or cannot be used, and for a value that is not of the field's
+    type or not within bounds. A field that could name code, a file, an address or a regular expression must have its
+    default.
     """
-    from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
+    from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING as CLASSES
 
     import peftqa.kv_prefix  # noqa: F401  registers KV_PREFIX with PEFT
 
-    classes = {str(getattr(kind, "value", kind)): cls for kind, cls in PEFT_TYPE_TO_CONFIG_MAPPING.items()}
-    usable = sorted(classes.keys() - set(UNUSABLE)) if allowed is None else sorted(allowed)
+    usable = sorted(CLASSES.keys() - set(UNUSABLE)) if allowed is None else sorted(allowed)
     kind = values.get("peft_type")
-    if not isinstance(kind, str) or kind not in usable or kind not in classes:
+    if not isinstance(kind, str) or kind not in usable or kind not in CLASSES:
         raise UserError(f"peft_type {kind!r} cannot be used here; these can: {', '.join(usable)}")
-    cls = classes[kind]
+    cls = CLASSES[kind]
     hints, defaults = get_type_hints(cls), json.loads(json.dumps(cls().to_dict(), default=list))
     known = {field.name for field in dataclasses.fields(cls)}
     kept = {}
@@ -98,7 +94,7 @@ def _checked(name: str, value: object, hint: object) -> object:
     elif words:
         fine = isinstance(value, str) and value in WORDS.get(name, ())
     else:
-        largest = 2**32 - 1 if name.endswith(SEEDS) else LARGEST.get(name, 10_000)
+        largest = next((LARGEST[end] for end in LARGEST if name.endswith(end)), 10_000)
         fine = all(item is None or (isinstance(item, int | float) and 0 <= item <= largest) for item in items)
     if not fine or len(items) > 1000:
         raise UserError(f"{name}: {shown(value)} is not allowed")
@@ -133,9 +129,8 @@ def peft_config(
         case KVPrefix():
             from peftqa.kv_prefix import KVPrefixConfig
 
-            settings = adapter.model_dump(
-                include={"num_virtual_tokens", "target", "init", "init_scale", "reparametrization"}, exclude_none=True
-            )
+            others = {"method", "learning_rate", "schedule", "init_text"}
+            settings = adapter.model_dump(exclude=others, exclude_none=True)
             if adapter.init == "text":
                 settings["init_token_ids"] = tokenizer(text, add_special_tokens=False)["input_ids"]
             return KVPrefixConfig(task_type="SEQ_2_SEQ_LM", **settings)
@@ -157,8 +152,7 @@ def add_adapter(
 ) -> PeftModel:
     """A new adapter on a frozen backbone, ready to train. On a bfloat16 backbone too, its weights are float32.
 
-    Random initialisations draw from torch's global generator, so seed it first. Raises UserError if PEFT cannot put the
-    adapter on this model.
+    Seed torch's global generator first. Raises UserError if PEFT cannot put the adapter on this model.
     """
     from peft import get_peft_model
 
@@ -168,15 +162,14 @@ def add_adapter(
     except Exception as error:  # PEFT raises errors of many kinds
         if not isinstance(adapter, PEFTMethod):
             raise
-        kind = adapter.config["peft_type"]
         raise UserError(
-            f"PEFT cannot make {kind} with this configuration ({one_line(error)}); change the adapter's config in "
-            "params.yaml."
+            f"PEFT cannot make {adapter.config['peft_type']} with this configuration ({one_line(error)}); change the "
+            "adapter's config in params.yaml."
         ) from None
 
 
 def save_adapter(model: PeftModel, folder: Path, model_name: str, revision: str | None) -> None:
-    """Save the adapter in PEFT's format, with the name and revision of its base model, and without a model card."""
+    """Save the adapter in PEFT's format, with its base model's name and revision, and without a model card."""
     config = model.active_peft_config
     config.base_model_name_or_path, config.revision = model_name, revision
     if getattr(config, "tokenizer_name_or_path", None):
@@ -193,54 +186,39 @@ def peft_type(adapter: AdapterSettings) -> str:
 def load_adapter(backbone: PreTrainedModel, folder: Path, allowed: Collection[str] = TESTED) -> PeftModel:
     """A saved adapter on its backbone, in evaluation mode.
 
-    allowed: the peft types that the folder may have. Raises UserError, one sentence, if `peft_config_from` refuses its
-    configuration, or if its tensors are not those of its configuration. PEFT would leave out what does not fit and
-    keep random numbers for what is missing.
+    allowed: the peft types that the folder may have. Raises UserError if `peft_config_from` refuses its configuration,
+    or if its tensors are not those of its configuration. PEFT would keep random numbers for what is missing.
     """
-    try:
-        return _load(backbone, folder, allowed)
-    except UserError as error:
-        raise UserError(f"{folder}: {str(error).rstrip('.')}; fetch the adapter again, or train it anew.") from None
-
-
-def _load(backbone: PreTrainedModel, folder: Path, allowed: Collection[str]) -> PeftModel:
     from peft import PeftModel, get_peft_model_state_dict
 
-    found = tensor_shapes(folder / ADAPTER_WEIGHTS)
-    config = _read_config(folder / ADAPTER_CONFIG, allowed)
     try:
+        found = tensor_shapes(folder / ADAPTER_WEIGHTS)
+        config = peft_config_from(_read_json(folder / ADAPTER_CONFIG), allowed, saved=True)
         with warnings.catch_warnings(action="ignore"):  # they are about what is refused below
             model = PeftModel.from_pretrained(backbone, folder, config=config).eval()
+        # Without save_embedding_layers=False, PEFT would ask the Hub for the model.
+        tensors = get_peft_model_state_dict(model, save_embedding_layers=False)
+        if problems := differences({name: tuple(tensor.shape) for name, tensor in tensors.items()}, found):
+            raise UserError(f"{ADAPTER_WEIGHTS} does not fit {ADAPTER_CONFIG} ({problems})")
+        if broken := [name for name, tensor in tensors.items() if not tensor.isfinite().all()]:
+            raise UserError(f"{broken[0]} in {ADAPTER_WEIGHTS} holds NaN or infinite numbers")
+        return model
     except Exception as error:  # PEFT raises errors of many kinds
-        raise UserError(f"this is not an adapter for this model ({one_line(error)})") from None
-    # Without save_embedding_layers=False, PEFT would ask the Hub for the model.
-    tensors = get_peft_model_state_dict(model, save_embedding_layers=False)
-    if problems := differences({name: tuple(tensor.shape) for name, tensor in tensors.items()}, found):
-        raise UserError(f"{ADAPTER_WEIGHTS} does not fit {ADAPTER_CONFIG} ({problems})")
-    if broken := [name for name, tensor in tensors.items() if not tensor.isfinite().all()]:
-        raise UserError(f"{broken[0]} in {ADAPTER_WEIGHTS} holds NaN or infinite numbers")
-    return model
+        raise UserError(
+            f"{folder}: the adapter cannot be loaded: {one_line(error).rstrip('.')}; fetch it again, or train it anew."
+        ) from None
 
 
-def _read_config(file: Path, allowed: Collection[str]) -> PeftConfig:
+def _read_json(file: Path) -> dict:
+    content = file.read_bytes()
     try:
-        values = json.loads(file.read_bytes())
-        if not isinstance(values, dict):
-            raise UserError("the file does not hold an object")
-        return peft_config_from(values, allowed, saved=True)
-    except FileNotFoundError:
-        raise UserError(f"{file.name}: the file is missing") from None
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{file.name}: the file is not JSON ({one_line(error)})") from None
-    except UserError as error:
-        raise UserError(f"{file.name}: {error}") from None
+        return dict(json.loads(content))
+    except (RecursionError, TypeError, ValueError) as error:
+        raise UserError(f"{file.name} is not an object of JSON ({one_line(error)})") from None
 
 
 def adapter_size(folder: Path, trained: int, backbone: PreTrainedModel) -> dict[str, int | float]:
-    """The size of a saved adapter: trainable_params, trainable_percent and adapter_bytes.
-
-    trained: how many parameters were trained; trainable_percent is their share of these and the backbone's together.
-    """
+    """The size of a saved adapter of which `trained` parameters were trained, in parameters, percent and bytes."""
     size = (folder / ADAPTER_WEIGHTS).stat().st_size
     percent = 100 * trained / (trained + backbone.num_parameters())
     return {"trainable_params": trained, "trainable_percent": percent, "adapter_bytes": size}

@@ -6,17 +6,19 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
 from peftqa.errors import UserError
 
 if TYPE_CHECKING:
+    import pandas as pd
     from transformers import PreTrainedTokenizerBase
 
     from peftqa.config.params import Template
 
-# Rows tokenised at a time. The tokenizer's lists of Python integers need far more memory than the arrays do.
-ROWS_AT_ONCE = 256
+
+def token_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
+    """The token ids of texts as they are, without a limit and without an end-of-sequence token."""
+    return tokenizer(list(texts), add_special_tokens=False, truncation=False, verbose=False)["input_ids"]
 
 
 def join_labels(labels: Sequence[str]) -> str:
@@ -44,45 +46,35 @@ def encode_prompts(
     table: columns id, question, context. examples: ids put before every prompt, not counted in max_tokens.
     Raises UserError, with the value that is needed, if the question and the instruction of a row are too long.
     """
-    return [ids for ids, _ in encode_and_cut(tokenizer, table, template, labels, examples)]
+    prompts = encode_and_cut(tokenizer, table, template, labels)
+    return [np.array([*examples, *ids], dtype=np.int32) for ids, _ in prompts]
 
 
 def encode_and_cut(
-    tokenizer: PreTrainedTokenizerBase,
-    table: pd.DataFrame,
-    template: Template,
-    labels: Sequence[str],
-    examples: Sequence[int] = (),
-) -> list[tuple[np.ndarray, list[int]]]:
-    """`encode_prompts`, each with the token ids of its abstract that did not fit."""
+    tokenizer: PreTrainedTokenizerBase, table: pd.DataFrame, template: Template, labels: Sequence[str]
+) -> list[tuple[list[int], list[int]]]:
+    """For each row, the token ids of its prompt, and those of its abstract that did not fit; see `encode_prompts`."""
     before, after = (part.strip() for part in template.text.split("{context}"))
     instruction = fill_instruction(template, labels)
 
-    def tokenise(text: list[str]) -> list[list[int]]:
-        return tokenizer(text, add_special_tokens=False, truncation=False, verbose=False)["input_ids"]
-
-    def fill(part: str, questions: list[str]) -> list[str]:
+    def fill(part: str) -> list[str]:
         # The question last, so that braces in a question stay as they are.
-        return [part.replace("{instruction}", instruction).replace("{question}", text) for text in questions]
+        return [part.replace("{instruction}", instruction).replace("{question}", text) for text in table["question"]]
 
     prompts, needed, too_long = [], 0, []
-    for start in range(0, len(table), ROWS_AT_ONCE):
-        rows = table.iloc[start : start + ROWS_AT_ONCE]
-        questions, contexts = rows["question"].tolist(), rows["context"].tolist()
-        parts = tokenise(fill(before, questions)), tokenise(contexts), tokenise(fill(after, questions))
-        for pmid, head, context, tail in zip(rows["id"], *parts, strict=True):
-            room = template.max_tokens - len(head) - len(tail) - 1
-            if room < 0:
-                needed = max(needed, template.max_tokens - room)
-                too_long.append(pmid)
-                continue
-            cut = max(len(context) - room, 0)
-            if template.truncation_side == "left":
-                lost, context = context[:cut], context[cut:]
-            else:
-                context, lost = context[: len(context) - cut], context[len(context) - cut :]
-            ids = [*examples, *head, *context, *tail, tokenizer.eos_token_id]
-            prompts.append((np.array(ids, dtype=np.int32), lost))
+    parts = [token_ids(tokenizer, texts) for texts in (fill(before), table["context"], fill(after))]
+    for pmid, head, context, tail in zip(table["id"], *parts, strict=True):
+        room = template.max_tokens - len(head) - len(tail) - 1
+        if room < 0:
+            needed = max(needed, template.max_tokens - room)
+            too_long.append(pmid)
+            continue
+        cut = max(len(context) - room, 0)
+        if template.truncation_side == "left":
+            lost, context = context[:cut], context[cut:]
+        else:
+            context, lost = context[: len(context) - cut], context[len(context) - cut :]
+        prompts.append(([*head, *context, *tail, tokenizer.eos_token_id], lost))
     if too_long:
         raise UserError(
             f"template.max_tokens is {template.max_tokens}, but question and instruction alone need up to {needed} "
@@ -97,7 +89,7 @@ def first_token_ids(tokenizer: PreTrainedTokenizerBase, labels: Sequence[str]) -
 
     Only first tokens are compared. Raises UserError if two labels have the same one, or if one is the unknown token.
     """
-    ids = [tokenizer(label, add_special_tokens=False)["input_ids"][0] for label in labels]
+    ids = [word[0] for word in token_ids(tokenizer, labels)]
     if len(set(ids)) < len(ids) or tokenizer.unk_token_id in ids:
         raise UserError(
             f"the model's tokenizer gives the labels {', '.join(labels)} the first tokens {ids}, but each must have "
@@ -106,19 +98,15 @@ def first_token_ids(tokenizer: PreTrainedTokenizerBase, labels: Sequence[str]) -
     return ids
 
 
-def encode_answers(tokenizer: PreTrainedTokenizerBase, answers: Sequence[str]) -> list[list[int]]:
-    """Token ids of each answer, end-of-sequence token included."""
-    ids = tokenizer(list(answers), add_special_tokens=False)["input_ids"]
-    return [[*answer, tokenizer.eos_token_id] for answer in ids]
-
-
 def encode_examples(
     tokenizer: PreTrainedTokenizerBase, table: pd.DataFrame, template: Template, labels: Sequence[str]
 ) -> list[dict]:
-    """A training example for each row of `table`: {"input_ids": prompt, "labels": answer}, both token ids."""
-    prompts = encode_prompts(tokenizer, table, template, labels)
-    answers = encode_answers(tokenizer, table["label"])
-    return [{"input_ids": prompt, "labels": answer} for prompt, answer in zip(prompts, answers, strict=True)]
+    """A training example for each row of `table`: {"input_ids": prompt, "labels": answer}.
+
+    Both are token ids that end with the end-of-sequence token.
+    """
+    pairs = zip(encode_prompts(tokenizer, table, template, labels), token_ids(tokenizer, table["label"]), strict=True)
+    return [{"input_ids": prompt, "labels": [*answer, tokenizer.eos_token_id]} for prompt, answer in pairs]
 
 
 def few_shot_examples(
@@ -147,11 +135,8 @@ def few_shot_examples(
                 f"{len(rows)}. Ask for fewer."
             )
         drawn.extend(random.choice(rows, wanted, replace=False))
-    chosen = train.loc[drawn]
-    prompts = encode_prompts(tokenizer, chosen, template, labels)
-    answers = encode_answers(tokenizer, chosen["label"])
-    pairs = zip(prompts, answers, strict=True)
-    examples = sorted(([*prompt[:-1].tolist(), *answer[:-1]] for prompt, answer in pairs), key=len)
+    pairs = encode_examples(tokenizer, train.loc[drawn], template, labels)
+    examples = sorted(([*pair["input_ids"][:-1].tolist(), *pair["labels"][:-1]] for pair in pairs), key=len)
     ids: list[int] = []
     for example in examples:
         if len(ids) + len(example) > max_tokens:

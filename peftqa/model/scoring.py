@@ -1,8 +1,4 @@
-"""Probabilities of the labels, and the answers that a model generates freely.
-
-The labels' likelihoods are compared as for multiple choice in lm-evaluation-harness, but by their first tokens
-only. So one forward pass with one decoder position is enough.
-"""
+"""Probabilities of the labels, by their first tokens only, and the answers that a model generates freely."""
 
 from __future__ import annotations
 
@@ -37,10 +33,9 @@ def label_probabilities(
     batch_size: int,
     title: str = "scoring",
 ) -> np.ndarray:
-    """P(label | prompt) from an encoder-decoder model, with or without an adapter.
+    """P(label | prompt), float64 (prompts, labels), from a model with or without an adapter.
 
-    prompts: token ids, any order and length. label_token_ids: the first token id of each label.
-    Result: float64 (len(prompts), len(label_token_ids)), each row summing to 1, in the order of `prompts`.
+    prompts: token ids, of any length. label_token_ids: the first token id of each label.
     """
     return probabilities_and_answers(model, None, prompts, label_token_ids, batch_size, 1, title)[0]
 
@@ -55,16 +50,13 @@ def probabilities_and_answers(
     max_new_tokens: int,
     title: str = "scoring",
 ) -> tuple[np.ndarray, list[str]]:
-    """`label_probabilities`, and the answers that the model generates freely, if there is a tokenizer to decode them.
+    """`label_probabilities`, and the greedy answers that the model generates freely, if there is a tokenizer.
 
-    The answers are greedy, of at most `max_new_tokens` tokens, without special tokens. The encoder does nearly all of
-    the work, and reads each prompt once for both.
+    The encoder does nearly all of the work, and reads each prompt once for both.
     """
     config, adapter = model.config, getattr(model, "active_peft_config", None)
     greedy = GenerationConfig(
         max_new_tokens=max_new_tokens,
-        do_sample=False,
-        num_beams=1,
         # A cache of keys and values costs more than it saves, because an answer has few tokens. But PEFT puts its own
         # prefix into the cache of the first step alone, and without a cache the other steps would miss it.
         use_cache=getattr(adapter, "peft_type", None) == "PREFIX_TUNING",

@@ -15,6 +15,7 @@ from peftqa.config.errors import explain
 from peftqa.config.params import Template
 from peftqa.config.settings import Distinct, Dtype, Label, Settings
 from peftqa.errors import UserError, one_line
+from peftqa.model.prompts import token_ids
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,8 +42,8 @@ class BaseModelReference(Settings):
 class Extremes(Settings):
     """The extremes of the training questions in one part, question or abstract.
 
-    fewest, most: tokens. tokens_per_word: the largest number; it is high for random letters and for words that the
-    tokenizer does not know. rare: the largest share of tokens that occur in only one training question.
+    fewest, most: tokens. tokens_per_word: the largest number, which is high for random letters. rare: the largest share
+    of tokens that occur in only one training question.
     """
 
     fewest: Count
@@ -90,9 +91,8 @@ class Training(Settings):
 class Task(Settings):
     """How an adapter must be asked, and how sure it was.
 
-    weights: the sha256 of the adapter's weights. trainable_params: how many parameters got a gradient in training,
-    including those of a network that only training needs. confidence: quantiles, at SHARES, of the highest label
-    probability of its answers to the validation questions.
+    weights: the sha256 of the adapter's weights. trainable_params: how many parameters got a gradient in training.
+    confidence: quantiles, at SHARES, of the highest label probability of its answers to the validation questions.
     """
 
     format: Literal[2] = 2
@@ -114,14 +114,9 @@ def confidence_quantiles(probabilities: np.ndarray) -> list[float]:
     return np.quantile(probabilities.max(axis=1), SHARES).tolist()
 
 
-def token_ids(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[list[int]]:
-    """The token ids of texts as they are, without a limit and without an end-of-sequence token."""
-    return tokenizer(texts, add_special_tokens=False, truncation=False, verbose=False)["input_ids"]
-
-
 def describe_training(tokenizer: PreTrainedTokenizerBase, table: pd.DataFrame, data: str) -> Training:
     """`Task.training` of the training questions in `table`, which has the columns question and context."""
-    ids = {part: token_ids(tokenizer, table[part].tolist()) for part in PARTS}
+    ids = {part: token_ids(tokenizer, table[part]) for part in PARTS}
     questions = Counter(number for row in zip(*ids.values(), strict=True) for number in set().union(*row))
     del questions[tokenizer.unk_token_id]  # an unknown token is unknown however often it occurs
     bits = np.zeros(max(questions, default=0) + 1, dtype=bool)

@@ -30,18 +30,15 @@ if TYPE_CHECKING:
 
     from peftqa.config.params import TrainSettings
 
-SAMPLING = {"similar_length": "group_by_length", "random": "random"}
-# transformers' "constant" would ignore warm-up.
-SCHEDULES = {"constant": "constant_with_warmup", "linear": "linear", "cosine": "cosine"}
-OPTIMIZERS = {"adamw": "adamw_torch", "adafactor": "adafactor"}
+# transformers' names of what params.yaml names. Its "constant" would ignore warm-up.
+NAMES = {"similar_length": "group_by_length", "constant": "constant_with_warmup", "adamw": "adamw_torch"}
 IGNORE_INDEX = -100  # a target position that the loss does not count
 
 
 def run_seed(adapter: str, fold: int, seed: int) -> int:
-    """The seed of one run's random numbers, below 2**32. Each run of an experiment has its own.
+    """The seed of one run's random numbers, below 2**32. Each run has its own.
 
-    If all folds used the same random numbers, their results would be correlated, and tests over folds would mistake
-    that for an effect of the method.
+    If all folds used the same random numbers, their results would be correlated, and tests over folds would be wrong.
     """
     return int(np.random.SeedSequence([seed, fold, *adapter.encode()]).generate_state(1)[0])
 
@@ -65,14 +62,11 @@ def train_adapter(
     train, val: examples {"input_ids": prompt, "labels": answer}, token ids of any length. The loss is the mean cross
     entropy of the answer's tokens. The best epoch has the lowest validation log loss over the labels.
     label_token_ids: the first token id of each label.
-    checkpoints: a folder for this run alone. Training resumes from the newest complete checkpoint in it, and ends with
-    the same weights as an uninterrupted run. The caller deletes the folder after saving the result.
-    on_epoch: called after each epoch, except those trained before a resume. callbacks: further callbacks for Trainer.
+    checkpoints: a folder for this run alone, from whose newest complete checkpoint training resumes; it ends with the
+    same weights as an uninterrupted run. The caller deletes the folder after saving the result.
+    on_epoch: called after each epoch, except those trained before a resume.
 
-    Returns the metrics of each epoch, including those before a resume: epoch, step, loss, trainable_params (how many
-    got a gradient), val_loss, val_log_loss, val_accuracy, val_macro_f1, and val_confidence, quantiles of the answers'
-    confidence (task.py).
-    Raises UserError if the loss or another metric becomes NaN or infinite.
+    Returns each epoch's metrics (`epoch_metrics`), also from before a resume. Raises UserError if one is not finite.
     """
     trainer = AdapterTrainer(
         model=model,
@@ -88,7 +82,7 @@ def train_adapter(
     )
     trainer.remove_callback(PrinterCallback)  # with disable_tqdm it prints every entry of the log
 
-    checkpoint = last_complete_checkpoint(checkpoints, lambda line: print(f"{title}: {line}", flush=True))
+    checkpoint = last_complete_checkpoint(checkpoints, title)
     if checkpoint:
         epochs = epoch_metrics(TrainerState.load_from_json(str(Path(checkpoint, TRAINER_STATE_NAME))).log_history)
         if patience_is_over(epochs, settings.patience):  # killed after its last epoch, so only load the best weights
@@ -101,18 +95,19 @@ def training_arguments(
     settings: TrainSettings, adapter: AdapterSettings, seed: int, checkpoints: Path
 ) -> TrainingArguments:
     """Trainer's arguments for a run. The numbers are params.yaml's; the rest keeps Trainer quiet and repeatable."""
+    schedule = adapter.schedule or settings.schedule
     arguments = TrainingArguments(
         output_dir=str(checkpoints),
         num_train_epochs=settings.epochs,
         per_device_train_batch_size=settings.batch_size,
         per_device_eval_batch_size=settings.batch_size,
         learning_rate=adapter.learning_rate,
-        optim=OPTIMIZERS[settings.optimizer],
-        lr_scheduler_type=SCHEDULES[adapter.schedule or settings.schedule],
+        optim=NAMES.get(settings.optimizer, settings.optimizer),
+        lr_scheduler_type=NAMES.get(schedule, schedule),
         warmup_steps=settings.warmup_steps,
         weight_decay=settings.weight_decay,
         max_grad_norm=settings.max_grad_norm,
-        train_sampling_strategy=SAMPLING[settings.batches],
+        train_sampling_strategy=NAMES.get(settings.batches, settings.batches),
         seed=seed,
         logging_strategy="epoch",
         eval_strategy="epoch",
@@ -120,14 +115,12 @@ def training_arguments(
         save_total_limit=1,  # the last checkpoint, and also the best if it is another one
         load_best_model_at_end=True,
         metric_for_best_model="log_loss",
-        greater_is_better=False,
         logging_nan_inf_filter=False,  # EpochReport must see a NaN
         # Trainer cannot read these names off the signature of PEFT's forward.
         label_names=["labels"],
         remove_unused_columns=False,
         dataloader_pin_memory=torch.cuda.is_available(),
         disable_tqdm=True,  # EpochReport draws one bar instead of two
-        report_to=[],
         use_cpu=not torch.cuda.is_available(),
     )
     # One GPU. Trainer would put a copy of the model on each GPU that it sees and give each of them a whole batch.
@@ -147,8 +140,7 @@ def validation_metrics(
 ) -> dict[str, float | list[float]]:
     """log_loss, accuracy, macro_f1 and confidence of label probabilities (n, labels).
 
-    answers: token ids of the right answers (n, tokens). log_loss is NaN if a probability is NaN; the training has then
-    diverged, and EpochReport stops it.
+    answers: token ids of the right answers (n, tokens). log_loss is NaN if a probability is NaN.
     """
     probabilities = np.asarray(probabilities, dtype=np.float64)
     probabilities /= probabilities.sum(axis=1, keepdims=True)

@@ -1,7 +1,7 @@
 """transformers' Trainer as this project uses it: the contents of a checkpoint, and the report after each epoch.
 
 `AdapterTrainer` needs these private methods of Trainer (transformers 5.23): `_save`, `_load_from_checkpoint` and
-`_load_best_model`. If a release renames one, tests in tests/unit/test_training.py fail.
+`_load_best_model`.
 """
 
 from __future__ import annotations
@@ -26,8 +26,7 @@ VALIDATION = ("loss", "log_loss", "accuracy", "macro_f1", "confidence")
 class AdapterTrainer(Trainer):
     """Trainer whose checkpoints hold the trained tensors under their own names.
 
-    Training cannot resume from PEFT's format, which has the keys and values of a reparametrized prefix and not the MLP
-    that computes them.
+    Training cannot resume from PEFT's format, which lacks networks that only training needs, such as a prefix's MLP.
     """
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
@@ -57,19 +56,13 @@ class EpochReport(TrainerCallback):
     """
 
     def __init__(self, on_epoch: Callable[[], None], title: str, learning_rate: float, patience: int | None) -> None:
-        self.on_epoch = on_epoch
-        self.title = title
-        self.learning_rate = learning_rate
-        self.patience = patience
+        self.on_epoch, self.title, self.learning_rate, self.patience = on_epoch, title, learning_rate, patience
         self.trained: dict[str, int] = {}  # elements of each tensor that got a gradient in this epoch, by name
 
     def on_train_begin(self, args, state, control, **kwargs) -> None:
         if earlier := epoch_metrics(state.log_history):
             print(f"{self.title}: resumed after epoch {earlier[-1]['epoch']}", flush=True)
         self.bar = tqdm(total=state.max_steps, initial=state.global_step, desc=self.title, unit="step", disable=None)
-
-    def on_epoch_begin(self, args, state, control, **kwargs) -> None:
-        self.trained = {}
 
     def on_pre_optimizer_step(self, args, state, control, *, model, **kwargs) -> None:
         for name, tensor in model.named_parameters():
@@ -79,6 +72,7 @@ class EpochReport(TrainerCallback):
     def on_log(self, args, state, control, **kwargs) -> None:
         if "loss" in state.log_history[-1]:
             state.log_history[-1]["trainable_params"] = sum(self.trained.values())
+            self.trained = {}
 
     def on_step_end(self, args, state, control, **kwargs) -> None:
         self.bar.update(state.global_step - self.bar.n)
@@ -130,27 +124,24 @@ def patience_is_over(epochs: Sequence[dict], patience: int | None) -> bool:
     return patience is not None and epochs[-1]["epoch"] - best_epoch(epochs)["epoch"] >= patience
 
 
-def last_complete_checkpoint(folder: Path, report: Callable[[str], None] = lambda line: None) -> str | None:
-    """The newest checkpoint in `folder` that training can go on from, or None. `report` gets a line on newer ones."""
+def last_complete_checkpoint(folder: Path, title: str = "training") -> str | None:
+    """The newest checkpoint in `folder` that training can go on from, or None. A line says which newer ones cannot."""
     found = [path for path in folder.glob("checkpoint-*") if path.name.split("-")[1].isdigit()]
-    damaged, usable = [], None
     for checkpoint in sorted(found, key=lambda path: int(path.name.split("-")[1]), reverse=True):
         try:
             check_complete(checkpoint)
-            usable = checkpoint
-            break
+            return str(checkpoint)
         except Exception as error:  # each library has errors of its own for a file that is cut off
-            damaged.append(f"{checkpoint.name} is incomplete or damaged ({one_line(error)})")
-    if damaged:
-        report(f"{', '.join(damaged)}; going on from {usable.name if usable else 'the beginning'}")
-    return str(usable) if usable else None
+            problem = f"{checkpoint.name} is incomplete or damaged ({one_line(error)})"
+            print(f"{title}: {problem}; going on from an earlier one or from the beginning", flush=True)
+    return None
 
 
 def check_complete(checkpoint: Path) -> None:
     """Raise an error, of any kind, if a file that Trainer goes on from is missing or cannot be read to its end.
 
-    Trainer writes its state last, so that file is missing if the process was killed while it wrote the checkpoint. A
-    full disk or a power failure can leave other damage. If a file is missing, Trainer trains without it and is silent.
+    A kill, a full disk or a power failure can leave such damage. If a file is missing, Trainer trains without it and is
+    silent.
     """
     state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
     epoch_metrics(state.log_history)[-1]  # an IndexError if there is not one epoch

@@ -54,7 +54,7 @@ BROKEN_ADAPTERS = {
     "of an earlier version": (lambda f: forget_digest(f / "task.json"), "(weights: missing key); train the"),
     "without a configuration": (
         lambda f: (f / "adapter_config.json").unlink(),
-        "adapter_config.json: the file is missing",
+        "No such file or directory",
     ),
 }
 
@@ -93,5 +93,5 @@ def test_a_killed_training_whose_last_checkpoint_is_damaged_ends_with_the_same_b
             cut(checkpoint / damaged)
     printed = clone(*train)
     (line,) = [line for line in printed.splitlines() if "incomplete or damaged" in line] or [printed]
-    assert line.startswith("prefix, fold 0, seed 42: checkpoint-") and line.endswith("; going on from the beginning")
+    assert line.startswith("prefix, fold 0, seed 42: checkpoint-") and line.endswith("or from the beginning")
     assert "Traceback" not in printed and clone.bytes() == before

@@ -57,17 +57,8 @@ def weights_as_pickle(folder):
 
 
 FAULTS = {
-    "no output layer": (
-        lambda f: (write_tensors(f, drop="lm_head.weight"), write_config(f, tie_word_embeddings=False)),
-        "missing: lm_head.weight",
-    ),
-    "whole numbers": (lambda f: write_tensors(f, **{Q: torch.zeros(24, 32, dtype=torch.int8)}), f"{Q} is of type I8"),
-    "truncated weights": (lambda f: cut(f / WEIGHTS), "model.safetensors is damaged or not a safetensors file"),
     "weights as a pickle": (weights_as_pickle, "lacks model.safetensors or model.safetensors.index.json"),
-    "an empty configuration": (lambda f: (f / "config.json").write_text("{}"), "config.json names no model type"),
-    "BART": (lambda f: write_config(f, model_type="bart"), "names the model type 'bart', which cannot be used here"),
     "a broken tokenizer": (lambda f: cut(f / "tokenizer.json"), "broken JSON file"),
-    "an empty tokenizer": (lambda f: (f / "tokenizer.json").write_text("{}"), "tokenizer.json is not a tokenizer"),
 }
 
 
@@ -99,13 +90,22 @@ def test_a_model_that_cannot_be_used_is_refused_when_fetched_and_the_right_one_c
     assert clone("git", "status", "--porcelain") == ""
 
 
-# Faults that are found when the weights are loaded.
+# Faults that are found when the model is loaded.
 LOADED = {
+    "no output layer": (
+        lambda f: (write_tensors(f, drop="lm_head.weight"), write_config(f, tie_word_embeddings=False)),
+        "missing: lm_head.weight or shared.weight",
+    ),
+    "whole numbers": (lambda f: write_tensors(f, **{Q: torch.zeros(24, 32, dtype=torch.int8)}), f"{Q} is of type I8"),
+    "truncated weights": (lambda f: cut(f / WEIGHTS), "model.safetensors is damaged or not a safetensors file"),
+    "an empty configuration": (lambda f: (f / "config.json").write_text("{}"), "but vocab_size in config.json is 0"),
+    "BART": (lambda f: write_config(f, model_type="bart"), "the model type in config.json is 'bart', not one of t5,"),
+    "an empty tokenizer": (lambda f: (f / "tokenizer.json").write_text("{}"), "the tokenizer cannot be used"),
     "a missing tensor": (lambda f: write_tensors(f, drop=Q), f"(missing: {Q})"),
     "a tensor of wrong shape": (lambda f: write_tensors(f, **{Q: torch.zeros(3, 3)}), f"of wrong shape: {Q} [3, 3]"),
     "NaN": (
         lambda f: write_tensors(f, **{Q: torch.full((24, 32), torch.nan)}),
-        f"{Q} has NaN or infinite numbers, so the backbone's",
+        f"{Q} has NaN or infinite numbers",
     ),
 }
 
@@ -147,6 +147,6 @@ def test_a_fetched_model_that_is_damaged_afterwards_is_fetched_anew(clone):
     before = clone.bytes()
     cut(clone.folder / "models/base" / WEIGHTS)
     message = sentence(clone("python", "-m", "stages.predict", "base-0", ok=False))
-    assert "models/base: model.safetensors is damaged" in message
+    assert "models/base: the model cannot be loaded: model.safetensors is damaged" in message
     assert "fetch_model" not in ran(clone("dvc", "repro", "fetch_model")), "DVC's cache has it"
     assert clone.bytes() == before

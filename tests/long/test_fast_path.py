@@ -29,9 +29,9 @@ RUNS = {
     "prompt": {"seeds": (42,), "learning_rate": 0.003, "batch_size": 32},
     "prefix": {"seeds": (42, 43), "learning_rate": 0.1, "batch_size": 8},
 }
-PLAIN = {"dtype": "float32", "fast": False, "attention": "sdpa"}
+PLAIN = {"dtype": "float32", "fast": False}
 # bfloat16 even if the machine is slow at it, because it has to give the same answers.
-FAST = {"dtype": "bfloat16", "fast": True, "attention": "auto"}
+FAST = {"dtype": "bfloat16", "fast": True}
 ARITHMETIC = {"plain": PLAIN, "fast": FAST}
 
 

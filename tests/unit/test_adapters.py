@@ -104,7 +104,7 @@ def test_a_saved_adapter_gives_the_same_logits_and_names_the_hubs_model(name, ne
     loaded = load_adapter(backbone, tmp_path, [peft_type(parsed(name))])
     assert not loaded.training and torch.equal(logits(loaded), expected)
     other = "LORA" if name != "lora" else "IA3"
-    with pytest.raises(UserError, match=r"adapter_config.json: peft_type '\w+' cannot be used here"):
+    with pytest.raises(UserError, match=r"peft_type '\w+' cannot be used here"):
         load_adapter(backbone, tmp_path, [other])
 
 
@@ -144,9 +144,9 @@ DAMAGE = {
     "NaN": (spoil(float("nan")), "holds NaN or infinite numbers"),
     "infinite": (spoil(float("inf")), "holds NaN or infinite numbers"),
     "cut": (lambda f: cut(f / WEIGHTS), "adapter_model.safetensors is damaged or not a safetensors"),
-    "cut configuration": (lambda f: cut(f / CONFIG), "adapter_config.json: the file is not JSON"),
-    "configuration missing": (lambda f: (f / CONFIG).unlink(), "adapter_config.json: the file is missing"),
-    "a list": (lambda f: (f / CONFIG).write_text("[1]"), "the file does not hold an object"),
+    "cut configuration": (lambda f: cut(f / CONFIG), "adapter_config.json is not an object of JSON"),
+    "configuration missing": (lambda f: (f / CONFIG).unlink(), "No such file or directory: "),
+    "a list": (lambda f: (f / CONFIG).write_text("[1]"), "adapter_config.json is not an object of JSON"),
 }
 
 
@@ -238,7 +238,7 @@ def test_a_configuration_that_is_more_than_plain_values_is_refused_before_peft_s
         assert "\n" not in str(error.value) and len(str(error.value)) < 500
     save_file({"a": torch.zeros(1)}, tmp_path / "adapter_model.safetensors")
     (tmp_path / "adapter_config.json").write_text(json.dumps(REFUSED[case]))
-    with pytest.raises(UserError, match=r"adapter_config\.json: "):
+    with pytest.raises(UserError, match="the adapter cannot be loaded: "):
         load_adapter(T5ForConditionalGeneration.from_pretrained(folder), tmp_path)
     assert "antigravity" not in sys.modules
 

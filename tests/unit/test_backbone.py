@@ -23,7 +23,7 @@ from peftqa.model.scoring import probabilities_and_answers
 from tests.conftest import ROOT
 from tests.tiny import SHAPE, save_tiny_checkpoint
 
-SETTINGS = {"dtype": "float32", "fast": True, "attention": "auto", "dropout": 0.0, "threads": 2}
+SETTINGS = {"dtype": "float32", "fast": True, "dropout": 0.0, "threads": 2}
 ONE_STEP = {"input_ids": torch.tensor([[3, 4, 5, 1]]), "decoder_input_ids": torch.tensor([[0]])}
 
 
@@ -63,37 +63,47 @@ def test_auto_is_a_dtype_that_t5_can_run_in():
     assert choose_dtype("auto") in (torch.float32, torch.bfloat16)
 
 
-def damaged(folder, target, **changes):
-    """A copy of the checkpoint with other tensors; None drops one."""
+def damaged(folder, target, config=None, **changes):
+    """A copy of the checkpoint with another configuration and other tensors; None drops a tensor."""
     shutil.copytree(folder, target)
+    file = target / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | (config or {})))
     tensors = {k: v for k, v in (load_file(folder / "model.safetensors") | changes).items() if v is not None}
     save_file(tensors, target / "model.safetensors", metadata={"format": "pt"})
     return target
 
 
 V = "decoder.block.1.layer.1.EncDecAttention.v.weight"
+UNTIED = {"tie_word_embeddings": False}
 MISFITS = {
     "missing": ({V: None}, {}, f"missing: {V}"),
     "of wrong shape": ({V: torch.zeros(3, 3)}, {}, f"of wrong shape: {V} [3, 3] instead of [24, 32]"),
     "a scalar": ({V: torch.tensor(1.0)}, {}, f"of wrong shape: {V} [] instead of"),
     "too many": ({"encoder.x": torch.zeros(2)}, {}, "not of this model: encoder.x"),
+    "no output layer": ({"lm_head.weight": None}, UNTIED, "missing: lm_head.weight or shared.weight"),
+    "no embeddings": ({"shared.weight": None}, UNTIED, "missing: lm_head.weight or shared.weight"),
+    "embeddings of wrong shape": ({"shared.weight": torch.zeros(32)}, {}, "shared.weight [32] instead of [192, 32]"),
+    "whole numbers": ({V: torch.zeros(24, 32, dtype=torch.int8)}, {}, f"{V} is of type I8"),
+    "NaN": ({V: torch.full((24, 32), math.nan)}, {}, f"{V} has NaN or infinite numbers"),
+    "infinity": ({V: torch.full((24, 32), math.inf)}, {}, f"{V} has NaN or infinite numbers"),
+    "BART": ({}, {"model_type": "bart"}, "the model type in config.json is 'bart', not one of t5, mt5, umt5"),
+    "no model type": ({}, {"model_type": None}, "the model type in config.json is None"),
     "a shallower configuration": ({}, {"num_layers": 1}, "not of this model: encoder.block.1."),
     "a deeper configuration": ({}, {"num_layers": 3}, "missing: encoder.block.2."),
-    "a size that is a word": ({}, {"d_ff": "wide"}, "the model cannot be loaded ("),
-    "quantized": ({}, {"quantization_config": {"load_in_8bit": True}}, "the model cannot be loaded ("),
+    "a size that is a word": ({}, {"d_ff": "wide"}, "cannot be loaded: "),
+    "quantized": ({}, {"quantization_config": {"load_in_8bit": True}}, "cannot be loaded: "),
 }
 
 
 @pytest.mark.parametrize("misfit", MISFITS)
 def test_a_model_that_does_not_fit_its_configuration_is_refused(folder, tmp_path, misfit):
     tensors, config, reason = MISFITS[misfit]
-    copy = damaged(folder, tmp_path / "model", **tensors)
-    file = copy / "config.json"
-    file.write_text(json.dumps(json.loads(file.read_text()) | config))
+    copy = damaged(folder, tmp_path / "model", config, **tensors)
     with pytest.raises(UserError) as error:
         load_backbone(copy, settings())
     message = str(error.value)
-    assert message.startswith(f"{copy}: ") and reason in message and "\n" not in message and "/peftqa-" not in message
+    assert message.startswith(f"{copy}: the model cannot be loaded: ") and reason in message
+    assert "\n" not in message and "/peftqa-" not in message
 
 
 @pytest.mark.parametrize("config", [T5Config, MT5Config, UMT5Config])
@@ -178,39 +188,67 @@ def test_on_a_gpu_results_repeat_and_memory_is_shared(shares, monkeypatch, share
     assert shares == wanted
 
 
-@pytest.mark.parametrize("share", ["0", "1.5", "nan", "half"])
-def test_a_share_of_a_gpu_that_cannot_be_is_refused(shares, monkeypatch, share):
-    monkeypatch.setenv("PEFTQA_GPU_SHARE", share)
-    with pytest.raises(UserError, match=f"PEFTQA_GPU_SHARE is '{share}'; it must be a number above 0 and at most 1"):
-        prepare_gpu()
+PUBLISHED = {
+    "embeddings under the stacks' names": (True, ["shared.weight"], {}),
+    "the output layer is the embeddings": (False, ["lm_head.weight"], {"tie_word_embeddings": True}),
+}
 
 
-@pytest.mark.parametrize(("value", "dtype"), [(math.nan, "float32"), (math.inf, "bfloat16")])
-def test_weights_that_are_not_numbers_are_refused(folder, tmp_path, value, dtype):
-    name = "decoder.block.1.layer.0.SelfAttention.v.weight"
-    weight = load_file(folder / "model.safetensors")[name]
-    weight[2, 3] = value
-    with pytest.raises(UserError, match=f"{name} has NaN or infinite numbers, so the backbone's weights are damaged"):
-        load_backbone(damaged(folder, tmp_path / "model", **{name: weight}), settings(dtype=dtype))
+@pytest.mark.parametrize("form", PUBLISHED)
+def test_published_forms_of_a_checkpoint_are_loaded(folder, tmp_path, form):
+    copies, dropped, config = PUBLISHED[form]
+    shared = load_file(folder / "model.safetensors")["shared.weight"]
+    added = {f"{stack}.embed_tokens.weight": shared.clone() for stack in ("encoder", "decoder") if copies}
+    copy = damaged(folder, tmp_path / "model", UNTIED | config, **dict.fromkeys(dropped) | added)
+    model = load_backbone(copy, settings())
+    assert torch.equal(model.shared.weight, shared)
+    assert torch.equal(model.lm_head.weight, shared) is not copies
 
 
-@pytest.mark.parametrize("content", [None, "{", '{"version": "1.0"}'])
-def test_a_broken_tokenizer_is_refused_in_one_sentence(folder, tmp_path, content):
+@pytest.mark.parametrize("damage", ["cut", "a pickle", "missing"])
+def test_weights_that_are_not_a_whole_safetensors_file_are_refused(folder, tmp_path, damage):
     copy = shutil.copytree(folder, tmp_path / "model")
-    (copy / "tokenizer.json").unlink()
-    if content is not None:
-        (copy / "tokenizer.json").write_text(content)
-        with pytest.raises(UserError, match="the tokenizer cannot be read"):
-            load_tokenizer(copy)
-    with pytest.raises(UserError, match=r"tokenizer\.json is not a tokenizer"):
+    file = copy / "model.safetensors"
+    if damage == "cut":
+        file.write_bytes(file.read_bytes()[:-100])
+    elif damage == "missing":
+        file.unlink()
+    else:
+        torch.save({}, file)
+    reason = "no file named model" if damage == "missing" else "model.safetensors is damaged or not a safetensors file"
+    with pytest.raises(UserError, match=f"the model cannot be loaded: .*{reason}"):
         load_backbone(copy, settings())
 
 
-def test_a_tokenizer_that_cannot_end_a_prompt_is_refused(tmp_path):
+def test_weights_in_several_files_are_loaded(folder, tmp_path):
+    copy = shutil.copytree(folder, tmp_path / "model")
+    (copy / "model.safetensors").unlink()
+    AutoModelForSeq2SeqLM.from_pretrained(folder).save_pretrained(copy, max_shard_size="40KB")
+    assert len(list(copy.glob("model-*-of-*.safetensors"))) > 1
+    one, several = (load_backbone(path, settings())(**ONE_STEP).logits for path in (folder, copy))
+    assert torch.allclose(one, several, atol=1e-5)
+
+
+@pytest.mark.parametrize("content", ["{", '{"version": "1.0"}'])
+def test_a_broken_tokenizer_is_refused_in_one_sentence(folder, tmp_path, content):
+    copy = shutil.copytree(folder, tmp_path / "model")
+    (copy / "tokenizer.json").write_text(content)
+    with pytest.raises(UserError, match="the tokenizer cannot be used"):
+        load_tokenizer(copy)
+
+
+def test_a_tokenizer_that_cannot_end_a_prompt_is_refused(folder, tmp_path):
+    shutil.copy(folder / "config.json", tmp_path)
     Tokenizer(models.WordLevel({"<unk>": 0, "yes": 1}, "<unk>")).save(str(tmp_path / "tokenizer.json"))
     (tmp_path / "tokenizer_config.json").write_text('{"tokenizer_class": "PreTrainedTokenizerFast"}')
-    with pytest.raises(UserError, match="lacks an end-of-sequence token"):
+    with pytest.raises(UserError, match="it lacks an end-of-sequence token"):
         load_tokenizer(tmp_path)
+
+
+def test_a_tokenizer_of_another_model_is_refused(folder, tmp_path):
+    copy = damaged(folder, tmp_path / "model", {"vocab_size": 64})
+    with pytest.raises(UserError, match=r"ids up to 1\d\d, but vocab_size in config\.json is 64"):
+        load_tokenizer(copy)
 
 
 def test_logits_are_float32_even_if_the_weights_are_not(folder):
@@ -222,12 +260,6 @@ def test_logits_are_float32_even_if_the_weights_are_not(folder):
     assert model.dtype == torch.bfloat16 and rounded.dtype == torch.float32
     assert torch.allclose(rounded, exact, atol=0.1)
     assert not torch.equal(rounded, rounded.bfloat16().float()), "these logits were rounded to bfloat16"
-
-
-def test_without_the_fast_path_auto_is_sdpa_and_fused_is_refused(folder):
-    assert load_backbone(folder, settings(fast=False)).config._attn_implementation == "sdpa"
-    with pytest.raises(UserError, match=r"model\.attention: fused is part of the fast path, and model\.fast is off"):
-        load_backbone(folder, settings(fast=False, attention="fused"))
 
 
 def test_memory_that_runs_out_is_explained_and_other_errors_stay():

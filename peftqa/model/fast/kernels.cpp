@@ -1,4 +1,5 @@
-// Fused element-wise kernels for a frozen T5 on a CPU, in float32 and bfloat16; see kernels.py, which compiles this file.
+// Fused element-wise kernels for a frozen T5 on a CPU; see kernels.py, which compiles this file with T, the type of the
+// tensors' numbers, defined as float or bfloat16.
 //
 // Each reads its inputs once, computes in float32 whatever the tensors hold, and rounds once when it writes. A row is
 // computed by one thread, so results do not depend on the number of threads. All tensors are contiguous.
@@ -47,11 +48,12 @@ static inline float exponential(float x) {
   return p * power;
 }
 
+extern "C" {
+
 // scores (batch, heads, queries, keys) -> softmax over keys of scores + bias, in place.
-// bias (heads, queries, keys); allowed (batch, keys) or null: keys that may be attended to.
-template <typename T>
-static void softmax(T *scores, const T *bias, const uint8_t *allowed, int64_t batch, int64_t heads, int64_t queries,
-                    int64_t keys, int threads) {
+// bias (heads, queries, keys); allowed (batch, keys): keys that may be attended to.
+void softmax(T *scores, const T *bias, const uint8_t *allowed, int64_t batch, int64_t heads, int64_t queries,
+             int64_t keys, int threads) {
   const float lowest = -3.0e38f;
 #pragma omp parallel num_threads(threads)
   {
@@ -61,22 +63,13 @@ static void softmax(T *scores, const T *bias, const uint8_t *allowed, int64_t ba
     for (int64_t i = 0; i < batch * heads * queries; i++) {
       T *s = scores + i * keys;
       const T *b = bias + i % (heads * queries) * keys;
-      const uint8_t *a = allowed ? allowed + i / (heads * queries) * keys : nullptr;
+      const uint8_t *a = allowed + i / (heads * queries) * keys;
       float highest = lowest, sum = 0;
-      if (a) {
 #pragma omp simd reduction(max : highest)
-        for (int64_t j = 0; j < keys; j++) {
-          float x = load(s[j]) + load(b[j]);
-          row[j] = x = a[j] ? x : lowest;
-          highest = x > highest ? x : highest;
-        }
-      } else {
-#pragma omp simd reduction(max : highest)
-        for (int64_t j = 0; j < keys; j++) {
-          float x = load(s[j]) + load(b[j]);
-          row[j] = x;
-          highest = x > highest ? x : highest;
-        }
+      for (int64_t j = 0; j < keys; j++) {
+        float x = load(s[j]) + load(b[j]);
+        row[j] = x = a[j] ? x : lowest;
+        highest = x > highest ? x : highest;
       }
 #pragma omp simd reduction(+ : sum)
       for (int64_t j = 0; j < keys; j++) sum += row[j] = exponential(row[j] - highest);
@@ -88,8 +81,7 @@ static void softmax(T *scores, const T *bias, const uint8_t *allowed, int64_t ba
 }
 
 // probabilities, gradient (rows, keys) -> gradient of the scores, in place of `gradient`.
-template <typename T>
-static void softmax_backward(const T *probabilities, T *gradient, int64_t rows, int64_t keys, int threads) {
+void softmax_backward(const T *probabilities, T *gradient, int64_t rows, int64_t keys, int threads) {
 #pragma omp parallel for num_threads(threads)
   for (int64_t i = 0; i < rows; i++) {
     const T *p = probabilities + i * keys;
@@ -106,8 +98,7 @@ static void softmax_backward(const T *probabilities, T *gradient, int64_t rows, 
 static const float SLOPE = 1.5957691216057308f, CUBIC = 0.044715f;
 
 // gate, linear (size) -> out = gelu(gate) * linear.
-template <typename T>
-static void gated_gelu(const T *gate, const T *linear, T *out, int64_t size, int threads) {
+void gated_gelu(const T *gate, const T *linear, T *out, int64_t size, int threads) {
 #pragma omp parallel for simd num_threads(threads)
   for (int64_t i = 0; i < size; i++) {
     float x = load(gate[i]);
@@ -116,9 +107,8 @@ static void gated_gelu(const T *gate, const T *linear, T *out, int64_t size, int
   }
 }
 
-template <typename T>
-static void gated_gelu_backward(const T *gate, const T *linear, const T *gradient, T *gate_gradient, T *linear_gradient,
-                                int64_t size, int threads) {
+void gated_gelu_backward(const T *gate, const T *linear, const T *gradient, T *gate_gradient, T *linear_gradient,
+                         int64_t size, int threads) {
 #pragma omp parallel for simd num_threads(threads)
   for (int64_t i = 0; i < size; i++) {
     float x = load(gate[i]), g = load(gradient[i]);
@@ -130,9 +120,8 @@ static void gated_gelu_backward(const T *gate, const T *linear, const T *gradien
 }
 
 // x (rows, width), weight (width) -> out = x * scale * weight with scale (rows) = 1 / sqrt(mean of x^2 + epsilon).
-template <typename T>
-static void rms_norm(const T *x, const T *weight, T *out, float *scale, int64_t rows, int64_t width, float epsilon,
-                     int threads) {
+void rms_norm(const T *x, const T *weight, T *out, float *scale, int64_t rows, int64_t width, float epsilon,
+              int threads) {
 #pragma omp parallel for num_threads(threads)
   for (int64_t i = 0; i < rows; i++) {
     const T *row = x + i * width;
@@ -145,9 +134,8 @@ static void rms_norm(const T *x, const T *weight, T *out, float *scale, int64_t 
   }
 }
 
-template <typename T>
-static void rms_norm_backward(const T *x, const T *weight, const float *scale, const T *gradient, T *out, int64_t rows,
-                              int64_t width, int threads) {
+void rms_norm_backward(const T *x, const T *weight, const float *scale, const T *gradient, T *out, int64_t rows,
+                       int64_t width, int threads) {
 #pragma omp parallel for num_threads(threads)
   for (int64_t i = 0; i < rows; i++) {
     const T *row = x + i * width, *g = gradient + i * width;
@@ -161,25 +149,4 @@ static void rms_norm_backward(const T *x, const T *weight, const float *scale, c
   }
 }
 
-#define EXPORT(T)                                                                                                     \
-  extern "C" void softmax_##T(T *s, const T *b, const uint8_t *a, int64_t n, int64_t h, int64_t q, int64_t k, int t) { \
-    softmax(s, b, a, n, h, q, k, t);                                                                                  \
-  }                                                                                                                   \
-  extern "C" void softmax_backward_##T(const T *p, T *g, int64_t n, int64_t k, int t) {                               \
-    softmax_backward(p, g, n, k, t);                                                                                  \
-  }                                                                                                                   \
-  extern "C" void gated_gelu_##T(const T *a, const T *b, T *o, int64_t n, int t) { gated_gelu(a, b, o, n, t); }       \
-  extern "C" void gated_gelu_backward_##T(const T *a, const T *b, const T *g, T *da, T *db, int64_t n, int t) {       \
-    gated_gelu_backward(a, b, g, da, db, n, t);                                                                       \
-  }                                                                                                                   \
-  extern "C" void rms_norm_##T(const T *x, const T *w, T *o, float *s, int64_t n, int64_t d, float e, int t) {        \
-    rms_norm(x, w, o, s, n, d, e, t);                                                                                 \
-  }                                                                                                                   \
-  extern "C" void rms_norm_backward_##T(const T *x, const T *w, const float *s, const T *g, T *o, int64_t n,          \
-                                        int64_t d, int t) {                                                           \
-    rms_norm_backward(x, w, s, g, o, n, d, t);                                                                        \
-  }
-
-typedef float float32;
-EXPORT(float32)
-EXPORT(bfloat16)
+}  // extern "C"

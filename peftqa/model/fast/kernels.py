@@ -1,8 +1,8 @@
 """Fused operations of a frozen T5: RMS norm, gated GELU, attention with a position bias, and linear layers.
 
-Their element-wise parts are compiled from `kernels.cpp` with the machine's C++ compiler, once per process, in about a
-second. Without a compiler, and on a GPU, PyTorch's own operations are used. Matrix products are always oneDNN's. The
-weights are frozen, so no operation computes a gradient for them.
+Their element-wise parts are compiled from `kernels.cpp`, once per process and dtype, in about a second. Without a C++
+compiler, and on a GPU, PyTorch's own operations are used. Matrix products are always oneDNN's. The weights are frozen,
+so no operation computes a gradient for them.
 """
 
 from __future__ import annotations
@@ -12,63 +12,46 @@ import functools
 import os
 import platform
 import shlex
-import shutil
 import subprocess
 import tempfile
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from torch.autograd.function import once_differentiable
 
 SOURCE = Path(__file__).with_name("kernels.cpp")
 COMPILER_FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fopenmp", "-shared", "-fPIC")
 COMPILE_TIMEOUT = 20  # seconds; it takes about one
-DTYPES = (torch.float32, torch.bfloat16)
+TYPES = {torch.float32: "float", torch.bfloat16: "bfloat16"}  # the kernels' names of the dtypes
 ROWS = 4096  # the tokens of a typical batch, for which oneDNN chooses the packed layout
 
 
 @functools.cache
-def compile_library() -> tuple[ctypes.CDLL | None, str]:
-    """The compiled kernels, or None, and a phrase that names the compiler, or says why they could not be compiled."""
-    try:
-        named = shlex.split(os.environ.get("CXX", ""))
-    except ValueError as error:  # a quote that is never closed
-        return None, f"CXX is not a command ({error})"
-    found = named or [next(filter(shutil.which, ("c++", "g++", "clang++")), "")]
-    compiler = found[0]
-    if not shutil.which(compiler):
-        return None, "no C++ compiler"
+def compile_library(dtype: torch.dtype) -> ctypes.CDLL | None:
+    """The kernels for tensors of this dtype, compiled by $CXX or else c++; None if that fails or takes too long."""
     with tempfile.TemporaryDirectory() as folder:
         library = Path(folder, "kernels.so")
-        command = [*found, *COMPILER_FLAGS, str(SOURCE), "-o", str(library)]
-        how = {"capture_output": True, "text": True, "errors": "replace", "timeout": COMPILE_TIMEOUT}
         try:
-            subprocess.run(command, check=True, **how)
-            return ctypes.CDLL(str(library)), f"compiled by {Path(compiler).name}"
-        except subprocess.CalledProcessError as error:
-            return None, f"{compiler} failed: {(error.stderr.strip().splitlines() or ['without a message'])[0]}"
-        except subprocess.TimeoutExpired:
-            return None, f"{compiler} took longer than {COMPILE_TIMEOUT} s"
-        except OSError as error:
-            return None, f"{compiler} failed: {error}"
+            compiler = shlex.split(os.environ.get("CXX") or "c++")
+            command = [*compiler, *COMPILER_FLAGS, f"-DT={TYPES[dtype]}", str(SOURCE), "-o", str(library)]
+            subprocess.run(command, check=True, capture_output=True, timeout=COMPILE_TIMEOUT)
+            return ctypes.CDLL(str(library))
+        except (OSError, ValueError, subprocess.SubprocessError):  # ValueError: a quote in CXX that is never closed
+            return None
 
 
 def compiled(tensor: torch.Tensor) -> bool:
     """Whether the compiled kernels can compute with this tensor."""
-    return tensor.device.type == "cpu" and tensor.dtype in DTYPES and compile_library()[0] is not None
+    return tensor.device.type == "cpu" and tensor.dtype in TYPES and compile_library(tensor.dtype) is not None
 
 
 def _call(name: str, *arguments) -> None:
-    """Run a kernel, in its variant for the first argument's dtype, on contiguous tensors, None and numbers."""
-    function = getattr(compile_library()[0], f"{name}_{str(arguments[0].dtype).removeprefix('torch.')}")
-    converted = [_argument(argument) for argument in arguments]
-    function(*converted, ctypes.c_int(torch.get_num_threads()))
+    """Run a kernel, compiled for the first argument's dtype, on contiguous tensors and numbers."""
+    kernel = getattr(compile_library(arguments[0].dtype), name)
+    kernel(*map(_argument, arguments), ctypes.c_int(torch.get_num_threads()))
 
 
-def _argument(value: torch.Tensor | int | float | None):
-    if value is None:
-        return ctypes.c_void_p(None)
+def _argument(value: torch.Tensor | int | float):
     if isinstance(value, torch.Tensor):
         assert value.is_contiguous()
         return ctypes.c_void_p(value.data_ptr())
@@ -93,7 +76,6 @@ class _RMSNorm(torch.autograd.Function):
         return out
 
     @staticmethod
-    @once_differentiable
     def backward(ctx, grad):
         x, weight, scale = ctx.saved_tensors
         out = torch.empty_like(x)
@@ -118,7 +100,6 @@ class _GatedGELU(torch.autograd.Function):
         return out
 
     @staticmethod
-    @once_differentiable
     def backward(ctx, grad):
         gate, linear = ctx.saved_tensors
         grad_gate, grad_linear = torch.empty_like(gate), torch.empty_like(gate)
@@ -126,80 +107,70 @@ class _GatedGELU(torch.autograd.Function):
         return grad_gate, grad_linear
 
 
-def biased_attention(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, bias: torch.Tensor, allowed: torch.Tensor | None
-) -> torch.Tensor:
+class BiasedAttention(torch.autograd.Function):
     """softmax(query key^T + bias) value, by compiled kernels only.
 
     query: (batch, heads, queries, d); key, value: (batch, heads, keys, d); bias: (1, heads, queries, keys), a constant;
-    allowed: bool (batch, keys), the keys that may be attended to, or None for all. Result: as query.
-    It makes two matrix products and one pass over the scores. For a few hundred tokens that is faster than PyTorch's
-    blocked kernel on a CPU without AMX (benchmarks/README.md). It keeps the probabilities for the gradient.
+    allowed: bool (batch, keys), the keys that may be attended to. Result: as query.
+    For a few hundred tokens, this is faster than PyTorch's blocked kernel on a CPU without AMX (benchmarks/README.md).
     """
-    return _BiasedAttention.apply(query, key, value, bias, allowed)
 
-
-class _BiasedAttention(torch.autograd.Function):
     @staticmethod
     def forward(ctx, query, key, value, bias, allowed):
         shape = batch, heads, queries, width = query.shape
         query, key, value = (x.reshape(batch * heads, -1, width) for x in (query, key, value))
         scores = torch.bmm(query, key.transpose(1, 2))
-        _call("softmax", scores, bias.contiguous(), allowed, batch, heads, queries, key.shape[1])
+        _call("softmax", scores, bias.contiguous(), allowed.contiguous(), batch, heads, queries, key.shape[1])
         ctx.save_for_backward(query, key, value, scores)
         return torch.bmm(scores, value).view(shape)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx, grad):
         query, key, value, probabilities = ctx.saved_tensors
         leading = grad.shape[:2]
         grad = grad.reshape(query.shape)
         grad_value = torch.bmm(probabilities.transpose(1, 2), grad)
         grad_scores = torch.bmm(grad, value.transpose(1, 2))
-        _call("softmax_backward", probabilities, grad_scores, grad_scores.shape[0] * grad_scores.shape[1], key.shape[1])
+        _call("softmax_backward", probabilities, grad_scores, grad_scores.shape[:2].numel(), key.shape[1])
         # Not needed in the encoder's first layer under a prefix: there the queries come from frozen embeddings.
         grad_query = torch.bmm(grad_scores, key).unflatten(0, leading) if ctx.needs_input_grad[0] else None
         grad_key = torch.bmm(grad_scores.transpose(1, 2), query)
         return grad_query, grad_key.unflatten(0, leading), grad_value.unflatten(0, leading), None, None
 
 
+biased_attention = BiasedAttention.apply
+
+
 class PackedLinear:
     """x weight^T for a weight (outputs, inputs) that never changes.
 
-    oneDNN copies the weight into the memory layout that its products read fastest, and at the first gradient also its
-    transpose. Only x86 CPUs can do this (`available`); elsewhere use `torch.nn.functional.linear`.
+    oneDNN copies the weight and, at the first gradient, its transpose into the memory layout that its products read
+    fastest. Only x86 CPUs can do this (`available`).
     """
 
     def __init__(self, weight: torch.Tensor) -> None:
-        self.weight = weight
-        self.packed = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), ROWS)
-        self.transposed = None
+        self.weight = weight.detach()
+        self.packed = torch.ops.mkldnn._reorder_linear_weight(self.weight, ROWS)
+
+    @functools.cached_property
+    def packed_transpose(self) -> torch.Tensor:
+        return torch.ops.mkldnn._reorder_linear_weight(self.weight.t().contiguous(), ROWS)
 
     @staticmethod
     def available(weight: torch.Tensor) -> bool:
         x86 = platform.machine() in ("x86_64", "AMD64")
-        return x86 and weight.device.type == "cpu" and weight.dtype in DTYPES and torch.backends.mkldnn.is_available()
+        return x86 and weight.device.type == "cpu" and weight.dtype in TYPES and torch.backends.mkldnn.is_available()
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         return _PackedLinear.apply(x, self)
-
-    def product(self, x: torch.Tensor) -> torch.Tensor:
-        return torch.ops.mkldnn._linear_pointwise(x, self.packed, None, "none", [], "")
-
-    def input_gradient(self, grad_output: torch.Tensor) -> torch.Tensor:
-        if self.transposed is None:
-            self.transposed = torch.ops.mkldnn._reorder_linear_weight(self.weight.detach().t().contiguous(), ROWS)
-        return torch.ops.mkldnn._linear_pointwise(grad_output, self.transposed, None, "none", [], "")
 
 
 class _PackedLinear(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, linear):
         ctx.linear = linear
-        return linear.product(x)
+        return torch.ops.mkldnn._linear_pointwise(x, linear.packed, None, "none", [], "")
 
     @staticmethod
-    @once_differentiable
     def backward(ctx, grad):
-        return ctx.linear.input_gradient(grad), None
+        return torch.ops.mkldnn._linear_pointwise(grad, ctx.linear.packed_transpose, None, "none", [], ""), None

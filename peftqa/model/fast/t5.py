@@ -1,8 +1,7 @@
 """A frozen T5 that computes the same function as transformers' own in a third of the time.
 
-`patch_t5` replaces the forward pass of single modules in place. The model stays transformers' model, with its
-parameters, and takes PEFT's adapters as before. If a module is not as expected (an adapter replaced one of its layers,
-or there is a key-value cache), it computes as in transformers.
+`patch_t5` replaces the forward pass of single modules in place. PEFT's adapters work as before: if a module is not as
+expected (an adapter replaced one of its layers, or there is a key-value cache), it computes as in transformers.
 """
 
 from __future__ import annotations
@@ -36,21 +35,22 @@ def fused_attention(module, query, key, value, attention_mask, *, position_bias,
             module, query, key, value, attention_mask,
             position_bias=position_bias, dropout=dropout, scaling=scaling, **kwargs,
         )  # fmt: skip
-    # The module is not causal, so every query may look at the same keys, those in the first query's row.
-    allowed = None if attention_mask is None else attention_mask[:, 0, 0].contiguous()
+    if attention_mask is None:
+        allowed = torch.ones(key.shape[0], key.shape[2], dtype=torch.bool)
+    else:  # the module is not causal, so every query may look at the same keys, those in the first query's row
+        allowed = attention_mask[:, 0, 0]
     return biased_attention(query, key, value, position_bias, allowed).transpose(1, 2), None
 
 
 AttentionInterface.register("fused", fused_attention)
 AttentionMaskInterface.register("fused", sdpa_mask)
-support_attention("fused", fused_attention, sdpa_mask)
+support_attention("fused", fused_attention)
 
 
 def patch_t5(model: PreTrainedModel) -> PreTrainedModel:
     """Replace forward passes of a frozen T5, mT5 or UMT5, in place. Returns the model.
 
-    The attention implementation "fused" replaces self-attention. The weights must not change afterwards, because there
-    are packed copies of them, and they do not get a gradient.
+    The weights must not change afterwards, because there are packed copies of them, and they do not get a gradient.
     """
     for path, module in model.named_modules():
         kind = type(module).__name__
@@ -82,19 +82,16 @@ def _cross_attention(
     """Cross-attention that never computes the keys and values of the encoder's positions.
 
     A prompt has hundreds of encoder positions, an answer one or two decoder positions. Let h be an encoder state, q a
-    query, a an attention weight, and W_k and W_v one head's projections. Because q (W_k h) = (W_k^T q) h, projecting
-    the few queries by W_k^T gives the same scores as projecting the many states by W_k. The sum of a (W_v h) is W_v
-    times the sum of a h, so W_v is needed for the few sums only. That saves an eighth of the model's operations.
-    DeepSeek-V2 (arXiv 2405.04434, section 2.1.2) treats its keys and values in the same way.
+    query, a an attention weight, and W_k and W_v one head's projections. Because q (W_k h) = (W_k^T q) h, it is enough
+    to project the few queries. The sum of a (W_v h) is W_v times the sum of a h, so W_v is needed for few sums only.
+    That saves an eighth of the model's operations. DeepSeek-V2 (arXiv 2405.04434, section 2.1.2) does the same.
 
-    hidden_states: (batch, decoder positions, d_model); mask: None or (batch, 1, queries, keys); key_value_states:
+    hidden_states: (batch, decoder positions, d_model); mask: None or bool (batch, 1, queries, keys); key_value_states:
     (batch, encoder positions, d_model); kv_prefix: None, or keys and values (heads, prefix, d_kv) for which the rule of
     `kv_prefix.with_prefix` holds. Result: (batch, decoder positions, d_model), the position bias, and None.
     """
-    if past_key_values is not None or (self.training and self.dropout) or not _plain(self.k, self.v):
-        return type(self).forward(
-            self, hidden_states, mask, key_value_states, position_bias, past_key_values, **kwargs
-        )  # fmt: skip
+    if past_key_values is not None or (self.training and self.dropout) or not type(self.k) is type(self.v) is nn.Linear:
+        return type(self).forward(self, hidden_states, mask, key_value_states, position_bias, past_key_values, **kwargs)
     states, kv_prefix = key_value_states, kwargs.get("kv_prefix")
     (batch, positions, _), heads, d_kv = hidden_states.shape, self.n_heads, self.key_value_proj_dim
     key_weight, value_weight = (layer.weight.view(heads, d_kv, -1) for layer in (self.k, self.v))
@@ -107,10 +104,8 @@ def _cross_attention(
 
     query = self.q(hidden_states).view(batch, positions, heads, d_kv).permute(2, 0, 1, 3).reshape(heads, -1, d_kv)
     scores = torch.bmm(by_example(torch.bmm(query, key_weight)), states.transpose(1, 2)).float()
-    if mask is not None and mask.dtype == torch.bool:  # sdpa: True if allowed
+    if mask is not None:
         scores = scores.masked_fill(~mask[:, 0, :1], torch.finfo(torch.float32).min)
-    elif mask is not None:  # eager: 0 if allowed
-        scores = scores + mask[:, 0, :1].float()
     prefix = 0
     if kv_prefix is not None:  # after the mask, because a prefix is never masked
         prefix_key, prefix_value = (x.to(query.dtype) for x in kv_prefix)
@@ -122,11 +117,4 @@ def _cross_attention(
     if prefix:
         out = out + torch.bmm(by_head(weights[..., :prefix]), prefix_value)
     out = out.view(heads, batch, positions, d_kv).permute(1, 2, 0, 3).reshape(batch, positions, -1)
-    if position_bias is None:  # cross-attention does not have one, but layers of transformers' own want zeros
-        position_bias = out.new_zeros(1, 1, 1, 1).expand(1, heads, positions, states.shape[1])
     return self.o(out), position_bias, None
-
-
-def _plain(*layers: nn.Module) -> bool:
-    """Whether these are linear layers without an adapter."""
-    return all(type(layer) is nn.Linear for layer in layers)

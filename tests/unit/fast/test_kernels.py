@@ -1,7 +1,5 @@
 """The fused operations against the same written with PyTorch's own, in double precision."""
 
-import os
-
 import pytest
 import torch
 import torch.nn.functional as F
@@ -14,14 +12,18 @@ TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 2e-2}  # a few roundings of nu
 
 @pytest.fixture(autouse=True)
 def _kernels():
-    library, how = compile_library()
-    if library is None:
-        pytest.skip(f"the kernels cannot be compiled here: {how}")
+    if compile_library(torch.float32) is None:
+        pytest.skip("the kernels cannot be compiled here")
 
 
 def tensors(dtype, *shapes, requires_grad=True):
     generator = torch.Generator().manual_seed(0)
     return [torch.randn(s, generator=generator).to(dtype).requires_grad_(requires_grad) for s in shapes]
+
+
+def everything(*shape):
+    """Every key may be attended to."""
+    return torch.ones(shape, dtype=torch.bool)
 
 
 def assert_same(operation, reference, inputs, dtype):
@@ -60,25 +62,17 @@ def test_gated_gelu_also_far_from_zero(dtype):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("masked", [False, True])
-def test_biased_attention(dtype, masked):
+def test_biased_attention(dtype):
     query, key, value = tensors(dtype, (2, 3, 5, 8), (2, 3, 9, 8), (2, 3, 9, 8))
     (bias,) = tensors(dtype, (1, 3, 5, 9), requires_grad=False)
     allowed = torch.ones(2, 9, dtype=torch.bool)
     allowed[1, 6:] = False
 
     def reference(query, key, value):
-        scores = query @ key.transpose(2, 3) + bias.double()
-        if masked:
-            scores = scores.masked_fill(~allowed[:, None, None], -torch.inf)
+        scores = (query @ key.transpose(2, 3) + bias.double()).masked_fill(~allowed[:, None, None], -torch.inf)
         return scores.softmax(-1) @ value
 
-    assert_same(
-        lambda q, k, v: biased_attention(q, k, v, bias, allowed if masked else None),
-        reference,
-        [query, key, value],
-        dtype,
-    )
+    assert_same(lambda q, k, v: biased_attention(q, k, v, bias, allowed), reference, [query, key, value], dtype)
 
 
 def test_a_probability_is_exact_if_scores_are_far_apart():
@@ -86,7 +80,7 @@ def test_a_probability_is_exact_if_scores_are_far_apart():
     query, key = torch.ones(1, 1, 1, 4), torch.zeros(1, 1, 4, 4)
     bias = torch.tensor([0.0, -200.0, -1e30, -1.0]).view(1, 1, 1, 4)
     value = torch.eye(4).view(1, 1, 4, 4)
-    got = biased_attention(query, key, value, bias, None).flatten()
+    got = biased_attention(query, key, value, bias, everything(1, 4)).flatten()
     assert torch.allclose(got, bias.flatten().softmax(-1), atol=1e-7)
 
 
@@ -97,7 +91,7 @@ def test_a_nan_stays_a_nan(dtype):
     bias = torch.zeros(1, 1, 2, 2, dtype=dtype)
     assert rms_norm(nan, torch.ones(16, dtype=dtype), 1e-6).isnan().all()
     assert gated_gelu(nan, torch.ones_like(nan)).isnan().all()
-    assert biased_attention(nan, nan, torch.ones_like(nan), bias, None).isnan().all()
+    assert biased_attention(nan, nan, torch.ones_like(nan), bias, everything(1, 2)).isnan().all()
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -118,31 +112,19 @@ def test_results_do_not_depend_on_the_number_of_threads(dtype):
         for count in (1, 2):
             torch.set_num_threads(count)
             norm = rms_norm(query, value[0, 0, 0].contiguous(), 1e-6)
-            results.append((biased_attention(query, key, value, bias, None), gated_gelu(query, key), norm))
+            results.append((biased_attention(query, key, value, bias, everything(2, 50)), gated_gelu(query, key), norm))
     finally:
         torch.set_num_threads(threads)
     assert all(torch.equal(one, two) for one, two in zip(*results, strict=True))
 
 
-FAILING = "#!/bin/sh\necho 'fatal error: no such option' >&2\nexit 1\n"
-WITHOUT = {
-    "/nonexistent/c++": "no C++ compiler",
-    "g++ 'x": "CXX is not a command (No closing quotation)",
-    "failing": "failing failed: fatal error: no such option",
-}
-
-
-@pytest.mark.parametrize("command", WITHOUT)
-def test_without_a_compiler_pytorchs_operations_give_the_same(monkeypatch, tmp_path, command):
+@pytest.mark.parametrize("command", ["/nonexistent/c++", "g++ 'x", "false"])
+def test_without_a_compiler_pytorchs_operations_give_the_same(monkeypatch, command):
     x, weight, linear = tensors(torch.float32, (4, 16), (16,), (4, 16), requires_grad=False)
     ours = rms_norm(x, weight, 1e-6), gated_gelu(x, linear)
-    (tmp_path / "failing").write_text(FAILING)
-    (tmp_path / "failing").chmod(0o755)
     compile_library.cache_clear()
     monkeypatch.setenv("CXX", command)
-    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     try:
-        assert compile_library() == (None, WITHOUT[command])
         assert not compiled(x)
         theirs = rms_norm(x, weight, 1e-6), gated_gelu(x, linear)
     finally:
