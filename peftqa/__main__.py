@@ -14,7 +14,7 @@ on them.
 
 
 def main() -> None:
-    program.run(command, "interrupted; type the same command to begin again.")
+    program.run(command)
 
 
 def command() -> None:

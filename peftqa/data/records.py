@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+import json
+import re
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -19,8 +22,8 @@ SHOWN_PROBLEMS = 10
 class Record(BaseModel):
     """What is read of an expert-labelled record, under its upstream keys (PubMedQA, Jin et al. 2019, arXiv 1909.06146).
 
-    Every key must be there. null is a missing value: `clean` drops the record if it needs the value. The upstream
-    LONG_ANSWER, the abstract's conclusion, is not read: it gives the answer away and must never reach the model.
+    Every key must be there. null is a missing value: `clean` drops the record if it needs the value. LONG_ANSWER is the
+    abstract's conclusion. It gives the answer away and must never reach the model.
     """
 
     model_config = ConfigDict(strict=True, frozen=True)
@@ -30,13 +33,14 @@ class Record(BaseModel):
     reasoning_required_pred: Label | None
     reasoning_free_pred: Label | None
     final_decision: Label | None
+    LONG_ANSWER: str | None
 
 
 def read_records(path: Path) -> dict[str, Record]:
     """The records in a file, by PMID, in the order of the file.
 
     Raises UserError with PMIDs and fields for records that do not fit, and for a file that is missing, is not a JSON
-    object, or is empty.
+    object, is empty, or has one PMID twice.
     """
     return _read(path, Record)
 
@@ -63,6 +67,23 @@ def to_table(records: dict[str, Record]) -> pd.DataFrame:
         for pmid, record in records.items()
     ]
     return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def with_conclusion(records: dict[str, Record], ids: Iterable[str]) -> list[str]:
+    """Those of the PMIDs whose CONTEXTS repeat LONG_ANSWER, which gives the answer away.
+
+    Case, punctuation and white space do not matter. A conclusion of one or two words is not looked for.
+    """
+
+    def words(texts: Iterable[str]) -> str:
+        return " ".join(["", *re.findall(r"\w+", " ".join(texts).casefold()), ""])
+
+    conclusions = {pmid: words([records[pmid].LONG_ANSWER or ""]) for pmid in ids}
+    return [
+        pmid
+        for pmid, text in conclusions.items()
+        if len(text.split()) > 2 and text in words(records[pmid].CONTEXTS or [])
+    ]
 
 
 def clean(table: pd.DataFrame, labels: Sequence[str]) -> tuple[pd.DataFrame, dict]:
@@ -101,9 +122,18 @@ def single_spaced(text: str) -> str:
 
 
 def _read(path: Path, kind: type) -> dict:
-    """A file's JSON object, its values of the given type."""
+    """A file's JSON object, its values of the given type. Of a key that is there twice, Python would keep one value."""
+
+    def distinct(pairs: list[tuple[str, object]]) -> dict:
+        repeated = Counter(key for key, _ in pairs) - Counter(dict(pairs).keys())
+        if repeated:
+            raise UserError(f"{path}: {', '.join(repeated)} is there twice; remove one")
+        return dict(pairs)
+
     try:
-        values = TypeAdapter(dict[str, kind]).validate_json(path.read_bytes())
+        content = path.read_bytes()
+        values = TypeAdapter(dict[str, kind]).validate_json(content)
+        json.loads(content, object_pairs_hook=distinct)
     except FileNotFoundError:
         raise UserError(f"{path} is missing; run the stage that downloads it first") from None
     except ValidationError as error:

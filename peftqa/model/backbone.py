@@ -97,7 +97,7 @@ def load_backbone(folder: Path, settings: ModelSettings) -> PreTrainedModel:
 def prepare_gpu() -> None:
     """Make PyTorch compute the same bytes in every run on this GPU, and limit this process to its share of the memory.
 
-    The share is in the environment variable GPU_SHARE, which `experiments.runs` sets if several runs use one GPU.
+    The share is in the environment variable GPU_SHARE, for several runs on one GPU.
     Raises UserError if the share is not a number above 0 and at most 1.
     """
     os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # cuBLAS reads this at its start; it is then deterministic

@@ -26,7 +26,7 @@ def model_card(name: str, run: tuple[int, int], params: Params, comparison: Mapp
     """
     model = params.model
     on_hub, synthetic = is_commit(model.revision), "synthetic" in params.data.name.lower()
-    variants, mean = comparison["variants"], f", mean of {runs} trainings" if runs > 1 else ""
+    variants, mean = comparison["variants"], f"mean of {runs} trainings" if runs > 1 else "this one"
     data = ModelCardData(
         language="en",
         license="mit",
@@ -36,7 +36,7 @@ def model_card(name: str, run: tuple[int, int], params: Params, comparison: Mapp
         tags=[peft_type(params.adapters[name]).lower(), "question-answering", *(["synthetic"] if synthetic else [])],
     )
     rows = [
-        {"variant": f"{other}: {wording.describe(other, params)}{mean if other == name else ''}"}
+        {"variant": f"{other}: {wording.describe(other, params)}{f', {mean}' if other == name else ''}"}
         | {wording.METRICS[key]: wording.estimate(row["metrics"][key], row["intervals"][key], key) for key in METRICS}
         for other, row in variants.items()
     ]

@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from peftqa.report.markdown import SVG, as_text
+from peftqa.report.markdown import SVG, escape_markdown
 from peftqa.report.wording import value
 
 MARKERS = {"majority": "o", "tfidf": "s", "base": "D", "calibrated": "^", "question_only": "v", "fewshot": "*"}
@@ -56,7 +56,7 @@ def interval_figure(
             axes.plot([100 * end for end in ends], [y, y], color=color, lw=2.5)
             axes.plot(100 * middle, y, color=color, marker="o", ms=7, clip_on=False)
         axes.set(xlabel="points" if plus else "percent", yticks=range(len(rows)), yticklabels=labels)
-        axes.invert_yaxis()
+        axes.set_ylim(len(rows) - 0.4, -0.6)
         axes.grid(visible=False, axis="y")
         if not plus:
             axes.set_xlim(0, 100)
@@ -118,4 +118,4 @@ def picture(draw: Callable[[Axes], None], title: str, description: str, size: tu
         if axes.get_legend_handles_labels()[1]:
             figure.legend(loc="outside lower center", ncols=2)
         figure.savefig(svg, format="svg", metadata={"Date": None}, bbox_inches="tight")  # nothing is cut off
-    return Markup(f"![{as_text(f'{title}: {description}')}]({SVG}{base64.b64encode(svg.getvalue()).decode()})")
+    return Markup(f"![{escape_markdown(f'{title}: {description}')}]({SVG}{base64.b64encode(svg.getvalue()).decode()})")

@@ -32,7 +32,7 @@ def template_environment(finalize: Callable | None = None) -> Environment:
     return environment
 
 
-def as_text(value: object) -> str:
+def escape_markdown(value: object) -> str:
     """A value as text in one line, in which Markdown sees no mark; only Markup stays as it is."""
     if isinstance(value, Markup):
         return value
@@ -43,7 +43,7 @@ def table(rows: Sequence[Mapping[str, object]]) -> Markup:
     """Rows, each with the same headings, as a table. All columns but the first are aligned on the right."""
     headings = list(rows[0])
     lines = [headings, ["---", *["--:"] * (len(headings) - 1)], *(row.values() for row in rows)]
-    return Markup("\n".join(f"| {' | '.join(map(as_text, line))} |" for line in lines))
+    return Markup("\n".join(f"| {' | '.join(map(escape_markdown, line))} |" for line in lines))
 
 
 def as_html(markdown: str) -> tuple[Markup, list[str]]:

@@ -18,7 +18,7 @@ from peftqa.evaluation.predictions import Replicates, predict
 from peftqa.model.prompts import fill_instruction
 from peftqa.report import tables
 from peftqa.report.figures import SMALL, curve_figure, interval_figure, training_figure
-from peftqa.report.markdown import as_html, as_text, table, template_environment
+from peftqa.report.markdown import as_html, escape_markdown, table, template_environment
 from peftqa.report.wording import HUMANS, MINUS, level, listed
 from peftqa.statistics.comparison import about_pairs
 
@@ -41,7 +41,7 @@ class Results(NamedTuple):
 
 def render(results: Results) -> tuple[str, str]:
     """The report as HTML, which needs no other file, and as Markdown without figures, cost and questions."""
-    values, template = contents(results), template_environment(as_text).get_template("report.md.j2")
+    values, template = contents(results), template_environment(escape_markdown).get_template("report.md.j2")
     body, sections = as_html(template.render(values, page=True, figures=draw_figures(results)))
     page = template_environment().get_template("page.html.j2")
     html = page.render(values, body=body, sections=sections, questions=questions(results))
@@ -103,7 +103,7 @@ def draw_figures(results: Results) -> dict[str, Markup]:
     trained = [column for column in ("log_loss", "loss") if len(curves[column])]
     return {
         "accuracy": interval_figure(accuracies, f"Accuracy {between}", majority),
-        "pairs": interval_figure(differences, f"Differences {between}", 0, plus=True),
+        "pairs": interval_figure(differences, f"Differences {between}, corrected", 0, plus=True),
         "curves": Markup("\n").join(curve_figures(results)),
         "reliability": Markup("\n").join(reliability_figures(results)),
         "training": Markup("\n").join(training_figure(curves[column], column) for column in trained),

@@ -60,10 +60,10 @@ def findings(comparison: Mapping) -> list[tuple[str, str]]:
         pairs = [pair for pair in pairs if variants[pair["reference"]]["kind"] != "baseline"]
     lines = [(pair["verdict"], evidence(pair, comparison)) for pair in pairs[:MOST_FINDINGS]]
     if len(pairs) > len(lines):
-        lines.append((f"{len(pairs) - len(lines)} more pairs", "in the table of pairs"))
+        lines.append((f"{len(pairs) - len(lines)} more pairs", "In the table of pairs"))
     for name, variant in variants.items() if not pairs else ():
         shown = estimate(variant["metrics"]["accuracy"], variant["intervals"]["accuracy"], "accuracy")
-        lines.append((f"{name} is right on {shown}", "no test compares it with another variant"))
+        lines.append((f"{name} is right on {shown}", "No test compares it with another variant"))
     return lines
 
 

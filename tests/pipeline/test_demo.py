@@ -93,7 +93,7 @@ def test_the_demo_leaves_the_workspace_as_it_was_but_for_its_own_ignored_folder(
     where = ("--dry-run", "--eval", "where: check; @echo $(VENV)", "where")
     shown = demo("make", "--directory", "experiments/demo", *where)
     assert "../../.venv" in shown and "install" not in shown
-    assert "<svg" in (demo.results / "report/index.html").read_text()
+    assert "data:image/svg+xml" in (demo.results / "report/index.html").read_text()
 
 
 def test_the_demo_is_an_experiment_that_dvc_can_show_and_compare(demo):

@@ -181,7 +181,7 @@ def test_figures_have_descriptions_and_the_majority_has_no_precision_recall_curv
 def test_one_variant_and_one_label_leave_out_what_does_not_apply(reported, opened):
     page = opened(reported("base alone, one label in truth"))
     text = page.locator("body").inner_text()
-    assert "no test compares it with another variant" in text and "All test questions have the label yes" in text
+    assert "No test compares it with another variant" in text and "All test questions have the label yes" in text
     assert page.locator("nav a").all_inner_texts() == ["Results", "Probabilities", "Cost", "Method", "Questions"]
     assert "\N{EN DASH}" in text and "None" not in text and "nan" not in text.lower().split()
 

@@ -9,7 +9,7 @@ import pytest
 from sklearn.model_selection import train_test_split
 
 from peftqa.data.files import COLUMNS, read_table, write_csv
-from peftqa.data.records import clean, read_records, read_test_ids, to_table
+from peftqa.data.records import clean, read_records, read_test_ids, to_table, with_conclusion
 from peftqa.data.splits import N_FOLDS, split_cross_validation, split_official, split_random
 from peftqa.errors import UserError
 
@@ -24,7 +24,7 @@ def record(number=0, **changes):
         "reasoning_required_pred": "yes",
         "reasoning_free_pred": "no",
         "final_decision": "yes",
-        "LONG_ANSWER": "What is not used is not read.",
+        "LONG_ANSWER": "The conclusion that gives the answer away.",
         **changes,
     }
 
@@ -58,7 +58,9 @@ def counts(part):
 
 
 def test_the_real_file_gives_890_rows_of_yes_and_no_and_the_known_split(real_file):
-    table, report = clean(to_table(read_records(real_file)), YES_NO)
+    read = read_records(real_file)
+    assert with_conclusion(read, read) == []
+    table, report = clean(to_table(read), YES_NO)
     dropped = {"dropped_missing_value": 0, "dropped_other_label": 110, "dropped_duplicate": 0}
     assert report == {"records": 1000, **dropped, "rows": 890, "labels": {"yes": 552, "no": 338}}
     parts = split_random(table, 0.8, 0.1, 0.1, 42)
@@ -69,7 +71,6 @@ def test_the_real_file_gives_890_rows_of_yes_and_no_and_the_known_split(real_fil
     }
     # The same rows as the usual two lines give from the file.
     records = json.loads(real_file.read_text(encoding="utf-8"))
-    assert not any(values["LONG_ANSWER"] in " ".join(values["CONTEXTS"]) for values in records.values())
     ids = [pmid for pmid, values in records.items() if values["final_decision"] in YES_NO]
     decide = [records[pmid]["final_decision"] for pmid in ids]
     train, held_out, _, held_out_labels = train_test_split(ids, decide, test_size=0.2, stratify=decide, random_state=42)
@@ -123,6 +124,12 @@ def test_a_file_that_holds_no_records_is_refused(tmp_path, content, message):
     assert message in refusal(read_records, path) and str(path) in refusal(read_records, path)
 
 
+def test_records_with_the_same_pmid_are_refused(tmp_path):
+    path, one = tmp_path / "ori_pqal.json", json.dumps(record())
+    path.write_text(f'{{"12": {one}, "13": {one}, "12": {one}}}')
+    assert "12 is there twice" in refusal(read_records, path)
+
+
 def test_test_ids_that_no_record_has_are_refused(tmp_path):
     path = tmp_path / "test_ground_truth.json"
     path.write_text('{"1": "yes", "2": "no", "3": "no"}')
@@ -158,6 +165,22 @@ def test_what_is_dropped_is_counted_by_reason(tmp_path):
     same = table[table["id"].isin(["8", "9"])].assign(label=["yes", "no"])
     message = refusal(clean, same, YES_NO)
     assert "no usable record has the label no; of 2 records" in message and "1 repeat an earlier one" in message
+
+
+@pytest.mark.parametrize(
+    ("contexts", "found"),
+    [
+        (["It was tried.", "The conclusion that gives the answer away."], True),
+        (["It was tried; the  Conclusion\nthat gives the answer away, as shown."], True),
+        (["The conclusion", "that gives the answer away"], True),
+        (["The conclusion that gives the answer."], False),
+        (None, False),
+    ],
+)
+def test_a_conclusion_that_is_repeated_in_the_context_is_found(tmp_path, contexts, found):
+    short = record(LONG_ANSWER="It recovered.")  # too short to be looked for
+    records = load(tmp_path, {"7": record(7, CONTEXTS=contexts), "8": short, "9": record(CONTEXTS=contexts)})
+    assert with_conclusion(records, ["7", "8"]) == ["7"] * found
 
 
 def test_any_text_survives_a_csv_file(tmp_path):
