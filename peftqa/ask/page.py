@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import random
 import socket
 import threading
+import time
 from collections.abc import Sequence
 
 import pandas as pd
@@ -18,20 +18,20 @@ from jinja2 import StrictUndefined
 from werkzeug.serving import make_server
 
 from peftqa.ask.answer import Answerer
-from peftqa.data.records import single_spaced
 from peftqa.data.text import plain_text
 from peftqa.errors import UserError
 from peftqa.evaluation.palette import variant_color
 
 LIMIT = 2_000_000  # bytes of a form that are read
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
-HEADERS = {"Content-Security-Policy": POLICY, "X-Content-Type-Options": "nosniff"}
-HEADERS |= {"Referrer-Policy": "same-origin", "Cache-Control": "no-store"}
+CONTENT = {"Content-Security-Policy": POLICY, "X-Content-Type-Options": "nosniff"}
+HEADERS = CONTENT | {"Referrer-Policy": "same-origin", "Cache-Control": "no-store"}
+KEPT = "The text that you typed is still here. To use a question of the data, empty both fields first."
 
 
 def make_app(answerers: dict[str, Answerer], questions: pd.DataFrame | None = None) -> Flask:
-    """The page. answerers: by the name shown; questions: a table of data/split/, of which it shows one, or None."""
-    known = {} if questions is None else {(row.question, row.context): row.label for row in questions.itertuples()}
+    """The page. answerers: by the name shown; questions: a table of data/split/ to choose from, or None."""
+    known = {} if questions is None else {(row.question, row.context): row for row in questions.itertuples()}
     one_at_a_time = threading.Lock()
     app = Flask(__name__, template_folder=".", static_folder=None)
     app.select_jinja_autoescape = lambda name: True
@@ -51,9 +51,14 @@ def make_app(answerers: dict[str, Answerer], questions: pd.DataFrame | None = No
 
     @app.route("/", methods=["GET", "POST"])
     def ask() -> str | tuple[str, int]:
-        if request.method == "GET":
-            return page(*random.choice([*known] or [("", "")]))
         typed = request.form.get("question", ""), request.form.get("abstract", "")
+        if request.method == "GET":
+            return page(*typed)
+        if "use" in request.form:
+            row = request.form.get("row", -1, type=int)
+            if any(text.strip() for text in typed) and plain(*typed) not in known:
+                return page(*typed, error=KEPT)
+            return page(*(list(known)[row] if 0 <= row < len(known) else typed))
         try:
             texts = plain_text("question", typed[0]), plain_text("abstract", typed[1])
             with one_at_a_time:
@@ -61,19 +66,28 @@ def make_app(answerers: dict[str, Answerer], questions: pd.DataFrame | None = No
         except UserError as error:
             return page(*typed, error=f"{error}."), 400
 
+    @app.errorhandler(413)
+    def refuse_long(_: Exception) -> tuple[str, int]:
+        return page("", "", error="That is far too long for a question and an abstract."), 413
+
     def card(name: str, question: str, abstract: str) -> dict[str, object]:
-        model = answerers[name]
+        model, began = answerers[name], time.perf_counter()
         prompt = model.encode(question, abstract)
         (answer,) = model.answer([prompt])
         shown = {"name": name, "model": model.name, "color": variant_color(name), "answer": answer}
-        return shown | {"sure": model.why_sure(prompt, answer), "cut": model.what_was_cut(prompt)}
+        shown |= {"sure": model.why_sure(prompt, answer), "cut": model.what_was_cut(prompt)}
+        return shown | {"seconds": time.perf_counter() - began}
 
     def page(question: str, abstract: str, cards: Sequence[dict] = (), error: str = "") -> str:
-        label = known.get((single_spaced(question), single_spaced(abstract)))
-        shown = {"question": question, "abstract": abstract, "cards": cards, "error": error, "label": label}
-        return render_template("page.html.j2", models=answerers, has_questions=bool(known), **shown)
+        label = getattr(known.get(plain(question, abstract)), "label", None)
+        shown = {"question": question, "abstract": abstract, "cards": cards, "error": error, "known": label}
+        return render_template("page.html.j2", models=answerers, questions=[row[0] for row in known], **shown)
 
     return app
+
+
+def plain(*texts: str) -> tuple[str, ...]:
+    return tuple(" ".join(text.split()) for text in texts)
 
 
 def bind(port: int) -> socket.socket:

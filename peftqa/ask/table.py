@@ -1,19 +1,28 @@
-"""The questions of a CSV file: checked before anything is computed, and answered in a new file, all or nothing."""
+"""Answers to the questions of a CSV file, which is checked before anything is computed.
+
+OUT has a row for each row of IN, in the same order. It is written at the end, all or nothing, and over no other file.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import errno
 import io
-from collections.abc import Iterator, Sequence
+import os
+import secrets
+import tempfile
+from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 from peftqa.ask.answer import Answerer
-from peftqa.data.files import atomic_write
-from peftqa.data.text import decode
+from peftqa.data.text import decode, read_file, read_rows
 from peftqa.errors import UserError
 
 MAX_BYTES = 500_000_000  # of a file that is read whole
-NAMES = (("question",), ("abstract", "context"))  # the last one is that of data/split/
+NAMES = {"question": ("question",), "abstract": ("abstract", "context")}  # the latter is that of data/split/
+SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "the character |", ":": "colons"}
 
 
 def added_columns(labels: Sequence[str]) -> list[str]:
@@ -41,60 +50,63 @@ def read_questions(source: Path, added: Sequence[str]) -> tuple[list[str], list[
     It must have one column question, one column abstract (or context), and none of those that are added; names are
     compared without case and outer spaces. Raises UserError for other columns, malformed CSV or a file without rows.
     """
-    with source.open("rb") as file:
-        content = file.read(MAX_BYTES + 1)
-    if len(content) > MAX_BYTES:
-        raise UserError(f"{source} is longer than {MAX_BYTES:,} bytes; split it.")
-    lines = read_rows(decode(content, source), source)
-    columns = next(lines, [])
-    names = [name.strip().casefold() for name in columns]
-    question, abstract = ([at for at, name in enumerate(names) if name in wanted] for wanted in NAMES)
+    csv.field_size_limit(MAX_BYTES)
+    text = decode(read_file(source, MAX_BYTES), source, "CSV UTF-8")
+    first = next((line for line in io.StringIO(text, newline="") if line.strip()), "")
+    found = {sign: all(find_columns(next(csv.reader([first], delimiter=sign), []))) for sign in (",", *SEPARATORS)}
+    if not found[","] and any(found.values()):
+        other = next(name for sign, name in SEPARATORS.items() if found[sign])
+        raise UserError(f"{source}: it seems to be separated by {other}; save it with commas.")
+    columns, *rows = [*read_rows(text, source)] or [[]]
+    question, abstract = find_columns(columns)
     if len(question) != 1 or len(abstract) != 1:
         raise UserError(
-            f"{source} must be separated by commas and name one column question and one column abstract (or context) "
-            f"in its first line; its columns are: {', '.join(columns)[:200] or 'none'}."
+            f"{source} must name one column question and one column abstract (or context) in its first line; its "
+            f"columns are: {', '.join(columns)[:200] or 'none'}."
         )
-    if taken := [name for name in names if name in added]:
-        raise UserError(f"{source} has a column {taken[0]} already; rename it.")
-    rows = list(lines)
+    if taken := [name for name in columns if name.strip().casefold() in added]:
+        raise UserError(f"{source} has a column {taken[0].strip()} already; rename it.")
     if not rows:
         raise UserError(f"{source} has no rows below its first line.")
     return columns, rows, [(row[question[0]], row[abstract[0]]) for row in rows]
 
 
-def read_rows(text: str, source: Path) -> Iterator[list[str]]:
-    """The rows of a CSV file, its first one too, without empty lines. Raises UserError if two differ in length."""
-    csv.field_size_limit(MAX_BYTES)
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    begin, width = 1, None
-    try:
-        for row in reader:
-            width = width or len(row)
-            if row and len(row) != width:
-                raise UserError(f"{source}: line {begin} and the first line differ in cells: {len(row)}, not {width}.")
-            if row:
-                yield row
-            begin = reader.line_num + 1
-    except csv.Error:
-        raise UserError(
-            f"{source}: the row that begins in line {begin} is not CSV with commas: it opens a quote that is never "
-            'closed, or has one inside a quoted cell, which must be written twice ("").'
-        ) from None
+def find_columns(columns: Sequence[str]) -> list[list[int]]:
+    """Positions of the columns that may be the question, and of those that may be the abstract."""
+    return [[at for at, name in enumerate(columns) if name.strip().casefold() in names] for names in NAMES.values()]
 
 
 def check_target(target: Path) -> None:
-    """Raise UserError if `target` exists, and OSError if it cannot be made."""
+    """Raise UserError if `target` exists, and OSError if no file can be made beside it."""
+    with contextlib.suppress(FileNotFoundError):
+        target.lstat()  # a link that leads nowhere exists too
+        raise UserError(f"{target} exists already; delete it, or name another file.")
     try:
-        target.open("x").close()
-    except FileExistsError:
-        raise UserError(f"{target} exists already; delete it, or name another file.") from None
-    target.unlink()
+        tempfile.TemporaryFile(dir=target.parent).close()
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(target.parent)) from None
 
 
 def write_rows(target: Path, rows: Sequence[Sequence[object]]) -> None:
     """Write a CSV file, all or nothing. Raises UserError if `target` exists by now."""
-    with atomic_write(target) as partial:
-        with partial.open("w", encoding="utf-8", newline="") as file:
-            # Quotes around every text, because a text may have a line end of any kind.
-            csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC).writerows(rows)
-        check_target(target)
+    partial = target.with_name(f".{secrets.token_hex(8)}.partial")
+    try:
+        with partial.open("x", encoding="utf-8", newline="") as file:
+            # For the writer a line ends in \r\n, so that it puts quotes around a cell with either of the two.
+            unix = SimpleNamespace(write=lambda line: file.write(line.removesuffix("\r\n") + "\n"))
+            csv.writer(unix).writerows(rows)
+            file.flush()
+            os.fsync(file.fileno())
+        try:
+            os.link(partial, target)  # unlike a rename it replaces nothing
+        except OSError as error:
+            if error.errno not in (errno.EPERM, errno.EOPNOTSUPP):  # of a disk without links, such as a memory stick
+                raise
+            check_target(target)
+            partial.rename(target)
+    except FileExistsError:
+        raise UserError(f"{target} was made by another program meanwhile; name another file.") from None
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(target)) from None
+    finally:
+        partial.unlink(missing_ok=True)

@@ -42,7 +42,9 @@ def _matching(pattern: str, wanted: str) -> AfterValidator:
     return AfterValidator(check)
 
 
-Name = Annotated[str, _matching("[A-Za-z0-9_]+", "may have letters, digits and _ only")]
+Name = Annotated[
+    str, _matching("[A-Za-z0-9][A-Za-z0-9_]*", "may have letters, digits and _ only, and not begin with _")
+]
 Sha256 = Annotated[str, _matching("[0-9a-f]{64}", "must be 64 hexadecimal digits in lower case")]
 PINNED = "must be a commit of the Hub (40 hexadecimal digits in lower case), `sha256:` and a folder's digest, or null"
 Revision = Annotated[str, _matching("([0-9a-f]{40}|sha256:[0-9a-f]{64})", PINNED)]

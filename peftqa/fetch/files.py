@@ -1,13 +1,14 @@
 """Files with a known sha256, fetched from a web address or a local path. Imports no torch."""
 
+import os
 import re
 import shutil
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import pooch
 
-from peftqa.data.files import atomic_write
 from peftqa.errors import UserError, one_line
 
 TIMEOUT = (10, 30)  # seconds to connect, and between two pieces of the answer
@@ -54,28 +55,47 @@ def reason(error: BaseException, address: str) -> str:
 
 
 def fetch(folder: Path, urls: dict[str, str], registry: dict[str, str], remedy: str) -> None:
-    """Make `folder` anew with some files, all or none.
+    """Fetch files into `folder`, all or none. `urls` and `registry`: each file's address (or path) and sha256, by name.
 
-    urls and registry: each file's address (or path) and sha256, by name. Raises UserError with the address, the reason,
-    and `remedy`: what to do if the address cannot be used.
+    Raises UserError with the address, the reason, and `remedy`: what to do if the address cannot be used.
     """
     from requests import RequestException
 
-    shutil.rmtree(folder, ignore_errors=True)
+    partial = folder / ".partial"
+    shutil.rmtree(partial, ignore_errors=True)  # an earlier run may have been killed
+    for name in urls:
+        (folder / name).unlink(missing_ok=True)
     pooch.get_logger().setLevel("WARNING")  # its lines would show the whole address
-    with atomic_write(folder) as partial:
-        files = pooch.create(partial, base_url="", registry=registry, urls=urls, retry_if_failed=RETRIES)
+    partial.mkdir(parents=True)
+    files = pooch.create(partial, base_url="", registry=registry, urls=urls, retry_if_failed=RETRIES)
+    try:
         for name, url in urls.items():
-            try:
-                if not is_url(url) and Path(url).exists() and not Path(url).is_file():
-                    raise ValueError("it is not a regular file")
-                files.fetch(name, downloader=_download)
-            except (OSError, ValueError) as error:
-                local = isinstance(error, OSError) and not isinstance(error, RequestException)
-                if local and (error.filename != url or error.filename2):  # the disk, not the address
-                    error.filename = error.filename2 or error.filename
-                    raise
-                raise UserError(f"{shown_address(url)} could not be used ({reason(error, url)}); {remedy}") from None
+            if not is_url(url) and Path(url).exists() and not Path(url).is_file():
+                raise ValueError("it is not a regular file")
+            files.fetch(name, downloader=_download)
+        for name in urls:
+            (partial / name).replace(folder / name)
+    except (OSError, ValueError) as error:
+        local = isinstance(error, OSError) and not isinstance(error, RequestException)
+        if local and (error.filename != url or error.filename2):  # the disk, not the address
+            error.filename = error.filename2 or error.filename or str(folder)
+            raise
+        hint = line_endings_hint([Path(url)]) if isinstance(error, ValueError) and not is_url(url) else ""
+        raise UserError(f"{shown_address(url)} could not be used ({reason(error, url)}); {remedy}{hint}") from None
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def line_endings_hint(paths: Iterable[Path]) -> str:
+    """What to do if a JSON file ends its lines as on Windows, which changes its digest; "" if none does."""
+    for path in paths:
+        # os.path.isfile, because an address can be too long for a file's name
+        if path.suffix == ".json" and os.path.isfile(path) and b"\r\n" in path.open("rb").read(2**20):  # noqa: PTH113
+            return (
+                f" ({path} ends its lines as on Windows, as git does with core.autocrlf; if git has it, delete it and "
+                f"type `git checkout {path}`)"
+            )
+    return ""
 
 
 def _download(url: str, output_file: str, _: object) -> None:

@@ -15,7 +15,7 @@ from peftqa import program
 from peftqa.data.digest import MODEL_FILES, folder_digest, is_commit, matching_files
 from peftqa.data.files import atomic_write
 from peftqa.errors import UserError, one_line
-from peftqa.fetch.files import reason, shown_address
+from peftqa.fetch.files import line_endings_hint, reason, shown_address
 from peftqa.model.checkpoint import MODEL_INDEX, MODEL_WEIGHTS, check_checkpoint
 
 REMEDY = (
@@ -49,7 +49,7 @@ def fetch_model(name: str, revision: str | None, target: Path) -> str | None:
             if revision not in (None, digest):
                 raise UserError(
                     f"{subject}: the files have the digest {digest}, not model.revision's {revision}; restore the "
-                    "files, or set model.revision to the digest found"
+                    f"files, or set model.revision to the digest found{line_endings_hint(matching_files(Path(name)))}"
                 )
             check_checkpoint(partial, subject)
     except OSError as error:

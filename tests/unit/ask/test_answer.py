@@ -15,6 +15,7 @@ from peftqa.model.backbone import load_backbone, load_tokenizer
 from peftqa.model.prompts import encode_prompts, first_token_ids
 from peftqa.model.scoring import label_probabilities
 from peftqa.model.task import FILE, read_task
+from peftqa.report.markdown import template_environment
 from tests.conftest import ROOT
 from tests.unit.ask.asking import ABSTRACT, QUESTION, make_adapter, peftqa
 from tests.unit.test_backbone import settings
@@ -254,15 +255,15 @@ def test_what_others_wrote_into_an_adapter_reaches_no_terminal_as_it_is(adapter,
     assert result.stderr.strip().isprintable()
 
 
-SHOWN_CODE = re.findall(r"```python\n(.*?)```", (ROOT / "docs/use.md").read_text(encoding="utf-8"), re.DOTALL)
+CARD = (ROOT / "peftqa/report/templates/card.md.j2").read_text(encoding="utf-8")
 
 
 @pytest.mark.slow
-def test_the_documented_snippet_gives_the_answer_that_ask_gives(tmp_path, capsys):
-    base = tmp_path / "models/base"
-    adapter = make_adapter(tmp_path, name=str(base), revision=None)
-    (code,) = [code for code in SHOWN_CODE if "task.json" in code]
-    code = re.sub(r'Path\(".*?"\)', f"Path({str(adapter)!r})", code)
+def test_the_code_on_the_model_card_gives_the_answer_that_ask_gives(tmp_path, capsys):
+    adapter = make_adapter(tmp_path)
+    (code,) = re.findall(r"```python\n(.*?)```", CARD, re.DOTALL)
+    code = template_environment().from_string(code).render(adapter={"method": "kv_prefix"}, on_hub=False)
+    code = code.replace("FOLDER OF THE MODEL", str(tmp_path / "models/base")).replace("FOLDER", str(adapter))
     code = re.sub(r'"question": ".*?"', f'"question": "{QUESTION}"', code)
     exec(re.sub(r'"context": ".*?"', f'"context": "{ABSTRACT}"', code), {})
     model = Answerer(adapter)

@@ -64,8 +64,11 @@ def test_every_row_keeps_its_columns_and_place_and_has_the_answer_that_it_has_al
         (alone,) = answerer.answer([prompt])
         assert (label, sure, int(cut)) == (alone.label, str(alone.sure).lower(), len(prompt.cut))
         assert float(p_yes) == pytest.approx(alone.probabilities["yes"], abs=1e-5)
-    empty, long = [row[-1] for row in written[1:] if row[-1]]
-    assert empty == "the question is empty" and long.startswith("the question is too long: it and the instruction")
+    errors = [row[-1] for row in written if row[-1]]
+    assert errors[1:] == [
+        "the question is empty",
+        "the question is too long: it and the instruction must fit into 40 tokens",
+    ]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.csv", "out.csv"]
 
 
@@ -97,27 +100,39 @@ def test_the_files_of_real_programs_are_read_and_written_cell_by_cell(tmp_path, 
 
 
 QUOTE = b'1,is risk lower,"never closed\n'
-NOT_CSV = "is not CSV with commas: it opens a quote that is never closed, or has one inside a quoted cell"
-NOT_UTF_8 = "is not UTF-8 text; save the file as UTF-8"
 BAD = {
     b"": "its columns are: none",
+    b"\n \n": "its columns are: ",
     HEADER: "no rows",
     b"question,text\n1,2\n": "its columns are: question, text",
-    b"question,abstract,context\n1,2,3\n": "must be separated by commas and name one column question and one",
-    b"question,Question ,abstract\n1,2,3\n": "must be separated by commas and name one column question",
-    b"question;abstract\nis it, so?;a, b\n": "must be separated by commas",
-    b'"Question"\t"Abstract"\n"a, ""b"""\tc\n': f"line 1 {NOT_CSV}",
-    b"question,abstract, Error\n1,2,3\n": "has a column error already; rename it",
+    b"question,abstract,context\n1,2,3\n": "must name one column question and one column abstract",
+    b"question,Question ,abstract\n1,2,3\n": "must name one column question and one column abstract",
+    b"question,abstract,p_yes\n1,2,3\n": "has a column p_yes already; rename it",
+    b"question,abstract, Error\n1,2,3\n": "has a column Error already; rename it",
+    b"question;abstract\nis it, so?;a, b\n": "it seems to be separated by semicolons",
+    b'"Question"\t"Abstract"\n"a, ""b"""\tc\n': "it seems to be separated by tabs",
+    b"id|question|context\n1|a|b\n": "it seems to be separated by the character |",
     HEADER + ROW + b"2,is it\n": "line 3 and the first line differ in cells: 2, not 3",
     HEADER + b'"1\n2",is it,a,b\n': "line 2 and the first line differ in cells: 4, not 3",
-    HEADER + ROW + QUOTE + ROW: f"line 3 {NOT_CSV}",
-    HEADER + QUOTE + ROW * 3 + b'2,is it,"so, or not"\n': f"line 2 {NOT_CSV}",
-    HEADER + ROW + b'1,"is" risk lower,a\n': f"line 3 {NOT_CSV}",
-    HEADER + ROW + b"2,is it,a\x00b\n": f"line 3 {NOT_UTF_8}",
-    HEADER + ROW + b"2,is it,37 \xb0C\n": f"line 3 {NOT_UTF_8}",
-    (HEADER + ROW).decode().encode("utf-16"): f"line 1 {NOT_UTF_8}",
-    (HEADER + ROW).decode().encode("utf-16-be"): f"line 1 {NOT_UTF_8}",
-    b"PK\x03\x04\x14\x00": f"line 1 {NOT_UTF_8}",  # an Excel workbook
+    HEADER + ROW + QUOTE + ROW: "line 3 opens a quote that is never closed.",
+    HEADER
+    + QUOTE
+    + ROW * 3
+    + b'2,is it,"so, or not"\n': "line 2 opens a quote that is never closed: the next one, in line 6",
+    HEADER + QUOTE.rstrip(): "line 2 opens a quote that is never closed",
+    HEADER + ROW + b'1,"is" risk lower,a\n': "line 3 has a quote inside a quoted cell",
+    b'"question,abstract\n' + ROW: "line 1 opens a quote that is never closed",
+    HEADER + ROW + b"2,is it,a\x00b\n": "line 3 has a NUL byte",
+    HEADER + ROW + b"2,is it,37 \xb0C\n": "line 3 is not UTF-8; it seems to be Windows-1252: save it as CSV UTF-8",
+    HEADER
+    + b"2,is it,caf\xe9 and caf\xc3\xa9\n": "line 2 is not UTF-8; it seems to be in another encoding, or damaged",
+    HEADER
+    + "2,is it,\u0431\u043e\u043b\u044c\u0431\u043e\u043b\u044c\n".encode(
+        "cp1251"
+    ): "line 2 is not UTF-8; it seems to be in another",
+    (HEADER + ROW).decode().encode("utf-16"): "it seems to be UTF-16; save it as CSV UTF-8",
+    (HEADER + ROW).decode().encode("utf-16-be"): "it seems to be UTF-16; save it as CSV UTF-8",
+    b"PK\x03\x04\x14\x00": "it seems to be an Excel workbook",
 }
 
 
@@ -129,23 +144,31 @@ def test_a_file_that_cannot_be_asked_is_refused_as_a_whole_with_line_and_reason(
     assert message in str(error.value)
 
 
+@pytest.mark.parametrize(
+    "command", ["{python} -m peftqa {ask} --csv /dev/stdin", "cat in.csv | {python} -m peftqa {ask} --csv -"]
+)
 @pytest.mark.slow
-def test_a_table_comes_from_standard_input_too(tmp_path, adapter):
-    arguments = ("ask", "--adapter", adapter, "--csv", "-", "--out", "out.csv")
-    result = peftqa(*arguments, folder=tmp_path, input=(HEADER + ROW).decode())
-    assert result.returncode == 0 and len(read_csv(tmp_path / "out.csv")) == 2
+def test_a_table_comes_from_standard_input_as_a_file_or_a_pipe(tmp_path, adapter, command):
+    (tmp_path / "in.csv").write_bytes(HEADER + ROW)
+    line = command.format(python=sys.executable, ask=f"ask --adapter {adapter} --out out.csv") + " < in.csv"
+    subprocess.run(["bash", "-c", line], cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}, check=True)
+    assert len(read_csv(tmp_path / "out.csv")) == 2
 
 
 @pytest.mark.parametrize(
     ("source", "target", "message"),
     [
         ("missing.csv", "out.csv", "No such file or directory: 'missing.csv'"),
-        (".", "out.csv", "Is a directory: '.'"),
-        ("/dev/zero", "out.csv", "/dev/zero is longer than 500,000,000 bytes"),
+        (".", "out.csv", "is a folder"),
+        ("/dev/zero", "out.csv", "/dev/zero is a device"),
+        ("in.csv", ".", "exists already"),
         ("in.csv", "in.csv", "in.csv exists already; delete it, or name another file"),
         ("in.csv", "link.csv", "link.csv exists already"),
         ("in.csv", "nowhere.csv", "nowhere.csv exists already"),
-        ("in.csv", "no/out.csv", "No such file or directory: 'no/out.csv'"),
+        ("in.csv", "/dev/null", "/dev/null exists already"),
+        ("in.csv", "no/out.csv", "No such file or directory: 'no'"),
+        ("in.csv", "in.csv/out.csv", "Not a directory"),
+        ("in.csv", "/proc/out.csv", ": '/proc'"),
         ("in.csv", "x" * 300, "File name too long"),
     ],
 )
@@ -166,13 +189,29 @@ def test_what_is_not_a_file_or_cannot_be_made_is_refused_before_a_model_is_loade
 
 def test_what_another_program_wrote_meanwhile_stays_and_a_full_disk_leaves_nothing(tmp_path, monkeypatch):
     (tmp_path / "out.csv").write_text("mine")
-    with pytest.raises(UserError, match=r"out.csv exists already"):
+    with pytest.raises(UserError, match=r"out.csv was made by another program meanwhile"):
         table.write_rows(tmp_path / "out.csv", [["a"]])
     assert (tmp_path / "out.csv").read_text() == "mine"
-    monkeypatch.setattr(table, "check_target", lambda target: os.write(os.open("/dev/full", os.O_WRONLY), b"x"))
+    monkeypatch.setattr(os, "fsync", lambda file: os.write(os.open("/dev/full", os.O_WRONLY), b"x"))
     with pytest.raises(OSError, match=r"No space left on device: .*new.csv"):
         table.write_rows(tmp_path / "new.csv", [["a"]])
     assert [path.name for path in tmp_path.iterdir()] == ["out.csv"]
+
+
+@pytest.mark.parametrize("already", [False, True])
+def test_a_disk_without_links_gets_the_file_too_and_never_over_another(tmp_path, monkeypatch, already):
+    def refuse(*_):
+        if already:
+            (tmp_path / "out.csv").write_text("mine")
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+    if already:
+        with pytest.raises(UserError, match="exists already"):
+            table.write_rows(tmp_path / "out.csv", [["a"]])
+    else:
+        table.write_rows(tmp_path / "out.csv", [["a"]])
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"out.csv": "mine" if already else "a\n"}
 
 
 @pytest.mark.slow

@@ -1,6 +1,5 @@
 """The page: the same answers as `peftqa ask` gives, for this machine alone, and text of others that stays text."""
 
-import html
 import threading
 import urllib.error
 import urllib.request
@@ -69,6 +68,7 @@ def test_each_model_has_its_answer_its_probabilities_and_whether_it_is_sure(url,
         ("", ABSTRACT, 400, "The question is empty."),
         (QUESTION, " ", 400, "The abstract is empty."),
         (QUESTION, "a" * 1_000_000, 400, "The abstract has 1,000,000 characters; at most 100,000 are read."),
+        (QUESTION, "a" * 3_000_000, 413, "That is far too long for a question and an abstract."),
         ("does " * 60, ABSTRACT, 400, "The question is too long"),
         (QUESTION, "caf\udce9", 200, ""),  # what is no UTF-8 becomes a replacement character
         ("\U0001f9ea", "\U0001f9ea \x00", 200, ""),
@@ -88,32 +88,45 @@ def test_only_this_machine_by_its_own_name_and_its_own_form_is_answered(url):
     assert fetch(url, form, Origin="https://elsewhere.example")[0] == 403
     assert fetch(url, form, Origin="null")[0] == 403
     assert fetch(url, Host="elsewhere.example")[0] == fetch(url, form, Host="elsewhere.example")[0] == 400
-    assert fetch(url, form | {"abstract": "a" * 3_000_000})[0] == 413
     assert fetch(url + "etc/passwd")[0] == fetch(url + "../params.yaml")[0] == 404
 
 
-def test_the_page_begins_with_a_question_of_the_data_and_keeps_what_was_typed(url):
-    first = fetch(url)[1]
-    assert any(f'value="{html.escape(text)}"' in first for text in TESTED.question)
-    for question in ("is  risk lower", " " + "long " * 20_001):
-        page = fetch(url, {"question": question, "abstract": "mine\nin two lines"})[1]
-        assert f'value="{question}"' in page and "mine\nin two lines</textarea>" in page
+@pytest.mark.parametrize("row", ["2", "-1", "x", "9" * 5000, "\u0661", ""])
+def test_a_question_that_is_not_among_the_data_leaves_the_page_as_it_is(url, row):
+    status, page = fetch(url, {"question": "", "abstract": "", "row": row, "use": ""})
+    assert status == 200 and "<section" not in page and 'role="alert"' not in page
+
+
+def test_typed_text_stays_as_it_was_typed_whatever_is_pressed(url):
+    mine = {"question": "is  risk lower", "abstract": "mine\nin two lines"}
+    for form in (mine | {"row": "1", "use": ""}, mine, mine | {"question": " " + "long " * 20_001}):
+        page = fetch(url, form)[1]
+        assert (
+            f'value="{form["question"]}"' in page
+            and ">\n\nmine\nin two lines</textarea>".replace("\n\n", "\n", 1) in page
+        )
+    status, page = fetch(url, mine | {"row": "1", "use": ""})
+    assert status == 200 and "The text that you typed is still here" in page
+    untouched = {"question": TESTED.question[0], "abstract": TESTED.context[0]}
+    for form in (untouched, {"question": " ", "abstract": "\n"}):
+        assert f'value="{TESTED.question[1]}"' in fetch(url, form | {"row": "1", "use": ""})[1]
 
 
 WIDE, NARROW = {"width": 1280, "height": 900}, {"width": 390, "height": 700}
 
 
 @pytest.mark.parametrize("viewport", [WIDE, NARROW], ids=["wide", "narrow"])
-def test_in_a_browser_a_test_question_is_asked(chromium, url, viewport):
+def test_in_a_browser_a_test_question_is_taken_and_asked(chromium, url, viewport):
     page = chromium.new_page(viewport=viewport)
     said, requested = [], []
     page.on("console", lambda message: said.append(message.text))
     page.on("dialog", lambda dialog: said.append(dialog.message))
     page.on("request", lambda request: requested.append(request.url))
     page.goto(url)
-    while page.get_by_label("Question, which").input_value() != "are they higher":
-        page.get_by_role("link", name="Another question").click()
-    page.get_by_label("Question, which").press("Enter")
+    page.get_by_label("Or a question of the data").select_option(label="are they higher")
+    page.get_by_role("button", name="Use this").click()
+    assert page.get_by_label("Question, which").input_value() == "are they higher"
+    page.get_by_label("Question, which").press("Enter")  # asks, and takes no other question
     cards = page.locator("section")
     assert cards.count() == 2 and "answer to this question: yes" in page.locator("body").inner_text()
     assert "Cut: the first" in cards.nth(1).inner_text()
