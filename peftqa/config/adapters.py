@@ -59,6 +59,8 @@ class KVPrefix(VirtualTokens):
     def _can_be_made(self) -> Self:
         if self.init == "random" and self.init_scale is None:
             raise ValueError("init: random needs init_scale, the standard deviation of its random numbers (0.02)")
+        if self.reparametrization is not None and self.reparametrization < self.num_virtual_tokens:
+            raise ValueError("reparametrization: the MLP must be at least as wide as num_virtual_tokens")
         return self
 
 
