@@ -82,10 +82,9 @@ class PEFTMethod(AdapterSettings):
             raise ValueError("peft_type is missing: the method's name in PEFT, such as LORA")
         if kind in OWN_METHODS:
             raise ValueError(f"peft_type {kind} has settings of its own here: use method: {OWN_METHODS[kind]}")
-        for name in SET_BY_PROJECT:
-            if name in config:
-                raise ValueError(f"{name} is set by this project; leave it out")
         for name, value in config.items():
+            if name in SET_BY_PROJECT:
+                raise ValueError(f"{name} is set by this project; leave it out")
             if not all(isinstance(item, PLAIN) for item in (value if isinstance(value, list) else [value])):
                 raise ValueError(f"{name}: must be a number, a word, true, false, or a list of numbers or words")
         return config
