@@ -8,14 +8,18 @@ done. After an interruption, the same command goes on where it was. A job of a b
 import argparse
 import contextlib
 import json
+import math
+import os
+import queue
 import re
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import MappingProxyType
 
 from filelock import FileLock, Timeout
 from tqdm import tqdm
@@ -87,6 +91,9 @@ def run_all(runs: Sequence[str], params: Params, jobs: int) -> list[str]:
     In a terminal there is one bar over all runs, in epochs. A run without training counts as one epoch.
     """
     stages, lock, done, failed = all_runs(params), threading.Lock(), [], []
+    slots: queue.SimpleQueue[dict[str, str]] = queue.SimpleQueue()
+    for variables in job_variables(jobs):
+        slots.put(variables)
     epochs = {name: params.train.epochs if len(stages[name]) > 1 else 1 for name in runs}
     bar = tqdm(total=sum(epochs.values()), desc=f"{len(runs)} runs", unit="epoch", disable=None)
 
@@ -95,7 +102,7 @@ def run_all(runs: Sequence[str], params: Params, jobs: int) -> list[str]:
             print(*lines, sep="\n", flush=True)
 
     def run(name: str) -> None:
-        started, reached = time.monotonic(), 0
+        started, slot, reached = time.monotonic(), slots.get(), 0
 
         def advance(epoch: int) -> None:
             nonlocal reached
@@ -108,7 +115,10 @@ def run_all(runs: Sequence[str], params: Params, jobs: int) -> list[str]:
                 advance(int(found[1]))
 
         say(f"{name}: started")
-        code, printed = run_one(name, stages[name], follow)
+        try:
+            code, printed = run_one(name, stages[name], slot, follow)
+        finally:
+            slots.put(slot)
         advance(epochs[name])
         (failed if code else done).append(name)
         took = f"in {(time.monotonic() - started) / 60:.1f} min, {len(done)} of {len(runs)} runs are done"
@@ -120,7 +130,7 @@ def run_all(runs: Sequence[str], params: Params, jobs: int) -> list[str]:
     return failed
 
 
-def run_one(name: str, stages: list[str], each: Callable[[str], None]) -> tuple[int, str]:
+def run_one(name: str, stages: list[str], variables: Mapping[str, str], each: Callable[[str], None]) -> tuple[int, str]:
     """Bring a run's stages up to date, in their order; returns DVC's exit status, and all that was printed.
 
     Two processes that do the same run would write over each other's files, and DVC knows only processes of its own
@@ -130,7 +140,7 @@ def run_one(name: str, stages: list[str], each: Callable[[str], None]) -> tuple[
     command = (*REPRO, "--single-item", *stages)
     try:
         with FileLock(LOCKS / f"run-{name}.lock", timeout=0):
-            result = run_python(*command, each=each, stderr=subprocess.STDOUT, check=False)
+            result = run_python(*command, each=each, stderr=subprocess.STDOUT, check=False, variables=variables)
     except Timeout:
         return 1, f"error: another process is at {name}."
     return result.returncode, result.stdout
@@ -147,14 +157,15 @@ def run_python(
     each: Callable[[str], None] | None = None,
     stderr: int | None = None,
     check: bool = True,
+    variables: Mapping[str, str] = MappingProxyType({}),
 ) -> subprocess.CompletedProcess:
     """Run this Python in a folder; it ends if this process is killed.
 
-    each: called with every line as it is printed. check: end this program if it fails, for it has said why. After
-    Ctrl-C, which reaches both processes, it has time to end by itself.
+    each: called with every line as it is printed. check: end this program if it fails, for it has said why. variables:
+    further environment variables. After Ctrl-C, which reaches both processes, it has time to end by itself.
     """
     command, printed = [sys.executable, *arguments], []
-    options = {"cwd": folder, "text": True, "preexec_fn": program.end_with_parent}
+    options = {"cwd": folder, "text": True, "env": os.environ | variables, "preexec_fn": program.end_with_parent}
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, **options) as process:
         try:
             for line in process.stdout:
@@ -170,6 +181,35 @@ def run_python(
     if check and process.returncode:
         sys.exit(process.returncode)
     return subprocess.CompletedProcess(command, process.returncode, "".join(printed))
+
+
+def job_variables(jobs: int) -> list[dict[str, str]]:
+    """Environment variables for each of `jobs` runs at a time: its GPU, and its share of the GPU's memory.
+
+    peftqa/model/backbone.py reads PEFTQA_GPU_SHARE. Without a GPU there are none: model.threads is used.
+    """
+    gpus = visible_gpus()
+    if not gpus:
+        return [{}] * jobs
+    each = math.ceil(jobs / len(gpus))
+    common = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(max(1, os.cpu_count() // jobs)))}
+    if each > 1:
+        common["PEFTQA_GPU_SHARE"] = f"{math.floor(10_000 / each) / 10_000:g}"
+    return [common | {"CUDA_VISIBLE_DEVICES": gpus[job % len(gpus)]} for job in range(jobs)]
+
+
+def visible_gpus() -> list[str]:
+    """The GPUs that runs may use, as CUDA_VISIBLE_DEVICES names them."""
+    if "CUDA_VISIBLE_DEVICES" in os.environ:
+        names = os.environ["CUDA_VISIBLE_DEVICES"].split(",")
+        return [name for name in names if name.strip() not in ("", "-1")]
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+        return [str(index) for index in range(pynvml.nvmlDeviceGetCount())]
+    except pynvml.NVMLError:
+        return []
 
 
 if __name__ == "__main__":

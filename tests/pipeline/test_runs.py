@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 from ruamel.yaml import YAML
 
+from experiments.runs import job_variables
 from tests.clone import Clone, ran
 from tests.conftest import ROOT
 
@@ -114,3 +115,23 @@ def test_a_name_that_a_shell_would_run_is_refused_and_makes_no_file(study, name)
         finally:
             study("git", "checkout", "--quiet", "params.yaml")
         assert not list(study.folder.rglob("zz-made*"))
+
+
+@pytest.mark.parametrize(
+    ("devices", "jobs", "gpus", "share"),
+    [
+        ("0", 1, ["0"], None),
+        ("0", 8, ["0"] * 8, 0.125),
+        ("3", 3, ["3"] * 3, 0.3333),
+        ("0,1", 2, ["0", "1"], None),
+        ("0,1", 3, ["0", "1", "0"], 0.5),
+        ("GPU-a,GPU-b,", 2, ["GPU-a", "GPU-b"], None),
+        ("-1", 2, [None] * 2, None),
+        ("", 2, [None] * 2, None),
+    ],
+)
+def test_jobs_are_spread_over_gpus_and_share_their_memory(monkeypatch, devices, jobs, gpus, share):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", devices)
+    found = job_variables(jobs)
+    assert [variables.get("CUDA_VISIBLE_DEVICES") for variables in found] == gpus
+    assert {variables.get("PEFTQA_GPU_SHARE") for variables in found} == {share and str(share)}
