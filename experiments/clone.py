@@ -46,6 +46,8 @@ def prepare(folder: Path, overrides: dict[str, object], files: Iterable[Path] = 
     if a file is in the way.
     """
     commit = head()
+    if not CACHE.parent.is_dir():
+        raise UserError("this folder is not inside of a DVC repository; restore .dvc: `git checkout .dvc`.")
     untracked = names("ls-files", "--others", "--exclude-standard", "--directory", "--", ":!metrics")
     if missing := sorted(untracked.difference(map(str, files))):
         listed = one_line(", ".join(missing[:5])) + (", ..." if len(missing) > 5 else "")

@@ -35,7 +35,6 @@ DVC = ("-m", "dvc")
 # training's end, the training is lost.
 REPRO = (*DVC, "--wait-for-lock", "repro")
 LOCKS = Path(".dvc/tmp")
-SECONDS_TO_END = 10
 EPOCH = re.compile(r" epoch (\d+)/\d+: ")  # in the line that a training prints after each
 # How lines begin that are not about the result: DVC prints them for people who type its commands one by one.
 CHATTER = ("\n", "Stage '", "> ", "Updating lock file", "Generating lock file", "Data and pipelines are up to date")
@@ -176,7 +175,7 @@ def run_python(
             process.wait()
         except KeyboardInterrupt:
             with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(SECONDS_TO_END)
+                process.wait(timeout=10)
             process.kill()
             raise
     if check and process.returncode:
