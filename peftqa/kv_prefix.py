@@ -7,16 +7,14 @@ all attention of T5, mT5, UMT5 and models built like them. Importing it register
     config = KVPrefixConfig(num_virtual_tokens=5, task_type="SEQ_2_SEQ_LM")
     model = get_peft_model(t5, config)
 
-How it works: a `KVPrefixAttention` wraps each attention module and gives it the prefix as one more keyword argument.
-The module passes unknown keywords on to its attention function, which puts the prefix in front of keys and values. That
-is after the projections, the position bias and the key-value cache. So no model's forward pass is copied here, and the
-cache never has a prefix. transformers lets a project register the attention function (`AttentionInterface`) and the
-mask that goes with it (`AttentionMaskInterface`).
+A `KVPrefixAttention` wraps each attention module and gives it the prefix as one more keyword argument. The module hands
+unknown keywords to its attention function, which this project registers with transformers, and which puts the prefix
+in front of keys and values. That is after the projections, the position bias and the key-value cache. So no model's
+forward pass is copied here, and the cache never has a prefix.
 """
 
 import math
 import re
-import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
@@ -31,7 +29,7 @@ from torch import nn
 from torch.nn.functional import pad
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.masking_utils import eager_mask, sdpa_mask
+from transformers.masking_utils import sdpa_mask
 
 from peftqa.errors import UserError
 
@@ -59,9 +57,8 @@ def with_prefix(
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Run an attention function of transformers over [prefix; tokens].
 
-    query, key, value: (batch, heads, positions, d_kv). attention_mask: (batch, 1, queries, keys), bool or float.
-    position_bias: (1, heads, queries, keys). Result: that of `attention`, (batch, queries, heads, d_kv), and the
-    weights or None.
+    query, key, value: (batch, heads, positions, d_kv). attention_mask: None or bool (batch, 1, queries, keys).
+    position_bias: (1, heads, queries, keys). Result: that of `attention`.
 
     The rule for a prefix, here and in fast/t5.py: its position bias is zero (as in UnifiedSKG, Xie et al. 2022, arXiv
     2201.05966), it is never masked, and the bias and the mask of the tokens stay as they are.
@@ -71,9 +68,8 @@ def with_prefix(
         length = prefix_key.shape[2]
         key, value = torch.cat([prefix_key, key], dim=2), torch.cat([prefix_value, value], dim=2)
         position_bias = pad(position_bias, (length, 0))
-        if attention_mask is not None:  # the prefix is always visible: True in sdpa's mask, 0 in eager's
-            visible = True if attention_mask.dtype == torch.bool else 0.0
-            attention_mask = pad(attention_mask, (length, 0), value=visible)
+        if attention_mask is not None:
+            attention_mask = pad(attention_mask, (length, 0), value=True)
     return attention(module, query, key, value, attention_mask, position_bias=position_bias, **kwargs)
 
 
@@ -81,29 +77,26 @@ SUFFIX = "_kv_prefix"
 SUPPORTED: list[str] = []
 
 
-def support_attention(name: str, attention: Callable, mask: Callable) -> None:
+def explicit_mask(*args, **kwargs) -> torch.Tensor:
+    """sdpa's mask, always made.
+
+    For a purely causal mask transformers passes None, and sdpa then hides keys by their position. A prefix shifts the
+    positions, so that sdpa would hide the wrong keys.
+    """
+    return sdpa_mask(*args, **kwargs | {"allow_is_causal_skip": False})
+
+
+def support_attention(name: str, attention: Callable) -> None:
     """Let models with the attention implementation `name` have a prefix: registers NAME_kv_prefix with transformers.
 
-    attention, mask: the functions of this name in `AttentionInterface` and `AttentionMaskInterface`.
+    attention: the function of this name in `AttentionInterface`; it takes sdpa's mask.
     """
-
-    def explicit_mask(*args, **kwargs) -> torch.Tensor:
-        # For a purely causal mask transformers passes None, and sdpa then hides keys by their position. A prefix shifts
-        # the positions, so that sdpa would hide the wrong keys. So the mask is always made.
-        return mask(*args, **kwargs | {"allow_is_causal_skip": False})
-
     AttentionInterface.register(name + SUFFIX, partial(with_prefix, attention))
     AttentionMaskInterface.register(name + SUFFIX, explicit_mask)
     SUPPORTED.append(name)
 
 
-def eager_attention(module: nn.Module, *args, **kwargs) -> tuple[torch.Tensor, torch.Tensor]:
-    """Eager attention. In transformers, every model's source file has its own."""
-    return sys.modules[type(module).__module__].eager_attention_forward(module, *args, **kwargs)
-
-
-support_attention("eager", eager_attention, eager_mask)
-support_attention("sdpa", sdpa_attention_forward, sdpa_mask)
+support_attention("sdpa", sdpa_attention_forward)
 
 
 class PrefixTrunk(nn.Module):

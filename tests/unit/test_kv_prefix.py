@@ -31,9 +31,8 @@ from tests.conftest import ROOT
 from tests.tiny import SHAPE, save_tiny_checkpoint, tiny_t5, untie
 from tests.unit import reference_t5
 
-IMPLEMENTATIONS = ["eager", "sdpa"]
 # Attention, and whether the fast path computes: it has a cross-attention of its own.
-ALL_IMPLEMENTATIONS = [("eager", False), ("sdpa", False), ("sdpa", True), ("fused", True)]
+IMPLEMENTATIONS = [("sdpa", False), ("sdpa", True), ("fused", True)]
 SUBSETS = [list(subset) for size in (1, 2, 3) for subset in combinations(TARGETS, size)]
 
 
@@ -108,14 +107,14 @@ def assert_agrees_with_reference(base, fast, scale=1.0, **config):
 # What it computes
 
 
-@pytest.mark.parametrize(("attention", "fast"), ALL_IMPLEMENTATIONS)
+@pytest.mark.parametrize(("attention", "fast"), IMPLEMENTATIONS)
 @pytest.mark.parametrize("target", SUBSETS, ids="+".join)
 def test_logits_and_gradients_are_those_of_plain_tensor_operations(target, attention, fast):
     """The rule for a prefix (`with_prefix`) as every implementation of attention has it."""
     assert_agrees_with_reference(tiny_t5(attn_implementation=attention), fast, target=target)
 
 
-@pytest.mark.parametrize(("attention", "fast"), ALL_IMPLEMENTATIONS)
+@pytest.mark.parametrize(("attention", "fast"), IMPLEMENTATIONS)
 @pytest.mark.parametrize(
     ("config", "model", "scale"),
     [
@@ -128,12 +127,11 @@ def test_mt5_and_umt5_agree_with_plain_tensor_operations(config, model, scale, a
     assert_agrees_with_reference(base, fast, scale=scale)
 
 
-@pytest.mark.parametrize("attention", IMPLEMENTATIONS)
 @torch.no_grad()  # torch has another sdpa kernel for position biases that want a gradient, as unfrozen ones do
-def test_a_disabled_prefix_gives_the_logits_of_the_base_model_to_the_bit(attention):
+def test_a_disabled_prefix_gives_the_logits_of_the_base_model_to_the_bit():
     batch = padded_batch()
     unpadded = {name: batch[name] for name in ("input_ids", "decoder_input_ids")}
-    base = tiny_t5(attn_implementation=attention)
+    base = tiny_t5()
     model = with_prefix(copy.deepcopy(base))
     for inputs in (batch, unpadded):
         expected = base(**inputs).logits
@@ -142,9 +140,8 @@ def test_a_disabled_prefix_gives_the_logits_of_the_base_model_to_the_bit(attenti
         assert not torch.allclose(model(**inputs).logits, expected, atol=1e-2)
 
 
-@pytest.mark.parametrize("attention", IMPLEMENTATIONS)
-def test_generate_equals_step_by_step_argmax_with_and_without_cache(attention):
-    model = with_prefix(tiny_t5(attn_implementation=attention))
+def test_generate_equals_step_by_step_argmax_with_and_without_cache():
+    model = with_prefix(tiny_t5())
     model.generation_config.eos_token_id = None
     batch = padded_batch()
     inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
@@ -179,16 +176,13 @@ def test_pefts_prefix_tuning_is_the_same_as_a_decoder_prefix_if_the_decoder_has_
         assert (ours(**batch).logits - expected).abs().max() > 1e-2
 
 
-@pytest.mark.parametrize("attention", IMPLEMENTATIONS)
 @pytest.mark.parametrize(
     ("backbone", "adapter"),
     [(torch.bfloat16, torch.float32), (torch.float16, torch.float32), (torch.float64, torch.float64)],
 )
 @pytest.mark.parametrize("reparametrization", [None, 8])
-def test_the_adapter_is_float32_under_half_precision_and_follows_float64(
-    backbone, adapter, reparametrization, attention
-):
-    model = with_prefix(tiny_t5(attn_implementation=attention).to(backbone), reparametrization=reparametrization)
+def test_the_adapter_is_float32_under_half_precision_and_follows_float64(backbone, adapter, reparametrization):
+    model = with_prefix(tiny_t5().to(backbone), reparametrization=reparametrization)
     batch = padded_batch()
     logits = model(**batch).logits
     assert logits.dtype == backbone
@@ -196,7 +190,7 @@ def test_the_adapter_is_float32_under_half_precision_and_follows_float64(
     gradients = prefix_gradients(model, batch)
     assert all(gradient.dtype == adapter and gradient.isfinite().all() for gradient in gradients.values())
     torch.manual_seed(0)
-    full = with_prefix(tiny_t5(attn_implementation=attention), reparametrization=reparametrization)
+    full = with_prefix(tiny_t5(), reparametrization=reparametrization)
     assert (full(**batch).logits - logits).abs().max() < 0.15
 
 
@@ -414,7 +408,7 @@ def test_a_model_without_such_attention_modules_is_refused():
 
 
 def test_an_attention_without_prefixes_is_refused():
-    with pytest.raises(UserError, match="flex_attention; a prefix needs eager or sdpa"):
+    with pytest.raises(UserError, match="flex_attention; a prefix needs sdpa"):
         with_prefix(tiny_t5(attn_implementation="flex_attention"))
     model = with_prefix(tiny_t5())
     model.get_base_model().set_attn_implementation("eager")
@@ -439,9 +433,8 @@ def test_impossible_configurations_are_refused(config, message):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("attention", IMPLEMENTATIONS)
-def test_the_whole_model_compiles_to_one_graph_with_the_same_gradients(attention):
-    model = with_prefix(tiny_t5(num_layers=1, num_decoder_layers=1, attn_implementation=attention))
+def test_the_whole_model_compiles_to_one_graph_with_the_same_gradients():
+    model = with_prefix(tiny_t5(num_layers=1, num_decoder_layers=1))
     batch = padded_batch()
     expected = prefix_gradients(model, batch)
     compiled = torch.compile(model, backend="aot_eager", fullgraph=True)  # it traces, without the slow C++ compiler
