@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 from ruamel.yaml import YAML
 
-from experiments.git import git_accepts
-from peftqa.config.params import check_params, read_params, read_yaml
+from peftqa.config.params import Params, check_params, read_params, read_yaml
 from peftqa.errors import UserError
 from stages import workspace
 
@@ -32,19 +32,13 @@ def files_of(name: str) -> list[Path]:
     return [path for path, _ in _files(name)]
 
 
-def check_name(name: str) -> None:
-    """Raise UserError unless git and DVC accept an experiment's name. DVC itself would only check it at the end."""
-    if "/" in name or name.startswith("-") or not git_accepts(f"refs/exps/{name}"):
-        raise UserError(
-            f"{name!r} cannot be the name of an experiment, because git or DVC would refuse it at the end; "
-            f"rename its file in {FOLDER}/: letters, digits, `_` and `-`."
-        )
-
-
 def _files(name: str, including: tuple[str, ...] = ()) -> Iterator[tuple[Path, dict[str, object]]]:
     """Each file with what it changes, in the order in which they apply. including: the files that include it."""
-    check_name(name)
     path = FOLDER / f"{name}.yaml"
+    if not re.fullmatch(r"\w[\w-]*", name):  # git and DVC accept such a name; they would check it only at the end
+        raise UserError(
+            f"{name!r} cannot be the name of an experiment; rename its file in {FOLDER}/: letters, digits, `_` and `-`."
+        )
     if name in including:
         raise UserError(f"{path} includes itself ({' -> '.join((*including, name))}); remove one of these includes.")
     if not path.is_file():
@@ -53,21 +47,17 @@ def _files(name: str, including: tuple[str, ...] = ()) -> Iterator[tuple[Path, d
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
         raise UserError(f"{path} must have lines like `train.epochs: 6`.")
     included = values.pop("include", [])
-    included = [included] if isinstance(included, str) else included
-    if not isinstance(included, list) or not all(isinstance(other, str) for other in included):
-        raise UserError(f"{path}: include must be the name of another experiment, or a list of names.")
-    for other in included:
-        yield from _files(other, (*including, name))
+    for other in included if isinstance(included, list) else [included]:
+        yield from _files(str(other), (*including, name))
     yield path, values
 
 
-def write_params(path: Path, overrides: dict[str, object], base: Path | str = workspace.PARAMS) -> None:
-    """Write params.yaml of this workspace, or a text like it, with the overrides; an equal file is left as it is.
+def write_params(path: Path, overrides: dict[str, object], base: Path = workspace.PARAMS) -> Params:
+    """Write params.yaml, by default this workspace's, with the overrides to `path`; an equal file is left as it is.
 
-    Raises UserError for a key or a value that is not allowed.
+    Returns what it then says. Raises UserError for a key or a value that is not allowed.
     """
-    if isinstance(base, Path):
-        read_params(base)  # so that a fault in it is not blamed on the experiment
+    read_params(base)  # so that a fault in it is not blamed on the experiment
     yaml = YAML()
     params = yaml.load(base)
     for key, value in overrides.items():
@@ -85,8 +75,9 @@ def write_params(path: Path, overrides: dict[str, object], base: Path | str = wo
         yaml.dump(params, partial)
     except RecursionError:
         raise UserError("the experiment's changes are nested too deeply; a parameter is a value or a list.") from None
-    check_params(read_yaml(partial), "params.yaml with the experiment's changes")
+    checked = check_params(read_yaml(partial), "params.yaml with the experiment's changes")
     if path.exists() and path.read_bytes() == partial.read_bytes():
         partial.unlink()
     else:
         partial.replace(path)
+    return checked

@@ -12,6 +12,8 @@ import json
 import math
 import os
 import subprocess
+from collections.abc import Mapping
+from functools import reduce
 from itertools import count, product
 from pathlib import Path
 from statistics import mean
@@ -20,58 +22,47 @@ from typing import Annotated
 
 import numpy as np
 import optuna
+import pandas as pd
 from filelock import FileLock, Timeout
-from optuna.storages import JournalStorage
+from optuna import Study
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.storages.journal import JournalFileBackend
-from optuna.study import MaxTrialsCallback, Study
-from optuna.trial import Trial, TrialState
-from pydantic import Field, ValidationError, model_validator
+from optuna.trial import TrialState, create_trial
+from pydantic import BeforeValidator, Field, InstanceOf, ValidationError
 
-from experiments import trials
-from experiments.clone import explain_untracked, prepare, record, untracked_modules
+from experiments.clone import prepare, record
 from experiments.git import git
 from experiments.overrides import FOLDER, files_of, read_overrides, write_params
-from experiments.runs import REPRO, environment, run_python
-from peftqa import program
+from experiments.runs import REPRO, run_python
+from experiments.table import short
 from peftqa.config.errors import explain
-from peftqa.config.params import Params, Seed, read_params, read_yaml
+from peftqa.config.params import Params, Seed, read_yaml
 from peftqa.config.settings import Positive, Settings
 from peftqa.data.digest import digest
-from peftqa.data.files import write_json
+from peftqa.data.files import write_csv, write_json
 from peftqa.errors import UserError, one_line
 from stages import run_stage, workspace
 from stages.runs import CHECKPOINTS, training_code
 from stages.summary import training_summary
 
 SEARCH = Path("tuning.yaml")
-DIVERGED = "the loss is no longer a number"  # as peftqa/training/trainer.py prints; it is a result like any other
 EDGE = 0.05  # part of a range, in logarithms if it is searched so, that counts as its end
-Choice = str | int | float | bool
+DIVERGED = "the loss is no longer a number"  # as peftqa/training/trainer.py prints; it is a result like any other
 
 
-class Range(Settings):
-    low: int | float
-    high: int | float
-    log: bool = False
-
-    @model_validator(mode="after")
-    def _ordered(self) -> "Range":
-        if type(self.low) is not type(self.high):
-            raise ValueError("low and high must both be whole numbers, or both have a decimal point")
-        if not self.low < self.high or (self.log and self.low <= 0):
-            raise ValueError("low must be less than high, and more than 0 with log")
-        return self
-
-    def __contains__(self, value: object) -> bool:
-        return isinstance(value, int | float) and self.low <= value <= self.high
-
-    def on_edge(self, value: float) -> bool:
-        low, high, value = (math.log(end) if self.log else end for end in (self.low, self.high, value))
-        return not EDGE < (value - low) / (high - low) < 1 - EDGE
+def distribution(choices: object) -> BaseDistribution:
+    """Optuna's form of a list of choices, or of a range `{low: 1, high: 50, log: true}`."""
+    try:
+        if isinstance(choices, list):
+            return CategoricalDistribution(choices)
+        whole = isinstance(choices["low"], int) and isinstance(choices["high"], int)
+        return (IntDistribution if whole else FloatDistribution)(**choices)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"must be a list of choices or a range with low and high ({one_line(error)})") from None
 
 
-# Choices or a range, by a setting's path in the adapter: `learning_rate`, `config.r`.
-Space = Annotated[dict[str, Annotated[list[Choice], Field(min_length=2)] | Range], Field(min_length=1)]
+Choices = Annotated[InstanceOf[BaseDistribution], BeforeValidator(distribution)]
+Space = Annotated[dict[str, Choices], Field(min_length=1)]  # by a setting's path: `learning_rate`, `config.r`
 
 
 class Search(Settings):
@@ -88,65 +79,63 @@ def main() -> None:
     parser.add_argument("--trials", type=int, help=f"how many in all, with earlier ones (default: as in {SEARCH})")
     parser.add_argument("--experiment", help=f"a file in {FOLDER}/ with the parameters that the search starts from")
     options = parser.parse_args()
-    try:
-        search = Search.model_validate(read_yaml(SEARCH))
-    except ValidationError as error:
-        raise UserError(f"{SEARCH}: {'; '.join(explain(error))}") from None
-    wanted = search.trials if options.trials is None else options.trials
-    if wanted < 1:
-        raise UserError(f"--trials is {wanted}; it must be 1 or more.")
+    search = read_search(options.trials)
     overrides = read_overrides(options.experiment) if options.experiment else {}
     overrides |= {"split.folds": search.folds, "train.seeds": search.seeds}
-    text, base, space = check(search, options.adapter, overrides)
+    base, space = check(search, options.adapter, overrides)
     # So far nothing has been written.
     folder = FOLDER / "-".join(filter(None, [options.experiment, "tune", options.adapter]))
     worker, clone, _held = claim_clone(folder, overrides, files_of(options.experiment) if options.experiment else [])
     name = f"{options.adapter}-{study_digest(options.adapter, base, search.seed, space, clone)}"
-    lock = FileLock(folder / "study.lock")
-
-    def objective(trial: Trial) -> float:
-        trial.set_user_attr("worker", worker)
-        settings = {f"adapters.{options.adapter}.{key}": suggest(trial, key, space[key]) for key in space}
-        lock.release()
-        try:
-            write_params(clone / workspace.PARAMS, settings, text)
-            score, epoch = train(clone, options.adapter, search, f"{name}-{trial.number}")
-        finally:
-            lock.acquire()
-        trial.set_user_attr("epoch", epoch)
-        return score
-
-    # Except while it trains, a process holds the lock, so that no other changes the study.
+    lock = FileLock(folder / "study.lock")  # a process that changes the study holds it, so that no other does
     with lock:
         study = open_study(folder / "study.journal", name, lock)
-        given = trials.current_settings(base, options.adapter, space)
-        if not study.trials and all(given[key] in space[key] for key in space):
-            study.enqueue_trial(given)
-        put_back(study, space, folder, worker)
+        if not study.trials:
+            given = current_settings(base, options.adapter, space)
+            with contextlib.suppress(ValueError):  # a setting is not in the space
+                study.add_trial(create_trial(state=TrialState.WAITING, params=given, distributions=space))
         # With one seed, every process and every new start would propose the same settings.
         seed = np.random.SeedSequence([search.seed, len(study.trials), worker]).generate_state(1)
         study.sampler = optuna.samplers.TPESampler(seed=int(seed[0]), constant_liar=True)
-        # Running trials of other processes count too, so that there are never more than wanted.
-        counted = (TrialState.COMPLETE, TrialState.RUNNING)
-        callbacks = (
-            lambda study, trial: print(trials.progress(study, trial, wanted), flush=True),
-            lambda study, _: put_back(study, space, folder, worker),
-            MaxTrialsCallback(wanted, states=counted),
-        )
-        if len(study.get_trials(states=counted)) < wanted:
-            study.optimize(objective, callbacks=callbacks)
-        trials.report(study, space, base, options.adapter, options.experiment, folder)
+    while True:
+        with lock:
+            put_back(study, folder, worker)
+            # Running trials of other processes count too, so that there are never more than wanted.
+            if len(study.get_trials(states=(TrialState.COMPLETE, TrialState.RUNNING))) >= search.trials:
+                return report(study, space, base, options.adapter, options.experiment, folder)
+            trial = study.ask(space)
+            trial.set_user_attr("worker", worker)
+        settings = {f"adapters.{options.adapter}.{key}": value for key, value in trial.params.items()}
+        write_params(clone / workspace.PARAMS, settings, clone / workspace.PARAMS)
+        score, epoch = train(clone, options.adapter, search, f"{name}-{trial.number}")
+        with lock:
+            trial.set_user_attr("epoch", epoch)
+            study.tell(trial, score)
+            lowest = f"lowest {study.best_value:.4f} (trial {study.best_trial.number})"
+        how = "diverged" if epoch is None else f"log loss {score:.4f}, best epoch {epoch:g}"
+        chosen = ", ".join(f"{key} {short(value)}" for key, value in trial.params.items())
+        print(f"{name}-{trial.number}: {how} with {chosen}; {lowest}", flush=True)
 
 
-def check(search: Search, adapter: str, overrides: dict[str, object]) -> tuple[str, Params, Space]:
-    """params.yaml with the overrides, as text and read, and the adapter's space.
+def read_search(wanted: int | None) -> Search:
+    """What tuning.yaml says, with another number of trials if one is wanted. Raises UserError if it is not allowed."""
+    try:
+        search = Search.model_validate(read_yaml(SEARCH))
+    except ValidationError as error:
+        raise UserError(f"{SEARCH}: {'; '.join(explain(error))}") from None
+    if wanted is not None and wanted < 1:
+        raise UserError(f"--trials is {wanted}; it must be 1 or more.")
+    return search.model_copy(update={"trials": wanted or search.trials})
+
+
+def check(search: Search, adapter: str, overrides: dict[str, object]) -> tuple[Params, Space]:
+    """params.yaml with the overrides, and the adapter's space.
 
     Raises UserError if the adapter or its space is missing, or if a value of the space is not allowed.
     """
     with TemporaryDirectory() as scratch:
         path = Path(scratch) / workspace.PARAMS
-        write_params(path, overrides)
-        text, base = path.read_text(encoding="utf-8"), read_params(path)
+        base = write_params(path, overrides)
         if adapter not in base.adapters:
             raise UserError(f"{workspace.PARAMS} lacks an adapter {adapter!r}; it has: {', '.join(base.adapters)}.")
         settings = base.adapters[adapter].model_dump()
@@ -154,12 +143,12 @@ def check(search: Search, adapter: str, overrides: dict[str, object]) -> tuple[s
         if method not in search.spaces:
             raise UserError(f"{SEARCH} lacks a space for {method}; it has: {', '.join(search.spaces)}.")
         for key, choices in search.spaces[method].items():
-            for value in choices if isinstance(choices, list) else (choices.low, choices.high):
+            for value in getattr(choices, "choices", None) or (choices.low, choices.high):
                 try:
-                    write_params(path, {f"adapters.{adapter}.{key}": value}, text)
+                    write_params(path.with_name("changed.yaml"), {f"adapters.{adapter}.{key}": value}, path)
                 except UserError as error:
                     raise UserError(f"{SEARCH}: spaces.{method}.{key}: {value!r}: {error}") from None
-    return text, base, search.spaces[method]
+    return base, search.spaces[method]
 
 
 def claim_clone(folder: Path, overrides: dict[str, object], files: list[Path]) -> tuple[int, Path, FileLock]:
@@ -171,17 +160,13 @@ def claim_clone(folder: Path, overrides: dict[str, object], files: list[Path]) -
     if not (clone / CHECKPOINTS).exists():
         # All workers share a folder, so that each can continue what another has begun.
         (clone / CHECKPOINTS).symlink_to(Path("..", "checkpoints"))
-    with explain_untracked():
-        # Of what DVC prints, its errors and the stages' progress bars remain: they go to standard error.
-        run_python(*REPRO[1:], "split", "fetch_model", folder=clone, stdout=subprocess.PIPE)
+    # Of what DVC prints, its errors and the stages' progress bars remain: they go to standard error.
+    run_python(*REPRO, "split", "fetch_model", folder=clone)
     return worker, clone, held
 
 
 def hold(path: Path) -> FileLock | None:
-    """The lock, held as long as something refers to it; None if another process, on any machine, holds it.
-
-    The file system frees the lock of a killed process.
-    """
+    """The lock, held as long as something refers to it or the process lives; None if another process holds it."""
     lock = FileLock(path)
     with contextlib.suppress(Timeout):
         lock.acquire(timeout=0)
@@ -198,7 +183,7 @@ def open_study(journal: Path, name: str, lock: FileLock) -> Study:
     os.truncate(journal, journal.read_bytes().rfind(b"\n") + 1)
     try:
         # Optuna's own lock of a journal would outlive a killed process for half a minute.
-        storage = JournalStorage(JournalFileBackend(str(journal), lock_obj=lock))
+        storage = optuna.storages.JournalStorage(JournalFileBackend(str(journal), lock_obj=lock))
         return optuna.create_study(storage=storage, study_name=name, load_if_exists=True)
     except OSError:
         raise
@@ -209,28 +194,13 @@ def open_study(journal: Path, name: str, lock: FileLock) -> Study:
         ) from None
 
 
-def put_back(study: Study, space: Space, folder: Path, worker: int) -> None:
-    """Queue the trials again that an error or Ctrl-C ended, or whose process has ended."""
+def put_back(study: Study, folder: Path, worker: int) -> None:
+    """Queue the trials again that an error, Ctrl-C or a kill has ended: those that run, but not in another process."""
     for trial in study.get_trials(states=(TrialState.RUNNING,)):
         other = trial.user_attrs.get("worker", worker)
         if other == worker or hold(folder / f"worker-{other}.lock"):
+            study.enqueue_trial(trial.system_attrs.get("fixed_params", {}) | trial.params)
             study.tell(trial.number, state=TrialState.FAIL)
-    failed, others = [], []
-    for trial in study.get_trials():
-        settings = trial.system_attrs.get("fixed_params", {}) | trial.params
-        (failed if trial.state == TrialState.FAIL else others).append(settings)
-    for settings in failed:
-        # A trial that lacks a setting had not begun to train.
-        if settings.keys() == space.keys() and settings not in others:
-            study.enqueue_trial(settings)
-            others.append(settings)
-
-
-def suggest(trial: Trial, key: str, choices: list[Choice] | Range) -> Choice:
-    if isinstance(choices, list):
-        return trial.suggest_categorical(key, choices)
-    kind = trial.suggest_int if isinstance(choices.low, int) else trial.suggest_float
-    return kind(key, choices.low, choices.high, log=choices.log)
 
 
 def train(clone: Path, adapter: str, search: Search, name: str) -> tuple[float, float | None]:
@@ -241,12 +211,10 @@ def train(clone: Path, adapter: str, search: Search, name: str) -> tuple[float, 
     """
     runs = list(product(search.folds, search.seeds))
     stages = [f"train@{adapter}-{fold}-{seed}" for fold, seed in runs]
-    command, end = [*REPRO, "--single-item", *stages], program.end_with_parent
-    result = subprocess.run(command, cwd=clone, env=environment(), capture_output=True, text=True, preexec_fn=end)
-    printed = result.stdout + result.stderr
-    diverged = result.returncode != 0 and DIVERGED in printed
+    result = run_python(*REPRO, "--single-item", *stages, folder=clone, stderr=subprocess.STDOUT, check=False)
+    diverged = result.returncode != 0 and DIVERGED in result.stdout
     if result.returncode and not diverged:
-        raise UserError(f"trial {name} failed; what it printed:\n{printed} {untracked_modules()}")
+        raise UserError(f"trial {name} failed; what it printed:\n{result.stdout}")
     # The metrics of this commit belong to other settings. A trial has one number, which no test question decides.
     for file in (clone / workspace.METRICS).glob("*"):
         file.unlink()
@@ -271,6 +239,55 @@ def study_digest(adapter: str, base: Params, seed: int, space: Space, clone: Pat
         "code": [digest(clone / path) for path in training_code()],
     }
     return hashlib.sha256(json.dumps(used).encode()).hexdigest()[:4]
+
+
+def report(study: Study, space: Space, base: Params, adapter: str, experiment: str | None, folder: Path) -> None:
+    """Write trials.csv into `folder`, and print the best trials and how to take them over.
+
+    trials.csv has one row per finished trial: trial, val_log_loss (infinite if training diverged), epoch, settings.
+    """
+    table = pd.DataFrame(
+        {"trial": trial.number, "val_log_loss": trial.value, "epoch": trial.user_attrs["epoch"]} | trial.params
+        for trial in study.get_trials(states=(TrialState.COMPLETE,))
+    )
+    if table.empty:
+        return print("No trial has finished yet.")
+    write_csv(folder / "trials.csv", table)
+    if math.isinf(study.best_value):
+        return print("Every training has diverged, so there is nothing to take over: lower the rates in tuning.yaml.")
+    ranked, best = table.sort_values("val_log_loss", kind="stable"), study.best_params
+    print(f"\n{ranked.head(10).to_string(index=False, float_format=short)}")
+    for key in filter(lambda key: on_edge(space[key], best[key]), space):
+        print(f"\nThe best trial's {key}, {short(best[key])}, is at an end of its range: widen it in tuning.yaml.")
+    print(f"\n{take_over(best, base, adapter, len(table), experiment)}")
+    print(f"\nEvery trial: {folder / 'trials.csv'} (and as an experiment: make experiments)")
+
+
+def on_edge(choices: BaseDistribution, value: float | str) -> bool:
+    """Whether a value is at an end of its range, if it has one."""
+    if isinstance(choices, CategoricalDistribution):
+        return False
+    low, high, value = map(math.log if choices.log else float, (choices.low, choices.high, value))
+    return not EDGE < (value - low) / (high - low) < 1 - EDGE
+
+
+def current_settings(base: Params, adapter: str, space: Space) -> dict[str, object]:
+    """The values in params.yaml of a space's settings; None for a setting that it lacks."""
+    values = base.adapters[adapter].model_dump()
+    values["schedule"] = values["schedule"] or base.train.schedule
+    return {path: reduce(lambda group, key: (group or {}).get(key), path.split("."), values) for path in space}
+
+
+def take_over(settings: Mapping, base: Params, adapter: str, trials: int, experiment: str | None) -> str:
+    """What to type to take over the settings that differ from those at the start, and the number of trials."""
+    now = current_settings(base, adapter, settings)
+    changes = {f"adapters.{adapter}.{key}": value for key, value in settings.items() if now[key] != value}
+    changes[f"tuning.{adapter}"] = f"{{trials: {trials}, protocol: {base.split.protocol}}}"
+    if experiment:
+        lines = "\n".join(f"{key}: {value}" for key, value in changes.items())
+        return f"To take the best over, in experiments/{experiment}.yaml:\n{lines}"
+    options = " \\\n  ".join(f"-S '++{key}={value}'" for key, value in changes.items())
+    return f"To take the best over:\ndvc exp run {options}"
 
 
 if __name__ == "__main__":

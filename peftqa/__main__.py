@@ -9,12 +9,12 @@ on them.
 
   peftqa ask --adapter FOLDER "Does aspirin reduce pain?" "We gave aspirin or placebo to 120 patients. Pain was ..."
   peftqa ask --adapter FOLDER "Does aspirin reduce pain?" < abstract.txt
-  peftqa ask --adapter FOLDER --file both.txt          (the question is its first line)
+  peftqa ask --adapter FOLDER < both.txt          (the question is its first line)
   peftqa ask --adapter FOLDER --csv questions.csv --out answers.csv"""
 
 
 def main() -> None:
-    program.run(command, "interrupted; type the same command to begin again.")
+    program.run(command)
 
 
 def command() -> None:
@@ -34,15 +34,15 @@ def parse_arguments():
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     page = commands.add_parser("app", help="a page on this machine that asks several adapters side by side")
     page.add_argument("adapters", nargs="+", metavar="FOLDER", help="an adapter's folder, whose name the page shows")
-    page.add_argument("--questions", type=Path, metavar="CSV", help="test questions to choose from (data/split/...)")
+    page.add_argument("--questions", type=Path, metavar="CSV", help="questions to begin with (data/split/...)")
     page.add_argument("--port", type=int, default=7860, help="default: %(default)s; 0 takes a free one")
     page.set_defaults(run="serve_page")
     raw, what = argparse.RawDescriptionHelpFormatter, "answer one question, or those of a CSV file"
     ask = commands.add_parser("ask", help=what, epilog=EXAMPLES, formatter_class=raw)
-    ask.add_argument("question", nargs="?", help="one that yes, no or maybe answers")
+    what = "one that yes, no or maybe answers (default: the first line of standard input)"
+    ask.add_argument("question", nargs="?", help=what)
     ask.add_argument("abstract", nargs="?", help="the text that the answer comes from (default: standard input)")
     ask.add_argument("--adapter", required=True, help="its folder, or OWNER/NAME[@COMMIT] on the Hugging Face Hub")
-    ask.add_argument("--file", help="with the question as its first line and the abstract below; - for standard input")
     ask.add_argument(
         "--csv", metavar="IN", help="with columns question and abstract (or context); - for standard input"
     )
@@ -51,15 +51,14 @@ def parse_arguments():
     ask.add_argument("--coverage", type=float, default=0.8, help=share)
     ask.add_argument("--untrained", action="store_true", help="ask the frozen model without the adapter")
     ask.add_argument("--base", metavar="FOLDER", help="the frozen model (default: beside the adapter, or the Hub)")
-    ask.add_argument("--dtype", choices=["auto", "float32", "bfloat16"], help="default: as the adapter was trained")
     options = parser.parse_args()
     if "run" not in options:
         if (options.csv is None) != (options.out is None):
             ask.error("--csv and --out go together")
         if not 0 < options.coverage <= 1:
             ask.error(f"--coverage is a share above 0 and at most 1, not {options.coverage:g}")
-        if sum(given is not None for given in (options.question, options.file, options.csv)) > 1:
-            ask.error("give only one of these: a question, --file, --csv")
+        if options.question is not None and options.csv is not None:
+            ask.error("give either a question or --csv")
         options.run = "answer_one" if options.csv is None else "answer_table"
     return options
 

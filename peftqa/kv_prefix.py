@@ -2,21 +2,23 @@
 
 Li and Liang 2021 (arXiv 2101.00190) let every attention of a frozen encoder-decoder look at a few learned positions
 besides its own tokens. In T5, PEFT's own prefix tuning reaches only the decoder's self-attention. This module reaches
-all attention of T5, mT5 and UMT5. Importing it registers the peft type `KV_PREFIX`:
+all attention of T5, mT5, UMT5 and models built like them. Importing it registers the peft type `KV_PREFIX`:
 
     config = KVPrefixConfig(num_virtual_tokens=5, task_type="SEQ_2_SEQ_LM")
     model = get_peft_model(t5, config)
 
-A `KVPrefixAttention` wraps each attention module and gives it the prefix as one more keyword argument. The module hands
-unknown keywords to its attention function, which this project registers with transformers, and which puts the prefix
-in front of keys and values. That is after the projections, the position bias and the key-value cache. So no model's
-forward pass is copied here, and the cache never has a prefix.
+How it works: a `KVPrefixAttention` wraps each attention module and gives it the prefix as one more keyword argument.
+The module passes unknown keywords on to its attention function, which puts the prefix in front of keys and values. That
+is after the projections, the position bias and the key-value cache. So no model's forward pass is copied here, and the
+cache never has a prefix. transformers lets a project register the attention function (`AttentionInterface`) and the
+mask that goes with it (`AttentionMaskInterface`).
 """
 
 import math
 import re
+import sys
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import partial
@@ -29,7 +31,7 @@ from torch import nn
 from torch.nn.functional import pad
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.masking_utils import sdpa_mask
+from transformers.masking_utils import eager_mask, sdpa_mask
 
 from peftqa.errors import UserError
 
@@ -43,11 +45,23 @@ TARGETS = {
 Prefix = tuple[torch.Tensor, torch.Tensor]  # keys and values, (heads, prefix, d_kv) each
 
 
-def with_prefix(attention, module, query, key, value, attention_mask, *, position_bias, kv_prefix=None, **kwargs):
+def with_prefix(
+    attention: Callable,
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    *,
+    position_bias: torch.Tensor,
+    kv_prefix: Prefix | None = None,
+    **kwargs,
+) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Run an attention function of transformers over [prefix; tokens].
 
-    query, key, value: (batch, heads, positions, d_kv). attention_mask: None or bool (batch, 1, queries, keys).
-    position_bias: (1, heads, queries, keys). kv_prefix: None or a `Prefix`. Result: that of `attention`.
+    query, key, value: (batch, heads, positions, d_kv). attention_mask: (batch, 1, queries, keys), bool or float.
+    position_bias: (1, heads, queries, keys). Result: that of `attention`, (batch, queries, heads, d_kv), and the
+    weights or None.
 
     The rule for a prefix, here and in fast/t5.py: its position bias is zero (as in UnifiedSKG, Xie et al. 2022, arXiv
     2201.05966), it is never masked, and the bias and the mask of the tokens stay as they are.
@@ -57,8 +71,9 @@ def with_prefix(attention, module, query, key, value, attention_mask, *, positio
         length = prefix_key.shape[2]
         key, value = torch.cat([prefix_key, key], dim=2), torch.cat([prefix_value, value], dim=2)
         position_bias = pad(position_bias, (length, 0))
-        if attention_mask is not None:
-            attention_mask = pad(attention_mask, (length, 0), value=True)
+        if attention_mask is not None:  # the prefix is always visible: True in sdpa's mask, 0 in eager's
+            visible = True if attention_mask.dtype == torch.bool else 0.0
+            attention_mask = pad(attention_mask, (length, 0), value=visible)
     return attention(module, query, key, value, attention_mask, position_bias=position_bias, **kwargs)
 
 
@@ -66,26 +81,29 @@ SUFFIX = "_kv_prefix"
 SUPPORTED: list[str] = []
 
 
-def explicit_mask(*args, **kwargs) -> torch.Tensor:
-    """sdpa's mask, always made.
-
-    For a purely causal mask transformers passes None, and sdpa then hides keys by their position. A prefix shifts the
-    positions, so that sdpa would hide the wrong keys.
-    """
-    return sdpa_mask(*args, **kwargs | {"allow_is_causal_skip": False})
-
-
-def support_attention(name: str, attention: Callable) -> None:
+def support_attention(name: str, attention: Callable, mask: Callable) -> None:
     """Let models with the attention implementation `name` have a prefix: registers NAME_kv_prefix with transformers.
 
-    attention: the function of this name in `AttentionInterface`; it takes sdpa's mask.
+    attention, mask: the functions of this name in `AttentionInterface` and `AttentionMaskInterface`.
     """
+
+    def explicit_mask(*args, **kwargs) -> torch.Tensor:
+        # For a purely causal mask transformers passes None, and sdpa then hides keys by their position. A prefix shifts
+        # the positions, so that sdpa would hide the wrong keys. So the mask is always made.
+        return mask(*args, **kwargs | {"allow_is_causal_skip": False})
+
     AttentionInterface.register(name + SUFFIX, partial(with_prefix, attention))
     AttentionMaskInterface.register(name + SUFFIX, explicit_mask)
     SUPPORTED.append(name)
 
 
-support_attention("sdpa", sdpa_attention_forward)
+def eager_attention(module: nn.Module, *args, **kwargs) -> tuple[torch.Tensor, torch.Tensor]:
+    """Eager attention. In transformers, every model's source file has its own."""
+    return sys.modules[type(module).__module__].eager_attention_forward(module, *args, **kwargs)
+
+
+support_attention("eager", eager_attention, eager_mask)
+support_attention("sdpa", sdpa_attention_forward, sdpa_mask)
 
 
 class PrefixTrunk(nn.Module):
@@ -113,13 +131,23 @@ class PrefixMLP(nn.Module):
         # (tokens, 2 * heads * d_kv) -> (2, heads, tokens, d_kv) -> keys, values
         return self.output(self.trunk()).view(self.shape).permute(1, 2, 0, 3).unbind()
 
+    def fit(self, key: torch.Tensor, value: torch.Tensor) -> None:
+        """Choose the output layer by least squares so that the MLP gives these keys and values, without gradients.
+
+        The fit is exact if the trunk's rows are independent; width must then be at least tokens.
+        """
+        wanted = torch.stack([key, value]).permute(2, 0, 1, 3).flatten(1)
+        weight = torch.linalg.pinv(self.trunk().double()) @ wanted.to(self.output.weight.device, torch.float64)
+        self.output.weight.copy_(weight.T)
+        self.output.bias.zero_()
+
 
 class KVPrefixAttention(nn.Module, BaseTunerLayer):
     """An attention module with, for each adapter, a learned prefix of keys and values.
 
-    `kv_prefix_key` and `kv_prefix_value` hold them by adapter name. While an adapter is trained with a
-    reparametrization, `kv_prefix_mlp` holds the network that makes them instead. If several adapters are active, their
-    prefixes are concatenated.
+    `kv_prefix_key` and `kv_prefix_value` hold them by adapter name, (heads, tokens, d_kv) each. While an adapter is
+    trained with a reparametrization, `kv_prefix_mlp` holds the network that makes them instead. If several adapters are
+    active, their prefixes are concatenated.
     """
 
     adapter_layer_names = ("kv_prefix_key", "kv_prefix_value", "kv_prefix_mlp")
@@ -143,7 +171,7 @@ class KVPrefixAttention(nn.Module, BaseTunerLayer):
         self.kv_prefix_value[adapter_name] = nn.Parameter(torch.zeros(shape, **place))
 
     def prefix(self, adapter_name: str) -> Prefix | None:
-        """The prefix of one adapter; None if this module does not have one."""
+        """Keys and values of one adapter, (heads, tokens, d_kv) each; None if this module does not have any."""
         if adapter_name in self.kv_prefix_mlp:
             return self.kv_prefix_mlp[adapter_name]()
         if adapter_name in self.kv_prefix_key:
@@ -152,33 +180,38 @@ class KVPrefixAttention(nn.Module, BaseTunerLayer):
 
     @torch.no_grad()
     def set_prefix(self, adapter_name: str, key: torch.Tensor, value: torch.Tensor) -> None:
-        """Give an adapter without an MLP these keys and values."""
-        self.kv_prefix_key[adapter_name].copy_(key)
-        self.kv_prefix_value[adapter_name].copy_(value)
+        """Give an adapter these keys and values, (heads, tokens, d_kv) each."""
+        if adapter_name in self.kv_prefix_mlp:
+            self.kv_prefix_mlp[adapter_name].fit(key, value)
+        else:
+            self.kv_prefix_key[adapter_name].copy_(key)
+            self.kv_prefix_value[adapter_name].copy_(value)
 
     def forward(self, *args, **kwargs) -> tuple:
         prefixes = [] if self.disable_adapters else [self.prefix(name) for name in self.active_adapters]
         prefixes = [prefix for prefix in prefixes if prefix is not None]
         if not prefixes:
             return self.base_layer(*args, **kwargs)
-        implementation = self.base_layer.config._attn_implementation
-        if not implementation.endswith(SUFFIX):
+        if not self.base_layer.config._attn_implementation.endswith(SUFFIX):
             raise UserError(
-                f"The attention implementation {implementation} would drop the prefix; before the prefix is added, "
-                f"choose {' or '.join(SUPPORTED)}."
+                "The attention implementation was changed after the prefix was added, which would drop the prefix. "
+                f"Choose it earlier, or set one of {', '.join(name + SUFFIX for name in SUPPORTED)}."
             )
-        kv_prefix = [torch.cat(parts, dim=1) for parts in zip(*prefixes, strict=True)]
+        kv_prefix = prefixes[0] if len(prefixes) == 1 else [torch.cat(p, dim=1) for p in zip(*prefixes, strict=True)]
         return self.base_layer(*args, kv_prefix=kv_prefix, **kwargs)
 
 
 @torch.no_grad()
-def text_prefixes(model: PreTrainedModel, token_ids: Sequence[int], num_virtual_tokens: int) -> dict[str, Prefix]:
-    """The keys and values that the frozen model computes for a text, by module path.
+def text_prefixes(
+    model: PreTrainedModel, token_ids: Sequence[int], num_virtual_tokens: int
+) -> dict[str, list[torch.Tensor]]:
+    """The keys and values that the frozen model computes for a text: {module path: [keys, values]}.
 
-    The encoder and the decoder both read the text, which is repeated until it is as long as the prefix. Its first
-    `num_virtual_tokens` positions are taken. The model must be in evaluation mode, because of dropout.
+    Keys and values are (heads, num_virtual_tokens, d_kv) each. The encoder and the decoder both read the text, which is
+    repeated until it is as long as the prefix. Its first `num_virtual_tokens` positions are taken.
     """
-    text = torch.tensor([list(token_ids) * math.ceil(num_virtual_tokens / len(token_ids))], device=model.device)
+    text = [list(token_ids) * math.ceil(num_virtual_tokens / len(token_ids))]
+    text = torch.tensor(text, device=model.device)
     layers = {path: m.base_layer for path, m in model.named_modules() if isinstance(m, KVPrefixAttention)}
     states = {}
 
@@ -188,15 +221,18 @@ def text_prefixes(model: PreTrainedModel, token_ids: Sequence[int], num_virtual_
         states[layer] = (args[0] if source is None else source)[:, :num_virtual_tokens]
         return args, {name: value for name, value in kwargs.items() if name != "kv_prefix"}
 
+    training = {module: module.training for module in model.modules()}
     with ExitStack() as stack:
         for layer in layers.values():
             stack.enter_context(layer.register_forward_pre_hook(record_input, with_kwargs=True))
-        model(input_ids=text, decoder_input_ids=text, use_cache=False)
+        model.eval()(input_ids=text, decoder_input_ids=text, use_cache=False)
+    for module, mode in training.items():
+        module.training = mode
 
     def project_heads(layer: nn.Module, projection: nn.Linear) -> torch.Tensor:
         return projection(states[layer]).view(-1, layer.n_heads, layer.key_value_proj_dim).transpose(0, 1)
 
-    return {path: (project_heads(layer, layer.k), project_heads(layer, layer.v)) for path, layer in layers.items()}
+    return {path: [project_heads(layer, layer.k), project_heads(layer, layer.v)] for path, layer in layers.items()}
 
 
 class PeftType(StrEnum):
@@ -214,7 +250,8 @@ class KVPrefixConfig(PeftConfig):
     init: "random", normal with standard deviation `init_scale`; or "text", the keys and values that the text with
         token ids `init_token_ids` has in the frozen model (`text_prefixes`).
     reparametrization: None, or the width of the MLP (one per target) of Li and Liang that makes the prefix during
-        training, from random weights; `init` is then not used. Only the keys and values that it makes are saved.
+        training. With init "text", training starts from the same prefix as without the MLP. With "random" the numbers
+        differ, because the MLP's own weights are drawn first. Only the keys and values that it makes are saved.
     """
 
     num_virtual_tokens: int = 5
@@ -227,8 +264,18 @@ class KVPrefixConfig(PeftConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.peft_type = PeftType.KV_PREFIX
+        self.target = list(self.target)
+        if not self.target or len(set(self.target)) < len(self.target) or set(self.target) - set(TARGETS):
+            raise UserError(f"target is {self.target}; it must be one or more of {', '.join(TARGETS)}, each once.")
+        if self.num_virtual_tokens < 1:
+            raise UserError(f"num_virtual_tokens is {self.num_virtual_tokens}; it must be 1 or more.")
+        if self.init not in ("random", "text"):
+            raise UserError(f"init is {self.init!r}; it must be random or text.")
         if self.init == "text" and not self.init_token_ids:
             raise UserError("init is text, but init_token_ids is empty; give the token ids of the text.")
+        width, tokens = self.reparametrization, self.num_virtual_tokens
+        if width is not None and width < tokens:
+            raise UserError(f"reparametrization is {width}; it must be at least the length of the prefix, {tokens}.")
 
     @property
     def target_modules(self) -> str:
@@ -247,33 +294,49 @@ class KVPrefixModel(BaseTuner):
     tuner_layer_cls = KVPrefixAttention
 
     def _prepare_model(self, peft_config, model):
+        for target in peft_config.target:
+            if not any(re.fullmatch(rf"(?:.*\.)?{TARGETS[target]}", path) for path, _ in model.named_modules()):
+                wanted = TARGETS[target].replace(r"\.", ".").replace(r"\d+", "N")
+                raise UserError(
+                    f"{type(model).__name__} lacks attention modules for the target {target}; it needs {wanted}, as in "
+                    "T5, mT5 and UMT5."
+                )
         if model.config._attn_implementation in SUPPORTED:
             model.set_attn_implementation(model.config._attn_implementation + SUFFIX)
+        if not model.config._attn_implementation.endswith(SUFFIX):
+            raise UserError(
+                f"The attention implementation of {type(model).__name__} is {model.config._attn_implementation}; a "
+                f"prefix needs {' or '.join(SUPPORTED)}."
+            )
 
     def inject_adapter(self, model, adapter_name, *args, **kwargs):
         self._trunks = {}  # {target's name: PrefixTrunk}, filled by _create_and_replace for this adapter
         super().inject_adapter(model, adapter_name, *args, **kwargs)
         config = self.peft_config[adapter_name]
-        if config.inference_mode or config.reparametrization is not None:
-            return  # its values are about to be loaded, or its MLP makes them
+        if config.inference_mode:
+            return  # its values are about to be loaded
         if config.init == "text":
             prefixes = text_prefixes(model, config.init_token_ids, config.num_virtual_tokens)
         for path, layer in model.named_modules():
             if not isinstance(layer, KVPrefixAttention) or (prefix := layer.prefix(adapter_name)) is None:
                 continue
             if config.init == "text":
-                layer.set_prefix(adapter_name, *prefixes[path])
+                key, value = prefixes[path]
             else:  # in float32 on the CPU, so that a seed gives the same prefix on every device and in every dtype
-                layer.set_prefix(adapter_name, *(config.init_scale * torch.randn(p.shape) for p in prefix))
+                key, value = (config.init_scale * torch.randn(prefix[0].shape) for _ in range(2))
+            layer.set_prefix(adapter_name, key, value)
 
     def _create_and_replace(self, peft_config, adapter_name, target, target_name, parent, current_key):
         layer = target if isinstance(target, KVPrefixAttention) else KVPrefixAttention(target)
         setattr(parent, target_name, layer)
-        kind = next(name for name in peft_config.target if re.search(TARGETS[name], current_key))
-        tokens, width = peft_config.num_virtual_tokens, peft_config.reparametrization
-        if width is not None and kind not in self._trunks:
-            self._trunks[kind] = PrefixTrunk(tokens, layer.base_layer.d_model, width)
-        layer.add_prefix(adapter_name, tokens, self._trunks.get(kind))
+        trunk = None
+        if peft_config.reparametrization is not None:
+            kind = next(name for name in peft_config.target if re.search(TARGETS[name], current_key))
+            if kind not in self._trunks:
+                size = peft_config.num_virtual_tokens, layer.base_layer.d_model, peft_config.reparametrization
+                self._trunks[kind] = PrefixTrunk(*size)
+            trunk = self._trunks[kind]
+        layer.add_prefix(adapter_name, peft_config.num_virtual_tokens, trunk)
 
     # PEFT's own also copies weight and bias, which an attention module does not have.
     def _replace_module(self, parent, child_name, new_module, child):
@@ -281,12 +344,39 @@ class KVPrefixModel(BaseTuner):
 
     @classmethod
     def _get_adapter_state_dict(cls, model, config, adapter_name, state_dict, unwanted_adapter_names):
-        plain = {}  # keys and values, also if an MLP makes them
+        if config.reparametrization is None:
+            return super()._get_adapter_state_dict(model, config, adapter_name, state_dict, unwanted_adapter_names)
+        plain = {}
         for path, layer in model.named_modules():
-            if isinstance(layer, KVPrefixAttention) and (prefix := layer.prefix(adapter_name)) is not None:
-                for name, tensor in zip(("key", "value"), prefix, strict=True):
-                    plain[f"{path}.kv_prefix_{name}.{adapter_name}"] = tensor.detach().contiguous()
+            if isinstance(layer, KVPrefixAttention) and adapter_name in layer.kv_prefix_mlp:
+                key, value = layer.prefix(adapter_name)
+                plain[f"{path}.kv_prefix_key.{adapter_name}"] = key.detach().contiguous()
+                plain[f"{path}.kv_prefix_value.{adapter_name}"] = value.detach().contiguous()
         return plain
+
+    @classmethod
+    def _remap_adapter_state_dict_for_load(cls, model, config, adapter_name, state_dict):
+        if config.reparametrization is not None:  # PEFT would silently ignore every key
+            raise UserError(
+                f"Saved keys and values cannot be loaded into adapter {adapter_name}, because it is in training with a "
+                "reparametrization; load them as a new adapter."
+            )
+        return super()._remap_adapter_state_dict_for_load(model, config, adapter_name, state_dict)
+
+    def _check_merge_allowed(self):
+        raise UserError("A key-value prefix cannot be merged, because it adds positions and does not change weights.")
+
+    @contextmanager
+    def _enable_peft_forward_hooks(self, *args, adapter_names=None, **kwargs):
+        # PEFT's hook for a batch whose rows have adapters of their own. Without it PEFT ignores `adapter_names`.
+        if adapter_names is not None:
+            raise UserError("adapter_names is not possible with KV_PREFIX; choose one adapter by set_adapter(NAME).")
+        yield
+
+    def unload(self):
+        model = super().unload()
+        model.set_attn_implementation(model.config._attn_implementation.removesuffix(SUFFIX))
+        return model
 
 
 PEFT_TYPE_TO_CONFIG_MAPPING[PeftType.KV_PREFIX] = KVPrefixConfig

@@ -8,122 +8,91 @@ import os
 import sys
 
 # Import only what Python has already loaded: any other module could be a file of that name in the working folder.
-# ruff: noqa: PTH109, PTH113, PTH118, PTH123, PTH208
+# ruff: noqa: PTH109, PTH113, PTH118, PTH208
 from importlib.machinery import PathFinder, all_suffixes
 
-PR_SET_PDEATHSIG = 1  # prctl's option (<linux/prctl.h>): the signal to receive when the parent ends
-DISK_FULL_BELOW = 2**16  # bytes free
-GOES_ON = "interrupted; the same command goes on where this one stopped."
+INTERRUPTED = "interrupted; type the same command to go on."
 OWN = {"peftqa", "stages", "experiments", "benchmarks", "tests", "test"}
 
 
-def start(interrupted: str = GOES_ON) -> None:
+def start() -> None:
     """Call this before the imports that take time. It ends a program that cannot work here.
 
     From now on Ctrl-C ends the program with a sentence, and a stage ends with the DVC that started it.
     """
     try:
-        hidden = hidden_modules()
+        for path, name in hidden_modules():
+            sys.exit(f"error: {path} hides the module {name}, which Python or a library needs; rename it or move it.")
     except OSError as error:
         sys.exit(f"error: the working folder cannot be read ({error.strerror}); change to another one.")
-    if hidden:
-        path, name = hidden[0]
-        sys.exit(f"error: {path} hides the module {name} that Python or a library needs; rename it or move it away.")
     if sys.flags.optimize > 1:
         sys.exit("error: PYTHONOPTIMIZE=2 or -OO removes docstrings that the libraries need; unset it.")
     import signal
 
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # it is ignored in the background of a shell
-        signal.signal(signal.SIGINT, lambda *_: end_at_once(interrupted=interrupted))
+        signal.signal(signal.SIGINT, end_at_once)
     if "DVC_STAGE" in os.environ:
         end_with_parent()
-        if parent_is_gone():
+        if os.getsid(os.getppid()) != os.getsid(0):  # an orphan's new parent is in another session
             sys.exit("error: the DVC that started this stage has ended.")
 
 
-def end_at_once(*_: object, interrupted: str = GOES_ON) -> None:
+def end_at_once(*_: object) -> None:
     """A handler for Ctrl-C that waits for nothing: no thread, no `finally`."""
     import signal
 
-    say(interrupted)
+    say(INTERRUPTED)
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     signal.raise_signal(signal.SIGINT)
 
 
-def hidden_modules() -> list[tuple[str, str]]:
+def hidden_modules():
     """Path and name of each module in the working folder that Python would take instead of an installed one."""
     here = os.path.realpath(os.getcwd())
     others = [folder for folder in sys.path if os.path.realpath(folder) != here]
-    if not sys.path or len(others) == len(sys.path):
-        return []
-    found = []
+    if len(others) == len(sys.path):
+        return
     for entry in sorted(os.listdir(here)):
         name = entry.partition(".")[0]
         is_module = entry.endswith(tuple(all_suffixes())) or os.path.isfile(f"{entry}/__init__.py")
         if is_module and name not in OWN and name.isidentifier() and PathFinder.find_spec(name, others):
-            found.append((os.path.join(here, entry), name))
-    return found
+            yield os.path.join(here, entry), name
 
 
 def end_with_parent() -> None:
-    """Ask Linux to kill this process when its parent ends, even if the parent is killed.
-
-    A stage that outlives a killed DVC would write the same files as the next `dvc repro`, at the same time.
-    """
+    """Let Linux kill this process when its parent ends: a stage must not write beside those of the next `dvc repro`."""
     if sys.platform == "linux":
         import ctypes
         import signal
 
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # 1: PR_SET_PDEATHSIG in <linux/prctl.h>
 
 
-def parent_is_gone() -> bool:
-    """Whether the DVC that started this process ended before `end_with_parent` was called.
-
-    The system then gives the process another parent: process 1, which in a container may be DVC itself, or a process
-    of another session. DVC starts its stages in its own session.
-    """
-    try:
-        if os.getppid() == 1 and sys.platform == "linux":
-            with open("/proc/1/cmdline", "rb") as file:
-                return b"dvc" not in file.read()
-        return os.getsid(os.getppid()) != os.getsid(0)
-    except ProcessLookupError:
-        return True
-
-
-def run(main, interrupted: str = GOES_ON) -> None:
+def run(main) -> None:
     """Call `main()` and end the program: with its result, or with one sentence and exit code 1.
 
     A UserError, an error of the system (a full disk, a missing right) and Ctrl-C become one sentence on standard error.
     After Ctrl-C the process ends by that signal, as a shell, make and DVC expect. If the reader of standard output has
     gone, it ends by SIGPIPE. Any other exception is a mistake of this project and keeps its traceback.
-    interrupted: the sentence for Ctrl-C.
     """
-    start(interrupted)
+    start()
     import signal
 
     from peftqa.errors import UserError, one_line
 
     if signal.getsignal(signal.SIGINT) not in (signal.SIG_IGN, None):
         signal.signal(signal.SIGINT, signal.default_int_handler)  # `main` may have something to finish
-    if sys.stdin is None:
-        sys.stdin = os.fdopen(os.open(os.devnull, os.O_RDONLY))  # else the next file would be standard input
     if sys.stdout is None:
         sys.exit("error: standard output is closed; send it to a terminal or a file.")
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")  # for a terminal that does not know β
-    code = None
     try:
         try:
             main()
-        except SystemExit as end:
-            code = end.code
-        sys.stdout.flush()
+        finally:
+            sys.stdout.flush()
     except KeyboardInterrupt:
-        say(interrupted)
-        sys.excepthook = lambda *_: None
-        raise
+        end_at_once()
     except BrokenPipeError:
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
         signal.raise_signal(signal.SIGPIPE)
@@ -132,9 +101,7 @@ def run(main, interrupted: str = GOES_ON) -> None:
         if sentence is None:
             raise
         say(one_line(sentence))
-        code = 1
-    if code is not None:
-        sys.exit(code)
+        sys.exit(1)
 
 
 def explain(error: Exception) -> str | None:
@@ -145,7 +112,7 @@ def explain(error: Exception) -> str | None:
     # Libraries written in Rust (safetensors, tokenizers) give the system's error as a number in their text.
     number = re.search(r"\(os error (\d+)\)", str(error))
     code = error.errno if isinstance(error, OSError) else int(number[1]) if number else None
-    if code is None and shutil.disk_usage(".").free < DISK_FULL_BELOW:
+    if code is None and shutil.disk_usage(".").free < 2**16:
         code = errno.ENOSPC  # torch then says only "iostream error"
     if code is None:
         return str(error) if isinstance(error, OSError) else None
@@ -159,7 +126,5 @@ def say(sentence: str) -> None:
         try:
             stream.write(text)
             stream.flush()
-        except OSError:  # else Python would try again at its end, print a traceback, and change the exit code
+        except (OSError, RuntimeError):  # a full disk, or Ctrl-C while it writes; Python would try again at its end
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-        except RuntimeError:  # Ctrl-C came while the program was writing
-            pass

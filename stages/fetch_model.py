@@ -17,10 +17,7 @@ def main() -> None:
             f"them, set it to {unverified}",
             file=sys.stderr,
         )
-    sizes = [path.stat().st_size for path in runs.BASE_MODEL.iterdir()]
-    print(
-        f"fetch_model: {model.name} at {model.revision or 'no revision'}, {len(sizes)} files, {sum(sizes) / 1e6:.1f} MB"
-    )
+    print(f"fetch_model: {model.name} at {model.revision or 'no revision'}")
 
 
 if __name__ == "__main__":

@@ -20,12 +20,8 @@ def main() -> None:
     for fold, parts in enumerate(folds):
         for name, part in parts.items():
             write_csv(runs.fold_table(fold, name), part)
-    counts = (
-        f"{name} {len(part)} ({', '.join(f'{label} {sum(part.label == label)}' for label in table.label.unique())})"
-        for name, part in folds[0].items()
-    )
-    many = f"{len(folds)} folds, the first" if len(folds) > 1 else "one fold"
-    print(f"split: {split.protocol}, {many}: {', '.join(counts)}")
+    counts = ", ".join(f"{name} {len(part)}" for name, part in folds[0].items())
+    print(f"split: {split.protocol}, {len(folds)} fold(s), the first with {counts}")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,8 @@
 """The result of a finished training, from its table of epochs."""
 
-import csv
 from pathlib import Path
 
-from peftqa.errors import UserError
+from peftqa.data.files import read_csv, reading
 from stages.runs import epochs_table
 
 
@@ -14,12 +13,7 @@ def training_summary(name: str, run: tuple[int, int], root: Path = Path()) -> di
     the table of epochs is missing or damaged.
     """
     path = root / epochs_table(name, run)
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            epochs = [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
+    with reading(path):
+        epochs = read_csv(path, str).astype(float).to_dict("records")
         best = min(epochs, key=lambda epoch: epoch["val_log_loss"])
         return {"epoch": int(epochs[-1]["epoch"]), "best": best | {"epoch": int(best["epoch"])}}
-    except FileNotFoundError:
-        raise UserError(f"{path} is missing; run `dvc repro`.") from None
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{path} is damaged ({error}); delete it and run `dvc repro` to make it again.") from None

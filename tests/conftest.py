@@ -12,7 +12,7 @@ from pathlib import Path
 
 # Tiny tensors: threads would only wait for each other. Before anything imports torch, and for every process started.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as experiments/runs.py has it, and for its reason
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as experiments/__init__.py has it, and for its reason
 
 import pytest
 from ruamel.yaml import YAML

@@ -40,13 +40,11 @@ class Answer(NamedTuple):
 class Answerer:
     """An adapter on its frozen model, or with `untrained` that model alone, asked as the adapter was in training.
 
-    folder: as `find_adapter` finds it; base: as `find_base` takes it; dtype: None for the one that it was trained in.
+    folder: as `find_adapter` finds it; base: as `find_base` takes it.
     coverage: the share of validation answers that were sure enough. Raises UserError if a file is missing or wrong.
     """
 
-    def __init__(
-        self, folder: Path, base: str | None = None, untrained=False, dtype: str | None = None, coverage: float = 0.8
-    ) -> None:
+    def __init__(self, folder: Path, base: str | None = None, untrained=False, coverage: float = 0.8) -> None:
         self.task = read_task(folder)
         self.coverage, self.threshold = coverage, None if untrained else self.task.threshold(coverage)
         files = self.task.base_model
@@ -58,7 +56,7 @@ class Answerer:
         from peftqa.model.backbone import load_backbone, load_tokenizer
 
         how = {"fast": True, "dropout": 0.0, "threads": torch.get_num_threads()}
-        settings = ModelSettings(name=files.name, revision=files.revision, dtype=dtype or files.dtype, **how)
+        settings = ModelSettings(name=files.name, revision=files.revision, dtype=files.dtype, **how)
         self.tokenizer = load_tokenizer(base_folder)
         self.label_token_ids = first_token_ids(self.tokenizer, self.task.labels)
         self.model = load_backbone(base_folder, settings)
@@ -100,13 +98,11 @@ class Answerer:
         return f"{verdict}: its confidence is {confidence:.3f}, and {surest} had {self.threshold:.3f} or more"
 
     def what_was_cut(self, prompt: Prompt) -> str:
-        """What of the abstract the model could not read, in words that a terminal can show."""
+        """How much of the abstract the model could not read."""
         if not prompt.cut:
             return f"nothing; all {len(prompt.ids)} tokens were read"
         end = "first" if self.task.template.truncation_side == "left" else "last"
-        text = one_line(self.tokenizer.decode(prompt.cut))
-        shown = text if len(text) <= 80 else f"{text[:38]} ... {text[-38:]}"
-        return f"the {end} {len(prompt.cut)} tokens of the abstract, to fit into {len(prompt.ids)}: {shown}"
+        return f"the {end} {len(prompt.cut)} tokens of the abstract, to fit into {len(prompt.ids)}"
 
 
 def find_adapter(name: str) -> Path:

@@ -7,7 +7,7 @@ from pathlib import Path
 from peftqa.ask import table
 from peftqa.ask.answer import Answerer, find_adapter
 from peftqa.data.files import read_table
-from peftqa.data.text import MAX_CHARACTERS, decode, plain_text, read_file
+from peftqa.data.text import MAX_CHARACTERS, decode, plain_text
 from peftqa.errors import UserError, one_line
 from peftqa.model.task import read_task
 
@@ -16,7 +16,7 @@ def answer_one(options: Namespace) -> None:
     folder = find_adapter(options.adapter)
     question, abstract = read_texts(options)
     plain_text("question", question), plain_text("abstract", abstract)  # refused before a model is loaded
-    model = Answerer(folder, options.base, options.untrained, options.dtype, options.coverage)
+    model = Answerer(folder, options.base, options.untrained, options.coverage)
     prompt = model.encode(question, abstract)
     (answer,) = model.answer([prompt])
     print(f"answer         {answer.label}")
@@ -27,19 +27,13 @@ def answer_one(options: Namespace) -> None:
 
 
 def read_texts(options: Namespace) -> tuple[str, str]:
-    """Question and abstract, from where the options say."""
+    """Question and abstract: what is not an argument comes from standard input."""
     if options.abstract is not None:
         return options.question, options.abstract
-    limit = 8 * MAX_CHARACTERS  # bytes
-    if options.file not in (None, "-"):
-        text = decode(read_file(Path(options.file), limit), options.file)
-    else:
-        if sys.stdin.isatty():
-            print("Type or paste the text, then press Ctrl-D on a new line:", file=sys.stderr)
-        text = decode(sys.stdin.buffer.read(limit), "standard input")
-    if options.question is not None:
-        return options.question, text
-    return text.lstrip().partition("\n")[::2]
+    if sys.stdin.isatty():
+        print("Type or paste the text, then press Ctrl-D on a new line:", file=sys.stderr)
+    text = decode(sys.stdin.buffer.read(8 * MAX_CHARACTERS), "standard input")
+    return text.lstrip().partition("\n")[::2] if options.question is None else (options.question, text)
 
 
 def answer_table(options: Namespace) -> None:
@@ -48,7 +42,7 @@ def answer_table(options: Namespace) -> None:
     added = table.added_columns(read_task(folder).labels)
     source = "/dev/stdin" if options.csv == "-" else options.csv
     columns, rows, questions = table.read_questions(Path(source), added)
-    model = Answerer(folder, options.base, options.untrained, options.dtype, options.coverage)
+    model = Answerer(folder, options.base, options.untrained, options.coverage)
     answers = table.answer_rows(model, questions)
     answered = [[*row, *answer] for row, answer in zip(rows, answers, strict=True)]
     table.write_rows(options.out, [[*columns, *added], *answered])

@@ -59,6 +59,8 @@ class KVPrefix(VirtualTokens):
     def _can_be_made(self) -> Self:
         if self.init == "random" and self.init_scale is None:
             raise ValueError("init: random needs init_scale, the standard deviation of its random numbers (0.02)")
+        if self.reparametrization is not None and self.reparametrization < self.num_virtual_tokens:
+            raise ValueError("reparametrization: the MLP must be at least as wide as num_virtual_tokens")
         return self
 
 
@@ -80,10 +82,9 @@ class PEFTMethod(AdapterSettings):
             raise ValueError("peft_type is missing: the method's name in PEFT, such as LORA")
         if kind in OWN_METHODS:
             raise ValueError(f"peft_type {kind} has settings of its own here: use method: {OWN_METHODS[kind]}")
-        for name in SET_BY_PROJECT:
-            if name in config:
-                raise ValueError(f"{name} is set by this project; leave it out")
         for name, value in config.items():
+            if name in SET_BY_PROJECT:
+                raise ValueError(f"{name} is set by this project; leave it out")
             if not all(isinstance(item, PLAIN) for item in (value if isinstance(value, list) else [value])):
                 raise ValueError(f"{name}: must be a number, a word, true, false, or a list of numbers or words")
         return config

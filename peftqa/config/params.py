@@ -7,11 +7,11 @@ its only default is None, which means that the key is absent.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+import re
 from pathlib import Path
 from typing import Annotated, Literal, get_args
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, Field, ValidationError, field_validator, model_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
@@ -21,26 +21,33 @@ from peftqa.config.settings import Baseline, Distinct, Dtype, Label, Positive, S
 from peftqa.errors import UserError, one_line
 
 BASELINES = get_args(Baseline)
-# Names that are taken: the baselines are variants already, and metrics/ has files of the other two names.
+# The baselines are variants already, and metrics/ has files of the other two names.
 RESERVED_NAMES = (*BASELINES, "selected", "pairs")
 FOLDS_BY_PROTOCOL = {"random": 1, "official": 10, "cross_validation": 10}
 
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
 Protocol = Literal["random", "official", "cross_validation"]
-DIGEST = r"^[0-9a-f]{64}$"
-REVISION = r"^([0-9a-f]{40}|sha256:[0-9a-f]{64})$"
-NAME = r"^[A-Za-z0-9_]+$"
-# What the patterns ask for, in words.
-PATTERNS = {
-    DIGEST: "must be 64 hexadecimal digits in lower case",
-    REVISION: "must be a commit of the Hub (40 hexadecimal digits in lower case; a branch or tag can move), "
-    "`sha256:` and the digest of a local folder's files, or null",
-    NAME: "may have letters, digits and _ only",
-}
-Sha256 = Annotated[str, Field(pattern=DIGEST)]
 AnyAdapter = Annotated[PromptTuning | KVPrefix | PEFTMethod, Field(discriminator="method")]
-METHOD_BY_NAME = {"prompt_tuning": PromptTuning, "kv_prefix": KVPrefix, "peft": PEFTMethod}
+
+
+def _matching(pattern: str, wanted: str) -> AfterValidator:
+    """Refuses a text that does not match the pattern. wanted: what the pattern asks for, in words."""
+
+    def check(text: str) -> str:
+        if not re.fullmatch(pattern, text):
+            raise ValueError(wanted)
+        return text
+
+    return AfterValidator(check)
+
+
+Name = Annotated[
+    str, _matching("[A-Za-z0-9][A-Za-z0-9_]*", "may have letters, digits and _ only, and not begin with _")
+]
+Sha256 = Annotated[str, _matching("[0-9a-f]{64}", "must be 64 hexadecimal digits in lower case")]
+PINNED = "must be a commit of the Hub (40 hexadecimal digits in lower case), `sha256:` and a folder's digest, or null"
+Revision = Annotated[str, _matching("([0-9a-f]{40}|sha256:[0-9a-f]{64})", PINNED)]
 
 
 class Data(Settings):
@@ -60,15 +67,10 @@ class Split(Settings):
     test: Fraction
 
     @model_validator(mode="after")
-    def _folds_exist(self) -> Split:
-        known = FOLDS_BY_PROTOCOL[self.protocol]
-        if max(self.folds) >= known:
-            last = f"the folds 0 to {known - 1}" if known > 1 else "one fold, 0"
-            raise ValueError(f"folds: fold {max(self.folds)} does not exist; protocol {self.protocol} has {last}")
-        return self
-
-    @model_validator(mode="after")
-    def _sum_to_one(self) -> Split:
+    def _folds_exist_and_fractions_sum_to_one(self) -> Split:
+        last, known = max(self.folds), FOLDS_BY_PROTOCOL[self.protocol]
+        if last >= known:
+            raise ValueError(f"folds: fold {last} does not exist; protocol {self.protocol} has 0 to {known - 1}")
         if not math.isclose(self.train + self.val + self.test, 1.0, abs_tol=1e-9):
             raise ValueError(f"train + val + test must be 1, not {self.train + self.val + self.test:g}")
         return self
@@ -76,7 +78,7 @@ class Split(Settings):
 
 class ModelSettings(Settings):
     name: Annotated[str, Field(min_length=1)]
-    revision: Annotated[str, Field(pattern=REVISION)] | None
+    revision: Revision | None
     dtype: Dtype
     fast: bool
     dropout: Annotated[float, Field(ge=0, lt=1)]
@@ -98,18 +100,15 @@ class Template(Settings):
             if text.count(field) != 1:
                 raise ValueError(f"must contain {field} exactly once")
         # White space makes the tokens of the parts, one by one, those of the whole.
-        before, after = text.split("{context}")
-        if (before and not before[-1].isspace()) or (after and not after[0].isspace()):
+        if not re.fullmatch(r"(.*\s)?\{context\}(\s.*)?", text, re.DOTALL):
             raise ValueError("must have white space around {context}")
         return text
 
     @field_validator("instruction")
     @classmethod
     def _has_labels_field(cls, instruction: str) -> str:
-        if "{labels}" not in instruction:
-            raise ValueError("must contain {labels}, which becomes the list of labels in use")
-        if set("{}") & set(instruction.replace("{labels}", "")):
-            raise ValueError("may have braces only in {labels}")
+        if "{labels}" not in instruction or set("{}") & set(instruction.replace("{labels}", "")):
+            raise ValueError("must contain {labels}, which becomes the list of labels in use, and no other braces")
         return instruction
 
 
@@ -137,10 +136,8 @@ class Untrained(Settings):
 
     @model_validator(mode="after")
     def _examples_described(self) -> Untrained:
-        if self.few_shot and (self.seed is None or self.max_tokens is None):
-            raise ValueError("few_shot examples need a seed to draw them and max_tokens, the most they may take")
-        if not self.few_shot and (self.seed is not None or self.max_tokens is not None):
-            raise ValueError("seed and max_tokens are allowed only with few_shot examples")
+        if not bool(self.few_shot) == (self.seed is not None) == (self.max_tokens is not None):
+            raise ValueError("few_shot, seed (which draws the examples) and max_tokens (of all examples) go together")
         return self
 
 
@@ -149,7 +146,7 @@ class Evaluate(Settings):
     max_new_tokens: Annotated[int, Field(ge=1, le=1000)]
     calibration_bins: Annotated[int, Field(ge=1, le=1000)]
     coverage: Annotated[float, Field(gt=0, le=1)]
-    untrained: dict[Annotated[str, Field(pattern=NAME)], Untrained]
+    untrained: dict[Name, Untrained]
     variants: Annotated[list[str], Field(min_length=1), Distinct]
 
 
@@ -173,7 +170,7 @@ class Params(Settings):
     split: Split
     model: ModelSettings
     template: Template
-    adapters: dict[Annotated[str, Field(pattern=NAME)], AnyAdapter]
+    adapters: dict[Name, AnyAdapter]
     tuning: dict[str, Tuned]
     train: TrainSettings
     evaluate: Evaluate
@@ -183,26 +180,24 @@ class Params(Settings):
     @model_validator(mode="after")
     def _names_agree(self) -> Params:
         untrained = self.evaluate.untrained
-        for group, names in (("adapters", self.adapters), ("evaluate.untrained", untrained)):
-            for name in names:
-                if name in RESERVED_NAMES:
-                    raise ValueError(f"{group}.{name}: the name is taken; choose another")
-        if both := self.adapters.keys() & untrained:
-            raise ValueError(f"evaluate.untrained.{min(both)}: an adapter has this name already; choose another")
-        if unknown := [name for name in self.tuning if name not in self.adapters]:
-            known = ", ".join(self.adapters)
-            raise ValueError(f"tuning: {unknown[0]!r} is not an adapter; there are: {known}")
-        variants = [*BASELINES, *untrained, *self.adapters]
-        if unknown := [name for name in self.evaluate.variants if name not in variants]:
-            raise ValueError(f"evaluate.variants: {unknown[0]!r} is not a variant; there are: {', '.join(variants)}")
-        if self.selected not in self.evaluate.variants:
-            known = ", ".join(self.evaluate.variants)
-            raise ValueError(f"selected: {self.selected!r} is not in evaluate.variants ({known})")
+        for where, names, taken in (
+            ("adapters", self.adapters, RESERVED_NAMES),
+            ("evaluate.untrained", untrained, [*RESERVED_NAMES, *self.adapters]),
+        ):
+            if both := [name for name in names if name in taken]:
+                raise ValueError(f"{where}.{both[0]}: the name is taken; choose another")
+        for where, names, known in (
+            ("tuning", self.tuning, self.adapters),
+            ("evaluate.variants", self.evaluate.variants, [*BASELINES, *untrained, *self.adapters]),
+            ("selected", [self.selected], self.evaluate.variants),
+        ):
+            if unknown := [name for name in names if name not in known]:
+                raise ValueError(f"{where}: {unknown[0]!r} is not one of {', '.join(known)}")
         return self
 
 
 def read_params(path: Path = Path("params.yaml")) -> Params:
-    """Read and check a params.yaml. Raises UserError with every wrong key's path, its value and what is allowed."""
+    """Read and check a params.yaml. Raises UserError with the path of what is wrong, its value and what is allowed."""
     return check_params(read_yaml(path), str(path))
 
 
@@ -216,9 +211,7 @@ def read_yaml(path: Path) -> object:
         return YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path} is missing; run from the root of the repository.") from None
-    except RecursionError:
-        raise UserError(f"{path} is nested too deeply to be read.") from None
-    except (YAMLError, UnicodeDecodeError) as error:
+    except (YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise UserError(f"{path} is not valid YAML: {one_line(error)}") from None
 
 
@@ -227,31 +220,4 @@ def check_params(values: object, source: str = "params.yaml") -> Params:
     try:
         return Params.model_validate(values)
     except ValidationError as error:
-        single = "{where} must be a list: -S '{where}=[{text}]'"
-        lines = explain(error, lambda path: _allowed_keys(path, values), _location, PATTERNS, single)
-        raise UserError(f"{source}: " + "; ".join(lines)) from None
-
-
-def _location(path: list[str]) -> list[str]:
-    """The path in the file: pydantic adds the chosen method to an adapter's, and `[key]` to that of a wrong name."""
-    if path[:1] == ["adapters"]:
-        path = path[:2] + path[3:]
-    return [part for part in path if part != "[key]"]
-
-
-def _allowed_keys(path: list[str], values: dict) -> Iterable[str]:
-    """The keys that the group at `path` may have, or the methods if it is an adapter's method."""
-    group = Params
-    match path:
-        case ["adapters", _, "method"]:
-            return METHOD_BY_NAME
-        case ["adapters", name]:
-            named = {str(key): adapter for key, adapter in values["adapters"].items()}  # a key may be a number
-            group = METHOD_BY_NAME[named[name]["method"]]
-        case ["tuning", _]:
-            group = Tuned
-        case ["evaluate", "untrained", _]:
-            group = Untrained
-        case [name]:
-            group = Params.model_fields[name].annotation
-    return group.model_fields
+        raise UserError(f"{source}: {'; '.join(explain(error))}") from None

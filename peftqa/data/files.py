@@ -25,34 +25,34 @@ def read_table(path: Path) -> pd.DataFrame:
     return table
 
 
-def read_csv(path: Path, dtype: type | dict[str, type] | None = None, separator: str = ",") -> pd.DataFrame:
+def read_csv(path: Path, dtype: type | dict[str, type] | None = None) -> pd.DataFrame:
     """A table that a stage wrote; text such as "NA" stays text. Raises UserError if it is missing or damaged."""
     import pandas as pd  # here, because a stage that only downloads needs none
 
-    try:
-        table = pd.read_csv(path, dtype=dtype, sep=separator, keep_default_na=False, encoding="utf-8")
+    with reading(path):
+        table = pd.read_csv(path, dtype=dtype, keep_default_na=False, encoding="utf-8")
         if not isinstance(table.index, pd.RangeIndex):  # pandas makes surplus values row names
             raise ValueError("it has rows with more values than columns")
         return table
-    except (OSError, ValueError) as error:  # pandas' parser errors and wrong encodings are kinds of ValueError
-        raise _unreadable(path, error) from None
 
 
 def read_json(path: Path) -> dict:
     """The JSON object in a file. Raises UserError if it is missing or damaged."""
-    try:
+    with reading(path):
         return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, TypeError, ValueError) as error:
-        raise _unreadable(path, error) from None
 
 
-def _unreadable(path: Path, error: Exception) -> Exception:
-    """The error to raise for an output of the pipeline that could not be read."""
-    if isinstance(error, FileNotFoundError):
-        return UserError(f"{path} is missing; run `dvc repro`.")
-    if isinstance(error, OSError):  # the system's
-        return error
-    return UserError(f"{path} is damaged ({one_line(error)}); delete it and run `dvc repro` to have it made anew.")
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Raises UserError if the block finds that an output of the pipeline is missing or damaged."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing; run `dvc repro`.") from None
+    except (KeyError, TypeError, ValueError) as error:  # pandas' parser errors and wrong encodings are ValueErrors
+        raise UserError(
+            f"{path} is damaged ({one_line(error)}); delete it and run `dvc repro` to make it again."
+        ) from None
 
 
 @contextmanager

@@ -18,14 +18,22 @@ def split_random(table: pd.DataFrame, train: float, val: float, test: float, see
     First val and test together are held out, then divided in the same way. Raises UserError if a part would not have
     every label.
     """
-    refusal = (
-        f"split: {len(table)} rows ({_counts(table)}) cannot be divided into train {train:g}, val {val:g} and test "
-        f"{test:g} with every label in each part; change the fractions, or use more records"
-    )
-    train_rows, held_out = _stratify(table, val + test, seed, refusal)
-    # Rows have kept the order in which they were drawn: if they were sorted first, val and test would be other rows.
-    val_rows, test_rows = _stratify(held_out, test / (val + test), seed, refusal)
-    return {"train": train_rows.sort_index(), "val": val_rows.sort_index(), "test": test_rows.sort_index()}
+    from sklearn.model_selection import train_test_split  # here, because importing it takes time
+
+    def hold_out(rows: pd.DataFrame, share: float) -> list[pd.DataFrame]:
+        # scikit-learn rounds up; without the inner round 0.1 + 0.2 of 1,000 rows would be 301.
+        held_out = math.ceil(round(share * len(rows), 6))
+        return train_test_split(rows, test_size=held_out, stratify=rows["label"], random_state=seed)
+
+    try:
+        train_rows, held_out = hold_out(table, val + test)
+        # Rows have kept the order in which they were drawn. If they were sorted first, val and test would be others.
+        parts = [train_rows, *hold_out(held_out, test / (val + test))]
+    except ValueError:  # too few rows of a label to draw from
+        parts = [table[:0]]
+    if any(set(part["label"]) != set(table["label"]) for part in parts):
+        raise _refusal(table, f"train {train:g}, val {val:g} and test {test:g}", "change the fractions")
+    return {name: part.sort_index() for name, part in zip(("train", "val", "test"), parts, strict=True)}
 
 
 def split_cross_validation(table: pd.DataFrame, seed: int) -> list[dict[str, pd.DataFrame]]:
@@ -52,34 +60,19 @@ def split_official(table: pd.DataFrame, test_ids: Collection[str], seed: int) ->
     return [{"train": rest.drop(val.index), "val": val, "test": test} for val in _stratified_parts(rest, seed)]
 
 
-def _stratify(table: pd.DataFrame, share: float, seed: int, refusal: str) -> list[pd.DataFrame]:
-    """Hold `share` of the rows out; both parts are in the order drawn and have every label, else UserError."""
-    from sklearn.model_selection import train_test_split  # here, because importing it takes time
-
-    # scikit-learn rounds up; without the inner round 0.1 + 0.2 of 1,000 rows would be 301.
-    held_out = math.ceil(round(share * len(table), 6))
-    try:
-        parts = train_test_split(table, test_size=held_out, stratify=table["label"], random_state=seed)
-    except ValueError:
-        raise UserError(refusal) from None
-    if any(set(part["label"]) != set(table["label"]) for part in parts):
-        raise UserError(refusal)
-    return parts
-
-
 def _stratified_parts(table: pd.DataFrame, seed: int) -> list[pd.DataFrame]:
     """N_FOLDS parts of nearly one size, each with the labels in proportion and in the table's row order."""
     from sklearn.model_selection import StratifiedKFold
 
-    fewest = table["label"].value_counts().min()
-    if fewest < N_FOLDS:
-        raise UserError(
-            f"split: {len(table)} rows ({_counts(table)}) cannot be divided into {N_FOLDS} parts with every label in "
-            "each; use split.protocol random, or more records"
-        )
+    if table["label"].value_counts().min() < N_FOLDS:
+        raise _refusal(table, f"{N_FOLDS} parts", "use split.protocol random")
     folds = StratifiedKFold(N_FOLDS, shuffle=True, random_state=seed).split(table, table["label"])
     return [table.iloc[rows] for _, rows in folds]
 
 
-def _counts(table: pd.DataFrame) -> str:
-    return ", ".join(f"{label} {count}" for label, count in table["label"].value_counts().items())
+def _refusal(table: pd.DataFrame, parts: str, remedy: str) -> UserError:
+    counts = ", ".join(f"{label} {count}" for label, count in table["label"].value_counts().items())
+    return UserError(
+        f"split: {len(table)} rows ({counts}) cannot be divided into {parts} with every label in each; {remedy}, or "
+        "use more records"
+    )

@@ -9,15 +9,14 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from peftqa.data.characters import encodable, single_spaced
+from peftqa.data.records import single_spaced
 from peftqa.errors import UserError
 
 MAX_CHARACTERS = 100_000  # of a question or an abstract; PubMedQA's longest abstract has about 4,000
 FORMATS = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16", b"PK\x03\x04": "an Excel workbook or a ZIP file"}
-# How a dictionary or a list begins that a program has written into a cell, as in data sets on the Hub.
-DICTIONARY = re.compile(r"""\{\s*(['"}]|\d+\s*:|$)""")
-LIST = re.compile(r"""(array\(|\()?\[\s*(['"\[\]{]|[-\d.,\s]*\]?$)""")
-PART = re.compile(r"""['"]((?:context|abstract|question|text)s?)['"]\s*:""", re.IGNORECASE)
+# How a dictionary or a list begins that a program has written into a cell, as in data sets on the Hub. "[Article in
+# Polish]" is text.
+OF_A_PROGRAM = re.compile(r"""(array\(|\()?[\[{]\s*(['"\[\]{}]|\d+\s*:|[-\d.,\s]*\]?$)""")
 
 
 def read_rows(text: str, source: Path) -> Iterator[list[str]]:
@@ -80,16 +79,11 @@ def plain_text(name: str, text: str) -> str:
     """The text with single spaces, as `clean` leaves it. Raises UserError, which calls it `name`, if it is not one."""
     if len(text) > MAX_CHARACTERS:
         raise UserError(f"the {name} has {len(text):,} characters; at most {MAX_CHARACTERS:,} are read")
-    try:
-        text = single_spaced(encodable(text))
-    except ValueError:
-        raise UserError(f"the {name} is not UTF-8 text") from None
+    if re.search("[\ud800-\udfff]", text):  # what Python makes of bytes in another encoding
+        raise UserError(f"the {name} is not UTF-8 text")
+    text = single_spaced(text)
     if not text:
         raise UserError(f"the {name} is empty")
-    if DICTIONARY.match(text):
-        part = PART.search(text)
-        keep = f"its part {part[1]!r}, as text" if part else f"the part of it that is the {name}"
-        raise UserError(f"the {name} is a dictionary; keep only {keep}")
-    if LIST.match(text):
-        raise UserError(f"the {name} is a list; join its parts into one text")
+    if OF_A_PROGRAM.match(text):
+        raise UserError(f"the {name} is a list or a dictionary as a program writes it; keep only the text in it")
     return text

@@ -13,6 +13,17 @@ from peftqa.errors import UserError, one_line
 
 TIMEOUT = (10, 30)  # seconds to connect, and between two pieces of the answer
 RETRIES = 2  # after 1 s and 2 s
+NO_CONNECTION = "the connection to it fails"
+# What errors of requests, httpx and huggingface_hub mean, by class. Their texts have those of other libraries in them.
+REASONS = {
+    "OfflineModeIsEnabled": "HF_HUB_OFFLINE is set",
+    "ProxyError": "the proxy does not answer",
+    "SSLError": "its certificate is not trusted",
+    "Timeout": "it does not answer in time",
+    "ConnectionError": NO_CONNECTION,
+    "NetworkError": NO_CONNECTION,
+    "ChunkedEncodingError": "the connection broke off",
+}
 
 
 def is_url(address: str) -> bool:
@@ -31,9 +42,15 @@ def shown_address(address: str) -> str:
     return re.sub("[?#].*", "", re.sub("://.*@", "://***@", address)) if is_url(address) else address
 
 
-def without_secrets(error: BaseException, address: str) -> str:
-    """An error's text in one line, its addresses without user, password and query string."""
-    text = one_line(error).replace(address, shown_address(address))
+def reason(error: BaseException, address: str) -> str:
+    """Why an address did not give a file, in one line without the address's secrets."""
+    for kind in type(error).__mro__:
+        if kind.__name__ in REASONS:
+            return REASONS[kind.__name__]
+    if (response := getattr(error, "response", None)) is not None:
+        return f"it answers with HTTP status {response.status_code} {response.headers.get('X-Error-Code', '')}".strip()
+    text = one_line(error).partition(". Deleted download")[0]  # the rest is pooch's advice
+    text = text.replace(address, shown_address(address))
     return re.sub(r"\?\S+", "", re.sub(r"://\S*@", "://***@", text))
 
 
@@ -64,9 +81,7 @@ def fetch(folder: Path, urls: dict[str, str], registry: dict[str, str], remedy: 
             error.filename = error.filename2 or error.filename or str(folder)
             raise
         hint = line_endings_hint([Path(url)]) if isinstance(error, ValueError) and not is_url(url) else ""
-        raise UserError(
-            f"{shown_address(url)} could not be used ({without_secrets(error, url)}); {remedy}{hint}"
-        ) from None
+        raise UserError(f"{shown_address(url)} could not be used ({reason(error, url)}); {remedy}{hint}") from None
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 

@@ -13,15 +13,14 @@ import pooch
 
 from peftqa import program
 from peftqa.data.digest import MODEL_FILES, folder_digest, is_commit, matching_files
+from peftqa.data.files import atomic_write
 from peftqa.errors import UserError, one_line
-from peftqa.fetch.files import line_endings_hint, shown_address, without_secrets
+from peftqa.fetch.files import line_endings_hint, reason, shown_address
 
 MODEL_WEIGHTS, MODEL_INDEX = "model.safetensors", "model.safetensors.index.json"
-NEEDED = ((MODEL_WEIGHTS, MODEL_INDEX), ("config.json",), ("tokenizer.json",))  # one file of each
 REMEDY = (
-    "; check model.name and model.revision, which change together (README.md lists FLAN-T5's; a local folder takes "
-    "`sha256:` and a digest), or set HF_TOKEN for a gated model, HF_ENDPOINT to a mirror, HF_HOME to a filled cache "
-    "with HF_HUB_OFFLINE=1"
+    "; is there a network? if so, check model.name and model.revision (README.md lists FLAN-T5's), or set HF_TOKEN for "
+    "a gated model; else name a local folder, or set HF_HOME to a filled cache and HF_HUB_OFFLINE=1"
 )
 
 
@@ -40,31 +39,27 @@ def fetch_model(name: str, revision: str | None, target: Path) -> str | None:
             f"model.revision: {revision} is a commit of the Hub, but model.name {name} is a folder; give `sha256:` and "
             "a digest, or leave model.revision empty, and the stage prints the digest"
         )
-    partial = target.with_name(target.name + ".partial")
-    for old in (target, partial):
-        shutil.rmtree(old, ignore_errors=True)
+    subject = f"model.name: {name}"
     try:
-        subject = f"model.name: {name}"
+        shutil.rmtree(target, ignore_errors=True)
         source = snapshot(name, revision, MODEL_FILES, f"{subject} at {revision}", REMEDY) if on_hub else Path(name)
-        _copy_model(source, subject, partial)
-        digest = revision if on_hub else folder_digest(partial)
-        if revision not in (None, digest):
-            raise UserError(
-                f"model.name: the files in {name} have the digest {digest}, not model.revision's {revision}; restore "
-                f"the files, or set model.revision to the digest found{line_endings_hint(matching_files(Path(name)))}"
-            )
-        partial.rename(target)
+        with atomic_write(target) as partial:
+            _copy_model(source, subject, partial)
+            digest = revision if on_hub else folder_digest(partial)
+            if revision not in (None, digest):
+                raise UserError(
+                    f"{subject}: the files have the digest {digest}, not model.revision's {revision}; restore the "
+                    f"files, or set model.revision to the digest found{line_endings_hint(matching_files(Path(name)))}"
+                )
     except OSError as error:
         where = Path(error.filename2 or error.filename or target)
         if on_hub or where.is_relative_to(target.parent):  # this machine's disk, not the model
             error.filename = str(where)
             raise
         raise UserError(
-            f"model.name: {name} could not be copied to {target} ({one_line(error)}); for a model of the Hub set "
+            f"{subject} could not be copied to {target} ({one_line(error)}); for a model of the Hub set "
             "model.revision to its commit (40 hexadecimal digits), for a local folder check the path"
         ) from None
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return digest if revision is None else None
 
 
@@ -72,7 +67,7 @@ def _copy_model(source: Path, subject: str, copy: Path) -> None:
     """Copy the MODEL_FILES of a whole and undamaged model, following the links of the Hub's cache."""
     files = {path.name: path for path in matching_files(source)}
     _check_model(files, subject)
-    copy.mkdir(parents=True)
+    copy.mkdir()
     for file, path in files.items():
         # The cache links each file to a blob, whose name is its sha256 if it is large.
         blob = path.readlink().name if path.is_symlink() else ""
@@ -82,21 +77,18 @@ def _copy_model(source: Path, subject: str, copy: Path) -> None:
 
 
 def _check_model(files: dict[str, Path], subject: str) -> None:
-    """Raise UserError for missing files and shards, for broken JSON, and for code that the model would bring."""
-    for choices in NEEDED:
-        if files.keys().isdisjoint(choices):
-            raise UserError(
-                f"{subject} lacks {' or '.join(choices)}; choose a model with configuration, tokenizer and "
-                "safetensors weights (pickled weights are never read)"
-            )
+    """Raise UserError for missing files, for broken JSON, and for code that the model would bring."""
     try:
         objects = {file: dict(json.loads(path.read_bytes())) for file, path in files.items() if path.suffix == ".json"}
-        index = {} if MODEL_WEIGHTS in files else objects[MODEL_INDEX]["weight_map"] or {"": MODEL_WEIGHTS}
-        missing = ", ".join(sorted(set(index.values()) - set(files))[:3])
-    except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
+        index = {} if MODEL_WEIGHTS in files else objects.get(MODEL_INDEX, {})
+        weights = set(index.get("weight_map", {}).values()) or {MODEL_WEIGHTS}
+    except (AttributeError, RecursionError, TypeError, ValueError) as error:
         raise UserError(f"{subject} has a broken JSON file ({one_line(error)})") from None
-    if missing:
-        raise UserError(f"{subject} lacks weight files that {MODEL_INDEX} names: {missing}")
+    if missing := {"config.json", "tokenizer.json", *weights} - files.keys():
+        raise UserError(
+            f"{subject} lacks {', '.join(sorted(map(str, missing))[:3])}; choose a model with configuration, tokenizer "
+            "and safetensors weights (pickled weights are never read)"
+        )
     if code := [file for file, values in objects.items() if "auto_map" in values]:
         raise UserError(f"{subject}: its {code[0]} asks for code of its own (auto_map), which is never run")
 
@@ -110,7 +102,7 @@ def snapshot(name: str, revision: str | None, patterns: Sequence[str], subject: 
         from huggingface_hub import get_token, snapshot_download, utils
 
         if not (get_token() or "").isascii():
-            raise UserError("HF_TOKEN, or the file of `hf auth login`, has letters that a token never has; set it anew")
+            raise ValueError("HF_TOKEN, or the file of `hf auth login`, has letters that a token never has")
         utils.logging.set_verbosity_error()
         if not sys.stderr.isatty():
             utils.disable_progress_bars()
@@ -121,13 +113,12 @@ def snapshot(name: str, revision: str | None, patterns: Sequence[str], subject: 
             return Path(snapshot_download(name, revision=revision, allow_patterns=[*patterns]))
         finally:
             signal.signal(signal.SIGINT, interrupt)
-    except UserError:
-        raise
     except Exception as error:  # those of huggingface_hub, httpx2 and hf_xet do not share a class
         if isinstance(error, OSError) and error.errno:  # this machine's; the libraries' own lack a number
             raise
         hub = os.environ.get("HF_ENDPOINT") or "https://huggingface.co"
         if isinstance(error, FileNotFoundError) and error.__cause__:  # "not in the cache", which the sentence says
             error = error.__cause__
-        reason = f"{shown_address(hub)}: {without_secrets(error, hub)}"
-        raise UserError(f"{subject} is not in the cache, and the Hub does not give it ({reason}){remedy}") from None
+        raise UserError(
+            f"{subject} is not in the cache, and {shown_address(hub)} does not give it ({reason(error, hub)}){remedy}"
+        ) from None

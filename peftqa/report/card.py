@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from huggingface_hub import ModelCard, ModelCardData
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from peftqa.config.params import Params
 from peftqa.data.digest import is_commit
@@ -27,6 +27,18 @@ def model_card(name: str, run: tuple[int, int], params: Params, comparison: Mapp
     model = params.model
     on_hub, synthetic = is_commit(model.revision), "synthetic" in params.data.name.lower()
     variants, mean = comparison["variants"], f"mean of {runs} trainings" if runs > 1 else "this one"
+    results = [
+        EvalResult(
+            task_type="question-answering",
+            dataset_type="synthetic" if synthetic else DATASET,
+            dataset_name=params.data.name,
+            dataset_split="test",
+            metric_type=kind,
+            metric_name=wording.METRICS[metric] + (f", {mean}" if runs > 1 else ""),
+            metric_value=variants[name]["metrics"][metric],
+        )
+        for metric, kind in METRICS.items()
+    ]
     data = ModelCardData(
         language="en",
         license="mit",
@@ -34,6 +46,8 @@ def model_card(name: str, run: tuple[int, int], params: Params, comparison: Mapp
         base_model=model.name if on_hub else None,
         datasets=None if synthetic else [DATASET],
         tags=[peft_type(params.adapters[name]).lower(), "question-answering", *(["synthetic"] if synthetic else [])],
+        model_name=name,
+        eval_results=results,
     )
     rows = [
         {"variant": f"{other}: {wording.describe(other, params)}{f', {mean}' if other == name else ''}"}

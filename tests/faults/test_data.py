@@ -41,7 +41,7 @@ def first(records: dict) -> dict:
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        (lambda clone: (clone.folder / RECORDS).read_bytes()[:-1000], "is not valid JSON"),
+        (lambda clone: (clone.folder / RECORDS).read_bytes()[:-1000], "Invalid JSON"),
         (lambda clone: changed(clone, lambda records: first(records).pop("QUESTION")), "QUESTION: missing key"),
         (lambda clone: changed(clone, all_yes), "no usable record has the label no"),
         (lambda clone: changed(clone, ten_only), "cannot be divided into train 0.8"),

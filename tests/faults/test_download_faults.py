@@ -68,11 +68,11 @@ def test_a_fault_that_passes_is_tried_again(workspace, file_host):
 @pytest.mark.parametrize(
     ("path", "fault", "reason"),
     [
-        (PATH, status(404), "404"),
-        (IDS_PATH, status(503), "503"),
-        (PATH, truncated, "Connection broken"),
+        (PATH, status(404), "it answers with HTTP status 404"),
+        (IDS_PATH, status(503), "it answers with HTTP status 503"),
+        (PATH, truncated, "the connection broke off"),
         (IDS_PATH, status(200), sha256(b"<html>not the file</html>")),
-        (PATH, to_itself, "Exceeded 30 redirects"),
+        (PATH, to_itself, "it answers with HTTP status 302"),
     ],
 )
 def test_a_fault_of_either_file_is_reported_and_leaves_neither(workspace, file_host, refused, path, fault, reason):
@@ -87,8 +87,8 @@ def test_a_fault_of_either_file_is_reported_and_leaves_neither(workspace, file_h
 @pytest.mark.parametrize(
     ("source", "reason"),
     [
-        (f"http://anna:geheim@127.0.0.1:1{PATH}?a=geheim", "Connection refused"),
-        ("http://a:geheim@nowhere.invalid/x.json", "NameResolutionError"),
+        (f"http://anna:geheim@127.0.0.1:1{PATH}?a=geheim", "(the connection to it fails); check the network"),
+        ("http://a:geheim@nowhere.invalid/x.json", "(the connection to it fails); check the network"),
         ("http://a:ge/heim@b/x.json?a=ge heim", "Failed to parse"),
         ("ftp://a:geheim@b/c?a=ge heim", "No connection adapters"),
     ],
@@ -114,7 +114,7 @@ def test_a_download_that_is_ended_early_leaves_no_file(workspace, file_host, num
     process.send_signal(number)
     _, message = process.communicate(timeout=60)
     assert process.returncode == -number and message.count("\n") == (number == signal.SIGINT)
-    assert not FETCHED.keys() & {path.name for path in (workspace.folder / "data/raw").iterdir()}
+    assert workspace.files("data/raw") == []
     assert workspace.run("download").returncode == 0
     assert raw(workspace) == FETCHED
 
@@ -147,6 +147,7 @@ def test_a_local_file_that_is_not_a_true_copy_is_refused(workspace, refused, cop
 
 
 def test_a_relative_path_that_experiments_could_not_use_is_refused(workspace, refused):
-    assert "relative path" in refused(workspace.run("download", PUBMEDQA_SOURCE="ori_pqal.json"))
+    message = refused(workspace.run("download", PUBMEDQA_SOURCE="../ori_pqal.json"))
+    assert "PUBMEDQA_SOURCE: '../ori_pqal.json' is outside the repository" in message
     workspace.set(data__source="../ori_pqal.json")
-    assert "is outside the repository" in refused(workspace.run("download"))
+    assert "data.source: '../ori_pqal.json' is outside the repository" in refused(workspace.run("download"))

@@ -110,11 +110,12 @@ def test_a_broken_transfer_is_resumed_or_begun_again(workspace, hub, fetch):
 @pytest.mark.parametrize(
     ("asked", "reason"),
     [
-        ({"HF_HUB_OFFLINE": "1"}, "HF_HUB_OFFLINE"),
-        ({"HF_ENDPOINT": "http://anna:geheim@127.0.0.1:1"}, "Connection refused"),
-        ({"name": "nobody/nothing"}, "Repository Not Found"),
-        ({"name": "someone/gated"}, "gated repo"),
-        ({"revision": "b" * 40}, "Revision Not Found"),
+        ({"HF_HUB_OFFLINE": "1"}, "(HF_HUB_OFFLINE is set)"),
+        ({"HF_ENDPOINT": "http://anna:geheim@127.0.0.1:1"}, "http://***@127.0.0.1:1 does not give it (the connection"),
+        ({"HF_ENDPOINT": "ftp://a:geheim@hub"}, "ftp://***@hub does not give it (Request URL has an unsupported"),
+        ({"name": "nobody/nothing"}, "(it answers with HTTP status 401 RepoNotFound)"),
+        ({"name": "someone/gated"}, "(it answers with HTTP status 403 GatedRepo)"),
+        ({"revision": "b" * 40}, "(it answers with HTTP status 404 RevisionNotFound)"),
     ],
 )
 def test_a_model_that_the_hub_does_not_give_is_reported(workspace, hub, fetch, refused, asked, reason):
@@ -122,21 +123,12 @@ def test_a_model_that_the_hub_does_not_give_is_reported(workspace, hub, fetch, r
     hub.gated.add("someone/gated")
     message = refused(fetch(**asked))
     assert reason in message and asked.get("name", NAME) in message and asked.get("revision", COMMIT) in message
-    assert all(way in message for way in ("HF_TOKEN", "HF_ENDPOINT", "HF_HUB_OFFLINE", "local folder"))
+    assert all(way in message for way in ("is there a network?", "HF_TOKEN", "HF_HUB_OFFLINE", "local folder"))
     assert "geheim" not in message and base(workspace) == {}
 
 
-@pytest.mark.parametrize("endpoint", ["http://[bad", "ftp://a:geheim@hub"])
-def test_an_endpoint_that_is_not_an_address_is_named(fetch, refused, endpoint):
-    message = refused(fetch(HF_ENDPOINT=endpoint))
-    assert endpoint.replace("a:geheim", "***") in message and "HF_ENDPOINT" in message and "geheim" not in message
-
-
-@pytest.mark.parametrize("in_file", [False, True])
-def test_a_token_that_cannot_be_sent_is_named(fetch, refused, tmp_path, in_file):
-    (tmp_path / "token").write_text("hf_ä")
-    where = {"HF_TOKEN_PATH": str(tmp_path / "token")} if in_file else {"HF_TOKEN": "hf_ä"}
-    message = refused(fetch(**where))
+def test_a_token_that_cannot_be_sent_is_named(fetch, refused):
+    message = refused(fetch(HF_TOKEN="hf_ä"))
     assert "HF_TOKEN" in message and "hf_ä" not in message
 
 
@@ -174,13 +166,13 @@ AUTO_MAP = b'{"auto_map": {"AutoModel": "modeling_tiny.Tiny"}}'
     [
         (True, without("model.safetensors") | NOT_WANTED, "lacks model.safetensors"),
         (False, without("tokenizer.json"), "lacks tokenizer.json"),
-        (True, without("model.safetensors") | INDEX | {SHARDS[0]: b""}, SHARDS[1]),
+        (True, without("model.safetensors") | INDEX | {SHARDS[0]: b""}, f"lacks {SHARDS[1]}"),
         (False, MODEL | {"config.json": b"[1]"}, "broken JSON"),
-        (False, MODEL | {"config.json": AUTO_MAP}, "its config.json asks"),
+        (True, MODEL | {"model.safetensors": WEIGHTS[: len(WEIGHTS) // 2]}, "model.safetensors is damaged"),
         (True, MODEL | {"tokenizer_config.json": AUTO_MAP}, "its tokenizer_config.json asks"),
     ],
 )
-def test_an_incomplete_model_and_one_with_code_are_refused(
+def test_an_incomplete_or_damaged_model_and_one_with_code_are_refused(
     workspace, hub, fetch, refused, tmp_path, from_hub, files, reason
 ):
     hub.models[NAME][COMMIT] = files
@@ -213,7 +205,6 @@ def test_an_unverified_folder_inside_the_repository_is_used_with_a_warning_that_
     [
         ("../model", None, "is outside the repository"),
         ("models/base", None, "this stage writes"),
-        ("google/flan-t5-large", None, "40 hexadecimal digits"),
         (NAME, "sha256:" + "0" * 64, "40 hexadecimal digits"),
         ("/none", None, "No such file or directory: '/none'"),
         ("{}", COMMIT, "leave model.revision empty"),

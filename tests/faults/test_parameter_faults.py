@@ -10,7 +10,7 @@ pytestmark = pytest.mark.drill
 @pytest.mark.parametrize(
     ("values", "says"),
     [
-        ({"selected": "prefixx"}, "selected: 'prefixx' is not in evaluate.variants (majority, tfidf, base"),
+        ({"selected": "prefixx"}, "selected: 'prefixx' is not one of majority, tfidf, base"),
         ({"train.epoch": 3}, "train.epoch: unknown key; did you mean epochs?"),
         ({"split.test": 0.5}, "train + val + test must be 1, not 1.4"),
         ({"split.protocol": "official", "split.folds": [10]}, "fold 10 does not exist"),

@@ -11,7 +11,7 @@ from tests.faults.drill import Copy, commands, send, sentence, wait_for
 
 pytestmark = pytest.mark.drill
 REPRO, RUNS = ("dvc", "repro", "predict@prefix-0-42"), ("make", "runs", "SETUP=")
-INTERRUPTED = "interrupted; the same command goes on where this one stopped."
+INTERRUPTED = "interrupted; type the same command to go on."
 
 
 @pytest.fixture

@@ -80,8 +80,8 @@ def test_whatever_stops_dvc_is_said(whole, clone, path, change, says):
 @pytest.mark.parametrize(
     ("key", "value", "says"),
     [
-        ("train.seeds", 43, "train.seeds must be a list: -S 'train.seeds=[43]'"),
-        ("split.folds", 0, "split.folds must be a list: -S 'split.folds=[0]'"),
+        ("train.seeds", 43, "train.seeds: must be a list, such as [43], not 43"),
+        ("split.folds", 0, "split.folds: must be a list, such as [0], not 0"),
         ("adapters", None, "adapters: must be a group of keys"),
     ],
 )

@@ -20,8 +20,3 @@ def loaded(statement: str) -> set[str]:
 )
 def test_a_stage_that_runs_no_model_does_not_import_torch(stage):
     assert not {"torch", "transformers", "peft", "accelerate", "dvc"} & loaded(f"import stages.{stage}")
-
-
-@pytest.mark.slow
-def test_the_backbone_does_not_import_the_fast_path_by_itself():
-    assert not {name for name in loaded("import peftqa.model.backbone") if name.startswith("peftqa.model.fast")}

@@ -9,12 +9,17 @@ from itertools import combinations
 
 import pytest
 import torch
-from peft import PeftModel, get_peft_model
+from peft import PeftModel, PrefixTuningConfig, get_peft_model
 from safetensors.torch import load_file, save_file
+from torch import nn
 from transformers import (
     AutoModelForSeq2SeqLM,
+    BartConfig,
+    BartForConditionalGeneration,
     MT5Config,
     MT5ForConditionalGeneration,
+    T5Config,
+    T5EncoderModel,
     UMT5Config,
     UMT5ForConditionalGeneration,
 )
@@ -26,8 +31,9 @@ from tests.conftest import ROOT
 from tests.tiny import SHAPE, save_tiny_checkpoint, tiny_t5, untie
 from tests.unit import reference_t5
 
-# Attention, and whether the fast path computes, which has a cross-attention of its own.
-IMPLEMENTATIONS = [("sdpa", False), ("sdpa", True), ("fused", True)]
+IMPLEMENTATIONS = ["eager", "sdpa"]
+# Attention, and whether the fast path computes: it has a cross-attention of its own.
+ALL_IMPLEMENTATIONS = [("eager", False), ("sdpa", False), ("sdpa", True), ("fused", True)]
 SUBSETS = [list(subset) for size in (1, 2, 3) for subset in combinations(TARGETS, size)]
 
 
@@ -102,14 +108,14 @@ def assert_agrees_with_reference(base, fast, scale=1.0, **config):
 # What it computes
 
 
-@pytest.mark.parametrize(("attention", "fast"), IMPLEMENTATIONS)
+@pytest.mark.parametrize(("attention", "fast"), ALL_IMPLEMENTATIONS)
 @pytest.mark.parametrize("target", SUBSETS, ids="+".join)
 def test_logits_and_gradients_are_those_of_plain_tensor_operations(target, attention, fast):
     """The rule for a prefix (`with_prefix`) as every implementation of attention has it."""
     assert_agrees_with_reference(tiny_t5(attn_implementation=attention), fast, target=target)
 
 
-@pytest.mark.parametrize(("attention", "fast"), IMPLEMENTATIONS)
+@pytest.mark.parametrize(("attention", "fast"), ALL_IMPLEMENTATIONS)
 @pytest.mark.parametrize(
     ("config", "model", "scale"),
     [
@@ -122,11 +128,12 @@ def test_mt5_and_umt5_agree_with_plain_tensor_operations(config, model, scale, a
     assert_agrees_with_reference(base, fast, scale=scale)
 
 
+@pytest.mark.parametrize("attention", IMPLEMENTATIONS)
 @torch.no_grad()  # torch has another sdpa kernel for position biases that want a gradient, as unfrozen ones do
-def test_a_disabled_prefix_gives_the_logits_of_the_base_model_to_the_bit():
+def test_a_disabled_prefix_gives_the_logits_of_the_base_model_to_the_bit(attention):
     batch = padded_batch()
     unpadded = {name: batch[name] for name in ("input_ids", "decoder_input_ids")}
-    base = tiny_t5()
+    base = tiny_t5(attn_implementation=attention)
     model = with_prefix(copy.deepcopy(base))
     for inputs in (batch, unpadded):
         expected = base(**inputs).logits
@@ -135,8 +142,9 @@ def test_a_disabled_prefix_gives_the_logits_of_the_base_model_to_the_bit():
         assert not torch.allclose(model(**inputs).logits, expected, atol=1e-2)
 
 
-def test_generate_equals_step_by_step_argmax_with_and_without_cache():
-    model = with_prefix(tiny_t5())
+@pytest.mark.parametrize("attention", IMPLEMENTATIONS)
+def test_generate_equals_step_by_step_argmax_with_and_without_cache(attention):
+    model = with_prefix(tiny_t5(attn_implementation=attention))
     model.generation_config.eos_token_id = None
     batch = padded_batch()
     inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
@@ -150,13 +158,37 @@ def test_generate_equals_step_by_step_argmax_with_and_without_cache():
         assert not torch.equal(model.generate(**inputs, max_new_tokens=8), answer)
 
 
+def test_pefts_prefix_tuning_is_the_same_as_a_decoder_prefix_if_the_decoder_has_no_position_bias():
+    base = tiny_t5(num_layers=4, num_decoder_layers=4)
+    nn.init.zeros_(base.decoder.block[0].layer[0].SelfAttention.relative_attention_bias.weight)
+    layers, heads, d_kv = base.config.num_layers, base.config.num_heads, base.config.d_kv
+    ours = with_prefix(copy.deepcopy(base), target=["decoder"])
+    peft_config = PrefixTuningConfig(task_type="SEQ_2_SEQ_LM", num_virtual_tokens=3, token_dim=heads * d_kv)
+    peft_model = get_peft_model(base, peft_config)
+    # PEFT shares its slots between the layers l and l + L/2, so half of them are never read.
+    slots = (
+        peft_model.prompt_encoder["default"].embedding.weight.detach().view(3, 2 * layers, heads, d_kv).transpose(0, 2)
+    )
+    for index, layer in enumerate(prefix_layers(ours).values()):
+        layer.set_prefix("default", slots[:, 4 * index % (2 * layers)], slots[:, (4 * index + 1) % (2 * layers)])
+    batch = padded_batch()
+    del batch["decoder_attention_mask"]
+    expected = peft_model(**batch).logits
+    assert (ours(**batch).logits - expected).abs().max() < 1e-5
+    with ours.disable_adapter():
+        assert (ours(**batch).logits - expected).abs().max() > 1e-2
+
+
+@pytest.mark.parametrize("attention", IMPLEMENTATIONS)
 @pytest.mark.parametrize(
     ("backbone", "adapter"),
     [(torch.bfloat16, torch.float32), (torch.float16, torch.float32), (torch.float64, torch.float64)],
 )
 @pytest.mark.parametrize("reparametrization", [None, 8])
-def test_the_adapter_is_float32_under_half_precision_and_follows_float64(backbone, adapter, reparametrization):
-    model = with_prefix(tiny_t5().to(backbone), reparametrization=reparametrization)
+def test_the_adapter_is_float32_under_half_precision_and_follows_float64(
+    backbone, adapter, reparametrization, attention
+):
+    model = with_prefix(tiny_t5(attn_implementation=attention).to(backbone), reparametrization=reparametrization)
     batch = padded_batch()
     logits = model(**batch).logits
     assert logits.dtype == backbone
@@ -164,7 +196,7 @@ def test_the_adapter_is_float32_under_half_precision_and_follows_float64(backbon
     gradients = prefix_gradients(model, batch)
     assert all(gradient.dtype == adapter and gradient.isfinite().all() for gradient in gradients.values())
     torch.manual_seed(0)
-    full = with_prefix(tiny_t5(), reparametrization=reparametrization)
+    full = with_prefix(tiny_t5(attn_implementation=attention), reparametrization=reparametrization)
     assert (full(**batch).logits - logits).abs().max() < 0.15
 
 
@@ -193,16 +225,19 @@ def keys_and_values_of_text(base, token_ids):
     return found
 
 
+@pytest.mark.parametrize("reparametrization", [None, 16])
 @pytest.mark.parametrize(
     ("text", "read"),
     [([5, 6, 7], [5, 6, 7]), ([5, 6, 7, 8, 9, 1], [5, 6, 7, 8, 9, 1]), ([5, 6], [5, 6, 5, 6])],
     ids=["as long as the prefix", "longer", "shorter"],
 )
-def test_text_gives_the_keys_and_values_that_it_has_in_the_frozen_model(text, read):
+def test_text_gives_the_keys_and_values_that_it_has_in_the_frozen_model(text, read, reparametrization):
     expected = keys_and_values_of_text(tiny_t5(), read)
-    model = with_prefix(tiny_t5())
-    # A second adapter, on a model where another prefix is active.
-    model.add_adapter("text", KVPrefixConfig(num_virtual_tokens=3, init="text", init_token_ids=text))
+    model = with_prefix(tiny_t5().train())
+    # A second adapter, on a model in training mode where another prefix is active.
+    config = KVPrefixConfig(num_virtual_tokens=3, init="text", init_token_ids=text, reparametrization=reparametrization)
+    model.add_adapter("text", config)
+    assert all(module.training for module in prefix_layers(model).values())
     layers = prefix_layers(model)
     assert set(layers) == set(expected)
     for path, layer in layers.items():
@@ -284,6 +319,13 @@ def test_a_saved_adapter_is_plain_keys_and_values_in_a_small_safetensors_file(tm
     assert torch.equal(loaded(**batch).logits, model(**batch).logits)
 
 
+def test_plain_keys_and_values_are_not_loaded_into_an_mlp(tmp_path):
+    model = with_prefix(tiny_t5(), reparametrization=16)
+    model.save_pretrained(tmp_path)
+    with pytest.raises(UserError, match="cannot be loaded"):
+        model.load_adapter(tmp_path, "default", is_trainable=True)
+
+
 def test_transformers_loads_a_saved_prefix_by_itself_and_saves_the_same_file(tmp_path):
     base, adapter, again = (tmp_path / name for name in ("base", "adapter", "again"))
     save_tiny_checkpoint(base)
@@ -300,6 +342,14 @@ def test_transformers_loads_a_saved_prefix_by_itself_and_saves_the_same_file(tmp
     file = "adapter_model.safetensors"
     assert (again / file).read_bytes() == (adapter / file).read_bytes()
     assert json.loads((again / "adapter_config.json").read_text())["peft_type"] == "KV_PREFIX"
+
+
+@pytest.mark.parametrize("call", ["forward", "generate"])
+def test_an_adapter_for_each_row_is_refused_and_not_ignored(call):
+    model, ids = with_prefix(tiny_t5()), padded_batch()["input_ids"]
+    model.add_adapter("other", KVPrefixConfig())
+    with pytest.raises(UserError, match=r"adapter_names is not possible with KV_PREFIX; choose one adapter"):
+        getattr(model, call)(input_ids=ids, adapter_names=["default", "other", "__base__"])
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -339,20 +389,61 @@ def test_prefixes_of_adapters_that_are_active_together_follow_one_another():
     assert (model(**batch).logits - joined(**batch).logits).abs().max() < 1e-5
 
 
-def test_an_attention_that_would_drop_the_prefix_is_refused():
+@torch.no_grad()
+def test_unloading_gives_the_base_model_back_and_merging_is_refused():
+    batch = padded_batch()
+    base = tiny_t5()
+    expected, names = base(**batch).logits, set(base.state_dict())
+    model = with_prefix(base)
+    for merge in (model.merge_and_unload, model.merge_adapter):
+        with pytest.raises(UserError, match="cannot be merged"):
+            merge()
+    unloaded = model.unload()
+    assert set(unloaded.state_dict()) == names
+    assert unloaded.config._attn_implementation == "sdpa"
+    assert torch.equal(unloaded(**batch).logits, expected)
+
+
+def test_a_model_without_such_attention_modules_is_refused():
+    with torch.device("meta"):
+        bart = BartForConditionalGeneration(BartConfig(encoder_layers=1, decoder_layers=1))
+    with pytest.raises(UserError, match=r"BartForCond.* lacks .* encoder\.block\.N\.layer\.N\.SelfAttention"):
+        with_prefix(bart)
+    with pytest.raises(UserError, match=r"T5EncoderModel lacks .* cross; .*EncDecAttention"):
+        with_prefix(T5EncoderModel(T5Config(**SHAPE)), target=["encoder", "cross"])
+
+
+def test_an_attention_without_prefixes_is_refused():
+    with pytest.raises(UserError, match="flex_attention; a prefix needs eager or sdpa"):
+        with_prefix(tiny_t5(attn_implementation="flex_attention"))
     model = with_prefix(tiny_t5())
     model.get_base_model().set_attn_implementation("eager")
-    with pytest.raises(UserError, match=r"eager would drop the prefix; .* choose sdpa or fused"):
+    with pytest.raises(UserError, match="would drop the prefix"):
         model(**padded_batch())
 
 
-def test_a_text_without_tokens_is_refused():
-    with pytest.raises(UserError, match="init_token_ids is empty"):
-        KVPrefixConfig(init="text", init_token_ids=[])
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"target": []}, "target is"),
+        ({"target": ["encoder", "head"]}, "target is"),
+        ({"num_virtual_tokens": 0}, "1 or more"),
+        ({"init": "zeros"}, "random or text"),
+        ({"init": "text"}, "init_token_ids is empty"),
+        ({"num_virtual_tokens": 5, "reparametrization": 4}, "at least the length"),
+    ],
+)
+def test_impossible_configurations_are_refused(config, message):
+    with pytest.raises(UserError, match=message):
+        KVPrefixConfig(**config)
 
 
-@torch.no_grad()
-def test_unloading_gives_the_base_model_back():
-    batch, base = padded_batch(), tiny_t5()
-    expected = base(**batch).logits
-    assert torch.equal(with_prefix(base).unload()(**batch).logits, expected)
+@pytest.mark.slow
+@pytest.mark.parametrize("attention", IMPLEMENTATIONS)
+def test_the_whole_model_compiles_to_one_graph_with_the_same_gradients(attention):
+    model = with_prefix(tiny_t5(num_layers=1, num_decoder_layers=1, attn_implementation=attention))
+    batch = padded_batch()
+    expected = prefix_gradients(model, batch)
+    compiled = torch.compile(model, backend="aot_eager", fullgraph=True)  # it traces, without the slow C++ compiler
+    for name, gradient in prefix_gradients(compiled, batch).items():
+        torch.testing.assert_close(gradient, expected[name.removeprefix("_orig_mod.")])

@@ -21,9 +21,6 @@ def record(number=0, **changes):
     return {
         "QUESTION": f"Does treatment {number} help?",
         "CONTEXTS": [f"Group {number} was treated.", "It recovered."],
-        "LABELS": ["METHODS", "RESULTS"],
-        "MESHES": ["Humans"],
-        "YEAR": None,
         "reasoning_required_pred": "yes",
         "reasoning_free_pred": "no",
         "final_decision": "yes",
@@ -62,10 +59,10 @@ def counts(part):
 
 def test_the_real_file_gives_890_rows_of_yes_and_no_and_the_known_split(real_file):
     read = read_records(real_file)
+    assert with_conclusion(read, read) == []
     table, report = clean(to_table(read), YES_NO)
     dropped = {"dropped_missing_value": 0, "dropped_other_label": 110, "dropped_duplicate": 0}
     assert report == {"records": 1000, **dropped, "rows": 890, "labels": {"yes": 552, "no": 338}}
-    assert with_conclusion(read, read) == []
     parts = split_random(table, 0.8, 0.1, 0.1, 42)
     assert {name: counts(part) for name, part in parts.items()} == {
         "train": {"yes": 442, "no": 270},
@@ -82,67 +79,42 @@ def test_the_real_file_gives_890_rows_of_yes_and_no_and_the_known_split(real_fil
         assert list(parts[name]["id"]) == sorted(expected, key=ids.index)
 
 
-@pytest.mark.parametrize(
-    ("labels", "test", "val"),
-    [(YES_NO, (276, 169), (27.6, 16.9)), (ALL, (276, 169, 55), (27.6, 16.9, 5.5))],
-)
-def test_the_official_protocol_tests_on_the_official_records(real_file, labels, test, val):
-    records = read_records(real_file)
-    table, _ = clean(to_table(records), labels)
-    official = read_test_ids(real_file.with_name("test_ground_truth.json"), records)
-    folds = split_official(table, official, 42)
-    for parts in folds:
-        assert tuple(counts(parts["test"])[label] for label in labels) == test
-        assert all(abs(counts(parts["val"])[label] - share) < 1 for label, share in zip(labels, val, strict=True))
-        assert set(parts["test"]["id"]) == set(official) & set(table["id"])
-    assert len(folds) == 10
-
-
 # Reading
 
 
 @pytest.mark.parametrize(
     ("bad", "message"),
     [
-        ({"QUESTION": 3}, "7 (QUESTION: 3 is not allowed: Input should be a valid string)"),
-        ({"CONTEXTS": "text"}, "7 (CONTEXTS: must be a list"),
-        ({"CONTEXTS": ["text", None]}, "7 (CONTEXTS.1: None is not allowed: Input should be a valid string)"),
-        ({"final_decision": "perhaps"}, "7 (final_decision: 'perhaps' is not allowed: Input should be 'yes', 'no' or"),
-        ({"final_decision": "Yes"}, "7 (final_decision: 'Yes'"),
-        ({"final_decision": True}, "7 (final_decision: True"),
-        ({"YEAR": 2001}, "7 (YEAR: 2001 is not allowed: Input should be a valid string)"),
-        ({"QUESTION": "\ud800"}, "7 (QUESTION: '\\ud800' is not allowed: contains an unpaired surrogate"),
-        ({"QUESTION": ...}, "7 (QUESTION: missing key)"),
-        ({"LONG_ANSWER": ...}, "7 (LONG_ANSWER: missing key)"),
-        (dict.fromkeys(record(), ...), "7 (QUESTION: missing key, CONTEXTS: missing key"),
+        ({"QUESTION": 3}, "7.QUESTION: 3 is not allowed: Input should be a valid string"),
+        ({"CONTEXTS": "text"}, "7.CONTEXTS: must be a list"),
+        ({"CONTEXTS": ["text", None]}, "7.CONTEXTS.1: None is not allowed: Input should be a valid string"),
+        ({"final_decision": "Yes"}, "7.final_decision: 'Yes' is not allowed: Input should be 'yes', 'no' or 'maybe'"),
+        ({"QUESTION": "\ud800"}, "Invalid JSON: unexpected end of hex escape at line 1"),
+        ({"QUESTION": ..., "CONTEXTS": ...}, "7.QUESTION: missing key; 7.CONTEXTS: missing key"),
     ],
 )
 def test_a_record_that_does_not_fit_is_named_with_its_field(tmp_path, bad, message):
     broken = {key: value for key, value in record(7, **bad).items() if value is not ...}
     found = refusal(load, tmp_path, {"6": record(6), "7": broken})
-    assert message in found and "6 (" not in found
-    assert "1 of 2 records" in refusal(load, tmp_path, {"6": record(6), "\ud800": record(7)})
+    assert message in found and "6." not in found
 
 
-def test_ten_bad_records_are_named_and_the_rest_counted(tmp_path):
-    message = refusal(load, tmp_path, {str(number): record(YEAR=0, MESHES=0) for number in range(100, 113)})
-    assert "13 of 13 records" in message and message.endswith("and 3 more")
-    assert all(f"{number} (MESHES: must be a list" in message and "YEAR: 0 " in message for number in range(100, 110))
-    assert "110 (" not in message
+def test_ten_problems_are_named_and_the_rest_counted(tmp_path):
+    message = refusal(load, tmp_path, {str(number): record(QUESTION=0) for number in range(100, 113)})
+    assert all(f"{number}.QUESTION: 0 is" in message for number in range(100, 110))
+    assert "110." not in message and message.endswith("and 3 more")
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
         (None, "is missing"),
-        (b"<html>not found</html>", "is not valid JSON"),
-        (b'{"1": "\xff"}', "is not valid JSON"),
-        (b"", "is not valid JSON"),
-        (b"[" * 100_000, "is not valid JSON"),
-        (b"[]", "must hold a JSON object keyed by PMID, not a list"),
+        (b"<html>not found</html>", "Invalid JSON"),
+        (b'{"1": "\xff"}', "Invalid JSON"),
+        (b"[" * 100_000, "Invalid JSON"),
+        (b"[]", "the file: must be a group of keys, not []"),
         (b"{}", "does not have a record"),
-        (b'{"7": []}', "must be a group of keys, not []"),
-        (b'{"12": {}, "12": {}}', "12 is there twice"),
+        (b'{"7": []}', "7: must be a group of keys, not []"),
     ],
 )
 def test_a_file_that_holds_no_records_is_refused(tmp_path, content, message):
@@ -152,12 +124,18 @@ def test_a_file_that_holds_no_records_is_refused(tmp_path, content, message):
     assert message in refusal(read_records, path) and str(path) in refusal(read_records, path)
 
 
+def test_records_with_the_same_pmid_are_refused(tmp_path):
+    path, one = tmp_path / "ori_pqal.json", json.dumps(record())
+    path.write_text(f'{{"12": {one}, "13": {one}, "12": {one}}}')
+    assert "12 is there twice" in refusal(read_records, path)
+
+
 def test_test_ids_that_no_record_has_are_refused(tmp_path):
     path = tmp_path / "test_ground_truth.json"
     path.write_text('{"1": "yes", "2": "no", "3": "no"}')
     assert read_test_ids(path, {"1", "2", "3", "4"}) == ["1", "2", "3"]
     message = refusal(read_test_ids, path, {"1", "4"})
-    assert "2 of 3 test ids" in message and "2, 3" in message
+    assert "2 of 3 test ids" in message and "such as 2" in message
 
 
 # Table and cleaning

@@ -5,16 +5,28 @@ import shutil
 
 import pytest
 from filelock import FileLock
-from optuna.trial import TrialState
+from optuna.trial import create_trial
 from ruamel.yaml import YAML
 
-from experiments.trials import current_settings, edges, take_over
-from experiments.tune import SEARCH, Range, Search, check, hold, main, open_study, put_back, suggest
+from experiments.tune import (
+    SEARCH,
+    Search,
+    check,
+    current_settings,
+    distribution,
+    hold,
+    main,
+    on_edge,
+    open_study,
+    put_back,
+    take_over,
+)
 from peftqa.config.params import check_params, read_yaml
 from peftqa.errors import UserError
 from tests.conftest import ROOT
 
-SPACE = {"learning_rate": Range(low=0.001, high=1.0, log=True), "r": Range(low=1, high=100), "init": ["text", "random"]}
+RATE, RANK = {"low": 0.001, "high": 1.0, "log": True}, {"low": 1, "high": 100}
+SPACE = {key: distribution(choices) for key, choices in {"rate": RATE, "r": RANK, "init": ["text", "random"]}.items()}
 
 
 @pytest.fixture
@@ -27,10 +39,19 @@ def new_study(tmp_path):
     return lambda: open_study(tmp_path / "study.journal", "mine", FileLock(tmp_path / "study.lock"))
 
 
-def test_an_edge_is_of_the_scale_that_was_searched():
-    assert edges({"learning_rate": 0.03, "r": 50, "init": "text"}, SPACE) == []
-    assert edges({"learning_rate": 0.9, "r": 2, "init": "random"}, SPACE) == ["learning_rate", "r"]
-    assert edges({"learning_rate": 0.01, "r": 100, "init": "random"}, SPACE) == ["r"]
+@pytest.mark.parametrize(
+    ("key", "value", "edge"),
+    [
+        ("rate", 0.01, False),
+        ("rate", 0.9, True),
+        ("r", 50, False),
+        ("r", 2, True),
+        ("r", 100, True),
+        ("init", "text", False),
+    ],
+)
+def test_a_value_near_an_end_on_the_scale_that_is_searched_is_on_the_edge(key, value, edge):
+    assert on_edge(SPACE[key], value) == edge
 
 
 def test_the_committed_settings_are_in_the_committed_spaces_and_not_at_an_end(base):
@@ -38,8 +59,8 @@ def test_the_committed_settings_are_in_the_committed_spaces_and_not_at_an_end(ba
     for name, adapter in base.adapters.items():
         space = search.spaces[adapter.method]
         settings = current_settings(base, name, space)
-        assert all(settings[key] in choices for key, choices in space.items())
-        assert edges(settings, space) == []
+        create_trial(params=settings, distributions=space, value=0)  # Optuna refuses a value that is not in the space
+        assert not any(on_edge(space[key], settings[key]) for key in space)
 
 
 @pytest.mark.parametrize(
@@ -52,8 +73,9 @@ def test_the_committed_settings_are_in_the_committed_spaces_and_not_at_an_end(ba
         ("prefix", {"spaces": {}}, "tuning.yaml lacks a space for kv_prefix"),
         ("prefix", {"spaces": {"kv_prefix": {"rank": [1, 2]}}}, "spaces.kv_prefix.rank: 1: "),
         ("prefix", {"spaces": {"kv_prefix": {"num_virtual_tokens": {"low": 0, "high": 9}}}}, "tokens: 0: "),
-        ("prefix", {"spaces": {"kv_prefix": {"r": {"low": 4, "high": 2}}}}, "low must be less than high"),
-        ("prefix", {"spaces": {"kv_prefix": {"r": {"low": 1, "high": 2.0}}}}, "must both be whole numbers"),
+        ("prefix", {"spaces": {"kv_prefix": {"r": {"low": 4, "high": 2}}}}, "spaces.kv_prefix.r: "),
+        ("prefix", {"spaces": {"kv_prefix": {"r": {"low": 4}}}}, "or a range with low and high"),
+        ("prefix", {"spaces": {"kv_prefix": {"r": []}}}, "must be a list of choices"),
     ],
 )
 def test_a_search_that_cannot_run_is_refused_before_anything_is_written(
@@ -75,9 +97,9 @@ def test_a_search_that_cannot_run_is_refused_before_anything_is_written(
 def test_a_method_of_pefts_own_has_the_space_of_its_type(monkeypatch):
     monkeypatch.chdir(ROOT)
     lora = {"method": "peft", "config": {"peft_type": "LORA", "r": 8}, "learning_rate": 0.001}
-    _, base, space = check(Search.model_validate(read_yaml(ROOT / SEARCH)), "lora", {"adapters.lora": lora})
+    base, space = check(Search.model_validate(read_yaml(ROOT / SEARCH)), "lora", {"adapters.lora": lora})
     given = {"learning_rate": 0.001, "config.r": 8, "schedule": "constant"}
-    assert current_settings(base, "lora", space) == given and all(given[key] in space[key] for key in space)
+    assert current_settings(base, "lora", space) == given
     # What differs is to be taken over, as options of DVC or as lines of the experiment.
     best = given | {"config.r": 16}
     assert take_over(best, base, "lora", 3, None).splitlines()[1:] == [
@@ -110,22 +132,17 @@ def test_a_damaged_journal_is_refused_in_one_sentence_that_names_it(new_study, t
 
 
 def test_what_was_cut_short_is_queued_again_once_and_what_runs_is_left_alone(new_study, tmp_path):
-    """Trials of this worker, of one at work, of one that has ended, without a worker, and one that failed."""
+    """Trials of this worker, of one that works, of one that has ended, and of one that has not said its number."""
     study = new_study()
-    study.enqueue_trial({"learning_rate": 0.25, "r": 7, "init": "random"})
-    running = [study.ask() for _ in range(5)]
-    for trial, worker in zip(running, (0, 1, 2, None, 0), strict=True):
-        if worker is not None:
-            trial.set_user_attr("worker", worker)
-            for key in SPACE if trial.number < 3 else ["r"]:
-                suggest(trial, key, SPACE[key])
-    study.tell(running[4], state=TrialState.FAIL)
+    study.enqueue_trial({"rate": 0.25, "r": 7, "init": "random"})
+    running = [study.ask(SPACE) for _ in range(4)]
+    for worker in range(3):
+        running[worker].set_user_attr("worker", worker)
     with FileLock(tmp_path / "worker-1.lock"):
-        # As another process sees it.
         for _ in range(2):
-            put_back(new_study(), SPACE, tmp_path, worker=0)
+            put_back(new_study(), tmp_path, worker=0)  # as another process sees it
     states = [trial.state.name for trial in study.trials]
-    assert states == ["FAIL", "RUNNING", "FAIL", "FAIL", "FAIL", "WAITING", "WAITING"]
-    again = [trial.system_attrs["fixed_params"] for trial in study.trials[5:]]
-    assert again == [study.trials[0].params, study.trials[2].params] and again[0]["learning_rate"] == 0.25
+    assert states == ["FAIL", "RUNNING", "FAIL", "FAIL", "WAITING", "WAITING", "WAITING"]
+    again = [trial.system_attrs["fixed_params"] for trial in study.trials[4:]]
+    assert again == [study.trials[number].params for number in (0, 2, 3)] and again[0]["rate"] == 0.25
     assert hold(tmp_path / "worker-1.lock")

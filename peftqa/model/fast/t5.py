@@ -44,7 +44,7 @@ def fused_attention(module, query, key, value, attention_mask, *, position_bias,
 
 AttentionInterface.register("fused", fused_attention)
 AttentionMaskInterface.register("fused", sdpa_mask)
-support_attention("fused", fused_attention)
+support_attention("fused", fused_attention, sdpa_mask)
 
 
 def patch_t5(model: PreTrainedModel) -> PreTrainedModel:

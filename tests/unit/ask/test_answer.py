@@ -1,11 +1,8 @@
 """One question to one adapter: the answer that `predict` gives, or one sentence."""
 
 import ast
-import os
 import re
 import shutil
-import subprocess
-import sys
 
 import numpy as np
 import pandas as pd
@@ -18,6 +15,7 @@ from peftqa.model.backbone import load_backbone, load_tokenizer
 from peftqa.model.prompts import encode_prompts, first_token_ids
 from peftqa.model.scoring import label_probabilities
 from peftqa.model.task import FILE, read_task
+from peftqa.report.markdown import template_environment
 from tests.conftest import ROOT
 from tests.unit.ask.asking import ABSTRACT, QUESTION, make_adapter, peftqa
 from tests.unit.test_backbone import settings
@@ -98,9 +96,8 @@ def test_what_did_not_fit_is_told(tmp_path, side):
     words = "methods study patients group results lower risk treatment effect of the " * 3
     prompt = model.encode(QUESTION, words)
     read, cut = model.tokenizer.decode(prompt.ids), model.tokenizer.decode(prompt.cut)
-    assert model.what_was_cut(prompt).startswith(
-        f"the {'first' if side == 'left' else 'last'} {len(prompt.cut)} tokens"
-    )
+    end = "first" if side == "left" else "last"
+    assert model.what_was_cut(prompt) == f"the {end} {len(prompt.cut)} tokens of the abstract, to fit into 40"
     assert len(prompt.ids) == 40 and cut and QUESTION in read and "answer with yes or no" in read
     whole = " ".join(words.split())
     assert whole.startswith(cut) if side == "left" else whole.endswith(cut)
@@ -117,20 +114,10 @@ def test_what_did_not_fit_is_told(tmp_path, side):
         ("a" * 1_000_000, ABSTRACT, "the question has 1,000,000 characters; at most 100,000 are read"),
         ("does " * 60, ABSTRACT, "the question is too long: it and the instruction must fit into 40 tokens"),
         (QUESTION, "caf\udce9", "the abstract is not UTF-8 text"),
-        (
-            QUESTION,
-            "{'labels': ['A'], 'contexts': ['a study']}",
-            "is a dictionary; keep only its part 'contexts', as text",
-        ),
-        (QUESTION, '{"CONTEXTS": ["a study", "cut sho', "is a dictionary; keep only its part 'CONTEXTS', as text"),
-        (QUESTION, "{1: 'a study'}", "is a dictionary; keep only the part of it that is the abstract"),
-        (QUESTION, "{}", "is a dictionary"),
-        (QUESTION, "{'contexts': array(['a'], dtype=object)}", "is a dictionary; keep only its part 'contexts'"),
-        ("['is it']", ABSTRACT, "the question is a list; join its parts into one text"),
-        (QUESTION, "array(['a', 'b'], dtype=object)", "is a list"),
-        (QUESTION, '[["a"], []]', "is a list"),
-        (QUESTION, "[]", "is a list"),
-        (QUESTION, "[1.5, 2]", "is a list"),
+        (QUESTION, '{"CONTEXTS": ["a study", "cut sho', "the abstract is a list or a dictionary as a program writes"),
+        ("['is it']", ABSTRACT, "the question is a list or a dictionary as a program writes it; keep only the text"),
+        *((QUESTION, text, "is a list or a dictionary") for text in ("{1: 'a study'}", "{}", "[]", "[1.5, 2]")),
+        *((QUESTION, text, "is a list or a dictionary") for text in ("array(['a'], dtype=object)", '[["a"], []]')),
     ],
 )
 def test_what_cannot_be_asked_is_refused_in_one_sentence(answerer, question, abstract, message):
@@ -154,11 +141,6 @@ def test_what_cannot_be_asked_is_refused_in_one_sentence(answerer, question, abs
 def test_hostile_abstracts_are_answered_like_any_text(answerer, abstract):
     (answer,) = answerer.answer([answerer.encode(QUESTION, abstract)])
     assert answer.label in LABELS and sum(answer.probabilities.values()) == pytest.approx(1)
-
-
-def test_cut_text_is_safe_to_show_in_a_terminal(answerer):
-    prompt = answerer.encode(QUESTION, "\x1b[2J\x07\u202e " + "methods " * 60)
-    assert answerer.what_was_cut(prompt).isprintable()
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -218,10 +200,8 @@ def test_adapter_and_base_come_from_the_hub_at_their_commits_and_then_from_the_c
     assert first.stdout == peftqa("ask", "--adapter", adapter, QUESTION, ABSTRACT, folder=tmp_path).stdout
     assert peftqa(*arguments, folder=tmp_path).stdout == first.stdout
     other = peftqa("ask", "--adapter", "lab/other", QUESTION, ABSTRACT, folder=tmp_path)
-    assert other.returncode == 1 and other.stderr.startswith(
-        "error: lab/other is not a folder, and lab/other is not in the cache"
-    )
-    assert len(other.stderr.splitlines()) == 1
+    assert other.returncode == 1 and len(other.stderr.splitlines()) == 1
+    assert other.stderr.startswith("error: lab/other is not a folder, and lab/other is not in the cache")
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -231,11 +211,10 @@ def test_adapter_and_base_come_from_the_hub_at_their_commits_and_then_from_the_c
 @pytest.mark.slow
 def test_the_command_prints_answer_probabilities_sureness_and_what_was_cut(adapter, answerer, tmp_path):
     (answer,) = answerer.answer([answerer.encode(QUESTION, ABSTRACT)])
-    (tmp_path / "both.txt").write_text(f"\n{QUESTION}\n{ABSTRACT}\n")
     ways = {
         "arguments": {"arguments": (QUESTION, ABSTRACT)},
         "abstract on standard input": {"arguments": (QUESTION,), "input": ABSTRACT},
-        "both in a file": {"arguments": ("--file", "both.txt")},
+        "both on standard input": {"arguments": (), "input": f"\n{QUESTION}\n{ABSTRACT}\n"},
     }
     for way, options in ways.items():
         result = peftqa("ask", "--adapter", adapter, *options.pop("arguments"), folder=tmp_path, **options)
@@ -253,13 +232,9 @@ def test_the_command_prints_answer_probabilities_sureness_and_what_was_cut(adapt
     ("arguments", "message"),
     [
         ((QUESTION, ""), "error: the abstract is empty"),
-        (("--file", "missing.txt"), "error: missing.txt: No such file or directory"),
-        (("--file", "."), "error: . is a folder"),
-        (("--file", "/dev/zero"), "error: /dev/zero is a device"),
-        (("--file", "x" * 300), "File name too long"),
         (("--csv", "a.csv"), "--csv and --out go together"),
         ((QUESTION, ABSTRACT, "--coverage", "1.5"), "--coverage is a share above 0"),
-        ((QUESTION, "--file", "a"), "give only one of these"),
+        ((QUESTION, "--csv", "a.csv", "--out", "b.csv"), "give either a question or --csv"),
     ],
 )
 def test_a_command_that_cannot_be_answered_is_refused_before_a_model_is_loaded(adapter, tmp_path, arguments, message):
@@ -270,49 +245,25 @@ def test_a_command_that_cannot_be_answered_is_refused_before_a_model_is_loaded(a
     assert result.stdout == ""
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("redirection", "status", "words"),
-    [
-        ("> /dev/full", 1, "No space left on device"),
-        (">&-", 1, "standard output"),
-        ("| true; exit ${PIPESTATUS[0]}", 141, ""),
-    ],
-)
-def test_output_that_cannot_be_written_ends_in_a_sentence_and_a_closed_pipe_in_silence(
-    adapter, tmp_path, redirection, status, words
-):
-    command = f"{sys.executable} -m peftqa ask --adapter {adapter} '{QUESTION}' '{ABSTRACT}' {redirection}"
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    result = subprocess.run(["bash", "-c", command], env=environment, capture_output=True, text=True, cwd=tmp_path)
-    assert result.returncode == status and words in result.stderr and len(result.stderr.splitlines()) == bool(words)
-
-
 def test_what_others_wrote_into_an_adapter_reaches_no_terminal_as_it_is(adapter, tmp_path):
     folder = shutil.copytree(adapter, tmp_path / "no-base")
-    text = (
-        (folder / FILE)
-        .read_text()
-        .replace("org/tiny", "\\u001b[2J\\u001b]0;title")
-        .replace("0" * 40, "sha256:" + "0" * 64)
-    )
-    (folder / FILE).write_text(text)
+    text = (folder / FILE).read_text().replace("org/tiny", "\\u001b[2J\\u001b]0;title")
+    (folder / FILE).write_text(text.replace("0" * 40, "sha256:" + "0" * 64))
     result = peftqa("ask", "--adapter", folder, QUESTION, ABSTRACT, folder=tmp_path)
-    assert result.returncode == 1 and result.stderr.startswith(
-        "error: the files of [2J ]0;title, the adapter's frozen model"
-    )
+    assert result.returncode == 1
+    assert result.stderr.startswith("error: the files of [2J ]0;title, the adapter's frozen model")
     assert result.stderr.strip().isprintable()
 
 
-SHOWN_CODE = re.findall(r"```python\n(.*?)```", (ROOT / "docs/use.md").read_text(encoding="utf-8"), re.DOTALL)
+CARD = (ROOT / "peftqa/report/templates/card.md.j2").read_text(encoding="utf-8")
 
 
 @pytest.mark.slow
-def test_the_documented_snippet_gives_the_answer_that_ask_gives(tmp_path, capsys):
-    base = tmp_path / "models/base"
-    adapter = make_adapter(tmp_path, name=str(base), revision=None)
-    (code,) = [code for code in SHOWN_CODE if "task.json" in code]
-    code = re.sub(r'Path\(".*?"\)', f"Path({str(adapter)!r})", code)
+def test_the_code_on_the_model_card_gives_the_answer_that_ask_gives(tmp_path, capsys):
+    adapter = make_adapter(tmp_path)
+    (code,) = re.findall(r"```python\n(.*?)```", CARD, re.DOTALL)
+    code = template_environment().from_string(code).render(adapter={"method": "kv_prefix"}, on_hub=False)
+    code = code.replace("FOLDER OF THE MODEL", str(tmp_path / "models/base")).replace("FOLDER", str(adapter))
     code = re.sub(r'"question": ".*?"', f'"question": "{QUESTION}"', code)
     exec(re.sub(r'"context": ".*?"', f'"context": "{ABSTRACT}"', code), {})
     model = Answerer(adapter)

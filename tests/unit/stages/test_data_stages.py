@@ -16,7 +16,6 @@ def raw(workspace):
             "QUESTION": f'Is {number} >\u00a05, "really"?',
             "CONTEXTS": [f"<i>{number}</i>,\nmeasured.", "NA"],
             "LONG_ANSWER": "SECRET",
-            **{"LABELS": [], "MESHES": [], "YEAR": None},
             **dict.fromkeys(("reasoning_required_pred", "reasoning_free_pred", "final_decision"), label),
         }
         for number, label in enumerate(["yes", "no", "maybe"] * 20)
@@ -61,20 +60,11 @@ def test_raw_files_become_three_parts_a_fold(workspace, raw, protocol, labels, f
         assert rows.loc["5000", "context"] == "<i>0</i>, measured. NA"
         assert not any("SECRET" in path.read_text() for path in folder.iterdir())
     counts = json.loads((workspace.folder / "data/clean/counts.json").read_text())
-    assert counts["labels"] == dict.fromkeys(labels, 20) and counts["long_answer_in_context"] == 0
-
-
-def test_answers_that_are_given_away_are_counted_with_a_warning(workspace, raw):
-    for pmid in ("4999", "4998"):  # no, and maybe, which is dropped
-        raw[pmid] |= {"LONG_ANSWER": "So it is not.", "CONTEXTS": ["It was tried.", "So it is NOT"]}
-    (workspace.folder / "data/raw/ori_pqal.json").write_text(json.dumps(raw))
-    result = workspace.run("clean")
-    assert result.returncode == 0 and result.stderr.startswith("warning: ") and "4999" in result.stderr
-    assert json.loads((workspace.folder / "data/clean/counts.json").read_text())["long_answer_in_context"] == 1
+    assert counts["labels"] == dict.fromkeys(labels, 20)
 
 
 def test_a_stage_reports_a_fault_as_one_sentence(workspace, raw, refused):
     assert "data/clean/pubmedqa.csv is missing" in refused(workspace.run("split"))
     del raw["4999"]["QUESTION"]
     (workspace.folder / "data/raw/ori_pqal.json").write_text(json.dumps(raw))
-    assert "4999 (QUESTION: missing key)" in refused(workspace.run("clean"))
+    assert "4999.QUESTION: missing key" in refused(workspace.run("clean"))
