@@ -20,7 +20,7 @@ JOBS ?= 1
 # DVC itself only says "object is not iterable" if a parameter should be a list.
 CHECK := from peftqa import program; from peftqa.config.params import read_params; program.run(read_params)
 
-# Whose adapters `make app` asks, and on which port: this workspace's if there are any, else the demonstration's.
+# Whose adapters `make app` asks (this workspace's if there are any, else the demonstration's), and its port.
 IN ?= $(if $(wildcard release),.,experiments/demo)
 PORT ?= 7860
 
@@ -42,7 +42,7 @@ $(SETUP): requirements.txt requirements.lock
 	  { echo "This project needs Python 3.11, 3.12 or 3.13; name one: make $(or $(MAKECMDGOALS),setup) PYTHON=python3.12"; exit 1; }
 	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || \
 	  { echo "Python's venv module is incomplete; on Debian: apt-get install python3-venv"; exit 1; }
-	@echo "Once, all that requirements.txt pins is installed in $(VENV)/: 2 GB with a CPU build of torch, over 7 GB with the"
+	@echo "Installing requirements.txt in $(VENV)/, only once: 2 GB with a CPU build of torch, over 7 GB with the"
 	@echo "build that Linux gets by default (README, Set up, has the choice). It takes minutes."
 	@$(PYTHON) -m venv $(VENV)
 	@# First the packages that are the same on every machine, by their hashes; then torch, whose build depends on it.
@@ -93,7 +93,7 @@ demo: $(SETUP) ## The whole experiment offline, on the embedded data and model, 
 study: $(SETUP) ## Ten folds, three seeds, training until it has converged: make study JOBS=2
 	@python -m experiments study --jobs $(JOBS)
 
-experiment: $(SETUP) ## One of your own, experiments/NAME.yaml: make experiment NAME=mine JOBS=2
+experiment: $(SETUP) ## Run your own experiments/NAME.yaml: make experiment NAME=mine JOBS=2
 	@python -m experiments '$(NAME)' --jobs $(JOBS)
 
 tune: $(SETUP) ## Search an adapter's settings on validation alone: make tune ADAPTER=prefix TRIALS=20
@@ -106,8 +106,8 @@ compare: $(SETUP) ## Record each variant as an experiment, for `dvc metrics diff
 	@python -m experiments.compare
 
 app: $(SETUP) ## A page on this machine that asks base, prompt and prefix: make app IN=experiments/demo PORT=7860
-	@test -d '$(IN)/release' || { echo "There is no $(IN)/release: make demo, or make repro, makes adapters to ask."; exit 1; }
+	@test -d '$(IN)/release' || { echo "$(IN)/release is missing; type make demo, or make repro, to train adapters."; exit 1; }
 	@python -m peftqa app --port $(PORT) --questions '$(IN)/data/split/fold-0/test.csv' '$(IN)'/release/*
 
-bench: $(SETUP) ## Speed and memory against the usual script, about ten minutes: make bench MODEL=DIR DATA=FILE
+bench: $(SETUP) ## Speed and memory against benchmarks/baseline.py, ten minutes: make bench MODEL=DIR DATA=FILE
 	python -m benchmarks.training --model $(MODEL) --data $(DATA) --json benchmarks/latest.json

@@ -9,7 +9,7 @@ all attention of T5, mT5, UMT5 and models built like them. Importing it register
 
 A `KVPrefixAttention` wraps each attention module and gives it the prefix as one more keyword argument. The module hands
 unknown keywords to its attention function, which this project registers with transformers, and which puts the prefix
-in front of keys and values. That is after the projections, the position bias and the key-value cache. So no model's
+in front of keys and values. By then the projections, the position bias and the key-value cache are done. So no model's
 forward pass is copied here, and the cache never has a prefix.
 """
 
@@ -125,9 +125,9 @@ class PrefixMLP(nn.Module):
         return self.output(self.trunk()).view(self.shape).permute(1, 2, 0, 3).unbind()
 
     def fit(self, key: torch.Tensor, value: torch.Tensor) -> None:
-        """Choose the output layer by least squares so that the MLP gives these keys and values, without gradients.
+        """Fit the output layer by least squares, so that the MLP gives these keys and values.
 
-        The fit is exact if the trunk's rows are independent; width must then be at least tokens.
+        The fit is exact if the trunk's rows are independent, which is possible only if width >= tokens.
         """
         wanted = torch.stack([key, value]).permute(2, 0, 1, 3).flatten(1)
         weight = torch.linalg.pinv(self.trunk().double()) @ wanted.to(self.output.weight.device, torch.float64)
@@ -209,7 +209,7 @@ def text_prefixes(
     states = {}
 
     def record_input(layer: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
-        # Cross-attention reads the encoder's states, whose name differs in T5 and UMT5; self-attention its own input.
+        # Self-attention reads args[0]. Cross-attention reads the encoder's states, which UMT5 names differently.
         source = kwargs.get("key_value_states", kwargs.get("encoder_hidden_states"))
         states[layer] = (args[0] if source is None else source)[:, :num_virtual_tokens]
         return args, {name: value for name, value in kwargs.items() if name != "kv_prefix"}
@@ -229,7 +229,7 @@ def text_prefixes(
 
 
 class PeftType(StrEnum):
-    """The method's name. transformers reads `peft_type.value`; in a dictionary and in JSON it is the string."""
+    """The method's name. transformers reads `peft_type.value`. Dictionaries and JSON see a plain string."""
 
     KV_PREFIX = "KV_PREFIX"
 
@@ -242,7 +242,7 @@ class KVPrefixConfig(PeftConfig):
     target: any of "encoder" and "decoder" (their self-attention) and "cross" (attention over the encoder's output).
     init: "random", normal with standard deviation `init_scale`; or "text", the keys and values that the text with
         token ids `init_token_ids` has in the frozen model (`text_prefixes`).
-    reparametrization: None, or the width of the MLP (one per target) of Li and Liang that makes the prefix during
+    reparametrization: None, or the width of Li and Liang's MLP (one trunk per target), which makes the prefix in
         training. With init "text", training starts from the same prefix as without the MLP. With "random" the numbers
         differ, because the MLP's own weights are drawn first. Only the keys and values that it makes are saved.
     """
@@ -361,7 +361,7 @@ class KVPrefixModel(BaseTuner):
 
     @contextmanager
     def _enable_peft_forward_hooks(self, *args, adapter_names=None, **kwargs):
-        # PEFT's hook for a batch whose rows have adapters of their own. Without it PEFT ignores `adapter_names`.
+        # PEFT calls this for a batch with an adapter per row. PEFT's own version ignores `adapter_names`.
         if adapter_names is not None:
             raise UserError("adapter_names is not possible with KV_PREFIX; choose one adapter by set_adapter(NAME).")
         yield

@@ -18,7 +18,7 @@ OWN = {"peftqa", "stages", "experiments", "benchmarks", "tests", "test"}
 def start() -> None:
     """Call this before the imports that take time. It ends a program that cannot work here.
 
-    From now on Ctrl-C ends the program with a sentence, and a stage ends with the DVC that started it.
+    From now on Ctrl-C ends the program with a sentence. If DVC ends, the stages that it started end too.
     """
     try:
         for path, name in hidden_modules():
@@ -29,7 +29,7 @@ def start() -> None:
         sys.exit("error: PYTHONOPTIMIZE=2 or -OO removes docstrings that the libraries need; unset it.")
     import signal
 
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # it is ignored in the background of a shell
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # background jobs of a shell ignore Ctrl-C
         signal.signal(signal.SIGINT, end_at_once)
     if "DVC_STAGE" in os.environ:
         end_with_parent()
@@ -60,7 +60,7 @@ def hidden_modules():
 
 
 def end_with_parent() -> None:
-    """Let Linux kill this process when its parent ends: a stage must not write beside those of the next `dvc repro`."""
+    """Let Linux kill this process when its parent ends: a stage must not write while the next `dvc repro` runs."""
     if sys.platform == "linux":
         import ctypes
         import signal
@@ -81,7 +81,7 @@ def run(main) -> None:
     from peftqa.errors import UserError, one_line
 
     if signal.getsignal(signal.SIGINT) not in (signal.SIG_IGN, None):
-        signal.signal(signal.SIGINT, signal.default_int_handler)  # `main` may have something to finish
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # so that `main` can clean up
     if sys.stdout is None:
         sys.exit("error: standard output is closed; send it to a terminal or a file.")
     if hasattr(sys.stdout, "reconfigure"):
@@ -126,5 +126,5 @@ def say(sentence: str) -> None:
         try:
             stream.write(text)
             stream.flush()
-        except (OSError, RuntimeError):  # a full disk, or Ctrl-C while it writes; Python would try again at its end
+        except (OSError, RuntimeError):  # a full disk, or Ctrl-C during a write; Python would write again at exit
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

@@ -65,7 +65,7 @@ class KVPrefix(VirtualTokens):
 
 
 class PEFTMethod(AdapterSettings):
-    """Any other method of PEFT that trains with a forward pass and a loss alone, by its configuration.
+    """Any other method of PEFT that needs only a forward pass and a loss. `config` is its configuration.
 
     The keys beside peft_type are checked against PEFT's own configuration class when the adapter is made
     (peftqa/model/adapters.py), because importing PEFT takes seconds.

@@ -14,7 +14,7 @@ def explain(error: ValidationError) -> list[str]:
 
 def _explain(problem: Mapping) -> str:
     kind, value, details = problem["type"], problem["input"], problem.get("ctx", {})
-    path = [str(part) for part in problem["loc"] if part != "[key]"]  # which pydantic adds to the path of a wrong name
+    path = [str(part) for part in problem["loc"] if part != "[key]"]  # pydantic adds it if a key is wrong
     if path[:1] == ["adapters"]:
         del path[2:3]  # the adapter's method, which pydantic adds
     if kind.startswith("union_tag"):

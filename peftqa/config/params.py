@@ -46,7 +46,7 @@ Name = Annotated[
     str, _matching("[A-Za-z0-9][A-Za-z0-9_]*", "may have letters, digits and _ only, and not begin with _")
 ]
 Sha256 = Annotated[str, _matching("[0-9a-f]{64}", "must be 64 hexadecimal digits in lower case")]
-PINNED = "must be a commit of the Hub (40 hexadecimal digits in lower case), `sha256:` and a folder's digest, or null"
+PINNED = "must be null, a commit of the Hub (40 hexadecimal digits in lower case), or `sha256:` with a folder's digest"
 Revision = Annotated[str, _matching("([0-9a-f]{40}|sha256:[0-9a-f]{64})", PINNED)]
 
 
@@ -99,7 +99,7 @@ class Template(Settings):
         for field in ("{question}", "{context}", "{instruction}"):
             if text.count(field) != 1:
                 raise ValueError(f"must contain {field} exactly once")
-        # White space makes the tokens of the parts, one by one, those of the whole.
+        # With white space, the parts, tokenised one by one, give the tokens of the whole text.
         if not re.fullmatch(r"(.*\s)?\{context\}(\s.*)?", text, re.DOTALL):
             raise ValueError("must have white space around {context}")
         return text

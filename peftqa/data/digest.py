@@ -23,7 +23,7 @@ MODEL_FILES = (
 
 
 def matching_files(folder: Path, patterns: Iterable[str] = MODEL_FILES) -> list[Path]:
-    """The files in a folder itself whose names match one of the patterns; sorted by code point."""
+    """The files directly in a folder whose names match a pattern, sorted by code point."""
     names = (path.name for path in folder.iterdir() if path.is_file())
     return [folder / name for name in sorted(names) if any(fnmatchcase(name, pattern) for pattern in patterns)]
 
@@ -41,8 +41,8 @@ def digest(path: Path) -> str:
 def folder_digest(folder: Path, patterns: Iterable[str] = MODEL_FILES) -> str:
     """`sha256:` and a digest over the names and bytes of a folder's matching files; it takes a second per gigabyte.
 
-    It is what `sha256sum NAMES... | sha256sum` prints there, with the names in the order of `LC_ALL=C sort`. For a
-    model's folder it is the value of `model.revision`.
+    In the folder, `sha256sum NAMES... | sha256sum` prints this digest if NAMES are in the order of `LC_ALL=C sort`. For
+    a model's folder it is the value of `model.revision`.
     """
     lines = [f"{pooch.file_hash(path)}  {path.name}\n" for path in matching_files(folder, patterns)]
     return "sha256:" + hashlib.sha256("".join(lines).encode()).hexdigest()

@@ -27,11 +27,11 @@ def read_table(path: Path) -> pd.DataFrame:
 
 def read_csv(path: Path, dtype: type | dict[str, type] | None = None) -> pd.DataFrame:
     """A table that a stage wrote; text such as "NA" stays text. Raises UserError if it is missing or damaged."""
-    import pandas as pd  # here, because a stage that only downloads needs none
+    import pandas as pd  # here, because the stage `download` does not need it
 
     with reading(path):
         table = pd.read_csv(path, dtype=dtype, keep_default_na=False, encoding="utf-8")
-        if not isinstance(table.index, pd.RangeIndex):  # pandas makes surplus values row names
+        if not isinstance(table.index, pd.RangeIndex):  # surplus values become row names
             raise ValueError("it has rows with more values than columns")
         return table
 

@@ -22,8 +22,8 @@ SHOWN_PROBLEMS = 10
 class Record(BaseModel):
     """What is read of an expert-labelled record, under its upstream keys (PubMedQA, Jin et al. 2019, arXiv 1909.06146).
 
-    Every key must be there. null is a missing value: `clean` drops the record if it needs the value. LONG_ANSWER is the
-    abstract's conclusion. It gives the answer away and must never reach the model.
+    Every key must be there. null is a missing value. If `clean` needs the value, it drops the record. LONG_ANSWER is
+    the abstract's conclusion. It gives the answer away and must never reach the model.
     """
 
     model_config = ConfigDict(strict=True, frozen=True)
@@ -122,7 +122,7 @@ def single_spaced(text: str) -> str:
 
 
 def _read(path: Path, kind: type) -> dict:
-    """A file's JSON object, its values of the given type. Of a key that is there twice, Python would keep one value."""
+    """A file's JSON object, its values of the given type. A repeated key is refused; Python would keep one value."""
 
     def distinct(pairs: list[tuple[str, object]]) -> dict:
         repeated = Counter(key for key, _ in pairs) - Counter(dict(pairs).keys())

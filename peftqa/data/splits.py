@@ -21,7 +21,7 @@ def split_random(table: pd.DataFrame, train: float, val: float, test: float, see
     from sklearn.model_selection import train_test_split  # here, because importing it takes time
 
     def hold_out(rows: pd.DataFrame, share: float) -> list[pd.DataFrame]:
-        # scikit-learn rounds up; without the inner round 0.1 + 0.2 of 1,000 rows would be 301.
+        # scikit-learn rounds up; without `round`, 0.1 + 0.2 of 1,000 rows would be 301.
         held_out = math.ceil(round(share * len(rows), 6))
         return train_test_split(rows, test_size=held_out, stratify=rows["label"], random_state=seed)
 

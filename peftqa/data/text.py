@@ -14,8 +14,8 @@ from peftqa.errors import UserError
 
 MAX_CHARACTERS = 100_000  # of a question or an abstract; PubMedQA's longest abstract has about 4,000
 FORMATS = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16", b"PK\x03\x04": "an Excel workbook or a ZIP file"}
-# How a dictionary or a list begins that a program has written into a cell, as in data sets on the Hub. "[Article in
-# Polish]" is text.
+# The start of a dictionary or list that a program wrote into a cell, as in data sets on the Hub. "[Article in Polish]"
+# is text.
 OF_A_PROGRAM = re.compile(r"""(array\(|\()?[\[{]\s*(['"\[\]{}]|\d+\s*:|[-\d.,\s]*\]?$)""")
 
 
@@ -27,7 +27,7 @@ def read_rows(text: str, source: Path) -> Iterator[list[str]]:
         for row in reader:
             width = width or len(row)
             if row and len(row) != width:
-                raise UserError(f"{source}: line {begin} and the first line differ in cells: {len(row)}, not {width}.")
+                raise UserError(f"{source}: line {begin} has {len(row)} cells, but the first line has {width}.")
             if row:
                 yield row
             begin = reader.line_num + 1
@@ -35,7 +35,7 @@ def read_rows(text: str, source: Path) -> Iterator[list[str]]:
         if "end of data" in str(error):
             problem = "opens a quote that is never closed"
         elif reader.line_num > begin:
-            problem = f"opens a quote that is never closed: the next one, in line {reader.line_num}, is inside a cell"
+            problem = f"opens a quote that is never closed: the quote in line {reader.line_num} is inside a cell"
         else:
             problem = 'has a quote inside a quoted cell; write it twice ("")'
         raise UserError(f"{source}: line {begin} {problem}.") from None
@@ -76,7 +76,7 @@ def decode(content: bytes, source: Path | str, wanted: str = "UTF-8") -> str:
 
 
 def plain_text(name: str, text: str) -> str:
-    """The text with single spaces, as `clean` leaves it. Raises UserError, which calls it `name`, if it is not one."""
+    """The text with single spaces, as `clean` leaves it. Raises UserError about the `name` if it is not plain text."""
     if len(text) > MAX_CHARACTERS:
         raise UserError(f"the {name} has {len(text):,} characters; at most {MAX_CHARACTERS:,} are read")
     if re.search("[\ud800-\udfff]", text):  # what Python makes of bytes in another encoding

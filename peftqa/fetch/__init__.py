@@ -1,1 +1,1 @@
-"""Getting the data and the model, and knowing them by their bytes."""
+"""Fetching the data and the model, and checking their digests."""

@@ -14,7 +14,7 @@ from peftqa.errors import UserError, one_line
 TIMEOUT = (10, 30)  # seconds to connect, and between two pieces of the answer
 RETRIES = 2  # after 1 s and 2 s
 NO_CONNECTION = "the connection to it fails"
-# What errors of requests, httpx and huggingface_hub mean, by class. Their texts have those of other libraries in them.
+# What errors of requests, httpx2 and huggingface_hub mean, by class. Their own texts quote other libraries' errors.
 REASONS = {
     "OfflineModeIsEnabled": "HF_HUB_OFFLINE is set",
     "ProxyError": "the proxy does not answer",
@@ -92,7 +92,7 @@ def line_endings_hint(paths: Iterable[Path]) -> str:
         # os.path.isfile, because an address can be too long for a file's name
         if path.suffix == ".json" and os.path.isfile(path) and b"\r\n" in path.open("rb").read(2**20):  # noqa: PTH113
             return (
-                f" ({path} ends its lines as on Windows, as git does with core.autocrlf; if git has it, delete it and "
+                f" ({path} has Windows line endings, as git writes with core.autocrlf; if it is in git, delete it and "
                 f"type `git checkout {path}`)"
             )
     return ""

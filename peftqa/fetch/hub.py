@@ -29,7 +29,7 @@ def fetch_model(name: str, revision: str | None, target: Path) -> str | None:
 
     If `revision` is 40 hexadecimal digits, it is a commit of the Hub's model `name`. Otherwise `name` is a local
     folder, and `revision` is the digest of its files (`folder_digest`), or None. Returns the digest that was found if
-    `revision` is None, else None. Raises UserError, and then `target` does not exist.
+    `revision` is None, else None. Raises UserError. If copying fails, `target` is gone.
     """
     on_hub = is_commit(revision)
     if Path(name).resolve() == target.resolve():
@@ -94,7 +94,7 @@ def _check_model(files: dict[str, Path], subject: str) -> None:
 
 
 def snapshot(name: str, revision: str | None, patterns: Sequence[str], subject: str, remedy: str = "") -> Path:
-    """The Hub's cache folder of a repository, with the files that match; of its newest commit if `revision` is None.
+    """The cache folder with a repository's matching files, at its newest commit if `revision` is None.
 
     Raises UserError if the Hub does not give them. Its sentence begins with `subject` and ends with `remedy`.
     """
@@ -114,10 +114,10 @@ def snapshot(name: str, revision: str | None, patterns: Sequence[str], subject: 
         finally:
             signal.signal(signal.SIGINT, interrupt)
     except Exception as error:  # those of huggingface_hub, httpx2 and hf_xet do not share a class
-        if isinstance(error, OSError) and error.errno:  # this machine's; the libraries' own lack a number
+        if isinstance(error, OSError) and error.errno:  # only errors of this machine have an errno
             raise
         hub = os.environ.get("HF_ENDPOINT") or "https://huggingface.co"
-        if isinstance(error, FileNotFoundError) and error.__cause__:  # "not in the cache", which the sentence says
+        if isinstance(error, FileNotFoundError) and error.__cause__:  # our sentence says "not in the cache" too
             error = error.__cause__
         raise UserError(
             f"{subject} is not in the cache, and {shown_address(hub)} does not give it ({reason(error, hub)}){remedy}"

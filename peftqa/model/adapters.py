@@ -33,7 +33,7 @@ TESTED = ("PROMPT_TUNING", "KV_PREFIX", "LORA", "IA3", "P_TUNING", "PREFIX_TUNIN
 UNUSABLE = (
     "ADALORA", "ADAPTION_PROMPT", "CARTRIDGE", "CPT", "MULTITASK_PROMPT_TUNING", "POLY", "SHADOW", "SHIRA", "XLORA",
 )  # fmt: skip
-# The words that a text field may have. Any other text could name code, a file or an address, so it must be the default.
+# The words that a text field may have. Other text could name code, a file or an address; only the default is allowed.
 WORDS = {
     "bias": ("none",),
     "encoder_reparameterization_type": ("MLP", "LSTM"),
@@ -218,7 +218,7 @@ def _read_json(file: Path) -> dict:
 
 
 def adapter_size(folder: Path, trained: int, backbone: PreTrainedModel) -> dict[str, int | float]:
-    """The size of a saved adapter of which `trained` parameters were trained, in parameters, percent and bytes."""
+    """A saved adapter's size in parameters, percent and bytes. trained: the number of trained parameters."""
     size = (folder / ADAPTER_WEIGHTS).stat().st_size
     percent = 100 * trained / (trained + backbone.num_parameters())
     return {"trainable_params": trained, "trainable_percent": percent, "adapter_bytes": size}

@@ -42,8 +42,8 @@ def choose_device() -> torch.device:
 def choose_dtype(name: str) -> torch.dtype:
     """The torch dtype for `model.dtype`: auto, float32 or bfloat16.
 
-    auto is bfloat16 if the CPU or GPU has instructions for it (AMX, AVX512-BF16), because it is then faster, and else
-    float32. It is never float16, in which T5's activations overflow.
+    auto is bfloat16 if the CPU or GPU has fast instructions for it (such as AMX, AVX512-BF16), else float32. It is
+    never float16, in which T5's activations overflow.
     """
     if name != "auto":
         return getattr(torch, name)
@@ -67,7 +67,7 @@ def load_backbone(folder: Path, settings: ModelSettings) -> PreTrainedModel:
     device = choose_device()
     if device.type == "cuda":
         prepare_gpu()
-    # The fused attention cannot drop out, and training and answers should be computed alike.
+    # The fused attention lacks dropout, and training and answers should be computed alike.
     attention = "fused" if settings.fast and not settings.dropout else "sdpa"
     if settings.fast:
         from peftqa.model.fast.t5 import patch_t5

@@ -57,8 +57,8 @@ def probabilities_and_answers(
     config, adapter = model.config, getattr(model, "active_peft_config", None)
     greedy = GenerationConfig(
         max_new_tokens=max_new_tokens,
-        # A cache of keys and values costs more than it saves, because an answer has few tokens. But PEFT puts its own
-        # prefix into the cache of the first step alone, and without a cache the other steps would miss it.
+        # A cache of keys and values costs more than it saves, because an answer has few tokens. But PEFT's
+        # PREFIX_TUNING puts its prefix into the cache in the first step only. Later steps read it there.
         use_cache=getattr(adapter, "peft_type", None) == "PREFIX_TUNING",
         output_logits=True,
         return_dict_in_generate=True,

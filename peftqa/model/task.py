@@ -1,4 +1,4 @@
-"""How an adapter must be asked, in a file beside it, so that it answers the same way elsewhere. Imports no torch."""
+"""A file beside an adapter that says how to ask it, so that it answers the same way elsewhere. Imports no torch."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class BaseModelReference(Settings):
 
 
 class Extremes(Settings):
-    """The extremes of the training questions in one part, question or abstract.
+    """The extremes of one part of the training texts: question or abstract.
 
     fewest, most: tokens. tokens_per_word: the largest number, which is high for random letters. rare: the largest share
     of tokens that occur in only one training question.
@@ -84,7 +84,7 @@ class Training(Settings):
                 return f"the {name} has {per_word:.2f} tokens per word, and in training it had {known}"
             if rare > limits.rare:
                 known = f"{limits.rare:.0%} at most"
-                return f"{rare:.0%} of the {name}'s tokens are in no training question, and in training it was {known}"
+                return f"{rare:.0%} of the {name}'s tokens are in no other question, and in training it was {known}"
         return ""
 
 
@@ -118,7 +118,7 @@ def describe_training(tokenizer: PreTrainedTokenizerBase, table: pd.DataFrame, d
     """`Task.training` of the training questions in `table`, which has the columns question and context."""
     ids = {part: token_ids(tokenizer, table[part]) for part in PARTS}
     questions = Counter(number for row in zip(*ids.values(), strict=True) for number in set().union(*row))
-    del questions[tokenizer.unk_token_id]  # an unknown token is unknown however often it occurs
+    del questions[tokenizer.unk_token_id]  # so an unknown token always counts as rare
     bits = np.zeros(max(questions, default=0) + 1, dtype=bool)
     bits[list(questions)] = True
     extremes = {part: _extremes(table[part], ids[part], questions) for part in PARTS}
@@ -145,7 +145,7 @@ def write_task(folder: Path, task: Task) -> None:
 
 
 def read_task(folder: Path) -> Task:
-    """The task of the adapter in `folder`. Its weights are then known to be those that training wrote.
+    """The task of the adapter in `folder`. It checks that the weights are those that training wrote.
 
     Raises UserError if a file is missing, damaged or of an earlier version.
     """

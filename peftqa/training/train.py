@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from peftqa.config.params import TrainSettings
 
-# transformers' names of what params.yaml names. Its "constant" would ignore warm-up.
+# The words of params.yaml in transformers' terms. Its "constant" would ignore warm-up.
 NAMES = {"similar_length": "group_by_length", "constant": "constant_with_warmup", "adamw": "adamw_torch"}
 IGNORE_INDEX = -100  # a target position that the loss does not count
 
@@ -62,8 +62,8 @@ def train_adapter(
     train, val: examples {"input_ids": prompt, "labels": answer}, token ids of any length. The loss is the mean cross
     entropy of the answer's tokens. The best epoch has the lowest validation log loss over the labels.
     label_token_ids: the first token id of each label.
-    checkpoints: a folder for this run alone, from whose newest complete checkpoint training resumes; it ends with the
-    same weights as an uninterrupted run. The caller deletes the folder after saving the result.
+    checkpoints: this run's own folder. Training resumes from its newest complete checkpoint and ends with the same
+    weights as an uninterrupted run. The caller deletes the folder after saving the result.
     on_epoch: called after each epoch, except those trained before a resume.
 
     Returns each epoch's metrics (`epoch_metrics`), also from before a resume. Raises UserError if one is not finite.

@@ -48,10 +48,10 @@ class AdapterTrainer(Trainer):
 
 
 class EpochReport(TrainerCallback):
-    """A progress bar (in a terminal) and a line per epoch. It counts the parameters that get a gradient.
+    """Shows a progress bar (in a terminal) and a line per epoch, and counts the parameters that get a gradient.
 
-    A tensor counts with all its elements if its gradient is not all zero in some step of the epoch.
-    It ends training at a NaN or infinity, and when patience is over. In a resumed training, transformers'
+    A tensor counts as a whole if its gradient has a nonzero element in at least one step of the epoch.
+    Training ends at a NaN or infinity, and when patience is over. In a resumed training, transformers'
     EarlyStoppingCallback would start to count again.
     """
 
@@ -144,7 +144,7 @@ def check_complete(checkpoint: Path) -> None:
     silent.
     """
     state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
-    epoch_metrics(state.log_history)[-1]  # an IndexError if there is not one epoch
+    epoch_metrics(state.log_history)[-1]  # an IndexError if there are zero epochs
     best = checkpoint.with_name(Path(state.best_model_checkpoint).name)  # its weights are kept in the end
     for folder in (checkpoint, best):
         load_file(folder / TRAINED_WEIGHTS)

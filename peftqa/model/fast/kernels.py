@@ -1,7 +1,7 @@
 """Fused operations of a frozen T5: RMS norm, gated GELU, attention with a position bias, and linear layers.
 
 Their element-wise parts are compiled from `kernels.cpp`, once per process and dtype, in about a second. Without a C++
-compiler, and on a GPU, PyTorch's own operations are used. Matrix products are always oneDNN's. The weights are frozen,
+compiler, and on a GPU, PyTorch's own operations are used. Matrix products are not compiled. The weights are frozen,
 so no operation computes a gradient for them.
 """
 
@@ -144,8 +144,8 @@ biased_attention = BiasedAttention.apply
 class PackedLinear:
     """x weight^T for a weight (outputs, inputs) that never changes.
 
-    oneDNN copies the weight and, at the first gradient, its transpose into the memory layout that its products read
-    fastest. Only x86 CPUs can do this (`available`).
+    oneDNN copies the weight into the layout that it multiplies fastest. At the first gradient it copies the transpose
+    too. Only x86 CPUs can do this (`available`).
     """
 
     def __init__(self, weight: torch.Tensor) -> None:

@@ -50,7 +50,7 @@ support_attention("fused", fused_attention)
 def patch_t5(model: PreTrainedModel) -> PreTrainedModel:
     """Replace forward passes of a frozen T5, mT5 or UMT5, in place. Returns the model.
 
-    The weights must not change afterwards, because there are packed copies of them, and they do not get a gradient.
+    The weights must not change afterwards, because packed copies are used. The weights do not get a gradient.
     """
     for path, module in model.named_modules():
         kind = type(module).__name__
@@ -82,8 +82,8 @@ def _cross_attention(
     """Cross-attention that never computes the keys and values of the encoder's positions.
 
     A prompt has hundreds of encoder positions, an answer one or two decoder positions. Let h be an encoder state, q a
-    query, a an attention weight, and W_k and W_v one head's projections. Because q (W_k h) = (W_k^T q) h, it is enough
-    to project the few queries. The sum of a (W_v h) is W_v times the sum of a h, so W_v is needed for few sums only.
+    query, p an attention weight, and W_k and W_v one head's projections. Because q (W_k h) = (W_k^T q) h, it is enough
+    to project the few queries. The sum of p (W_v h) is W_v times the sum of p h, so W_v is needed for few sums only.
     That saves an eighth of the model's operations. DeepSeek-V2 (arXiv 2405.04434, section 2.1.2) does the same.
 
     hidden_states: (batch, decoder positions, d_model); mask: None or bool (batch, 1, queries, keys); key_value_states:

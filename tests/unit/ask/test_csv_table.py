@@ -112,13 +112,13 @@ BAD = {
     b"question;abstract\nis it, so?;a, b\n": "it seems to be separated by semicolons",
     b'"Question"\t"Abstract"\n"a, ""b"""\tc\n': "it seems to be separated by tabs",
     b"id|question|context\n1|a|b\n": "it seems to be separated by the character |",
-    HEADER + ROW + b"2,is it\n": "line 3 and the first line differ in cells: 2, not 3",
-    HEADER + b'"1\n2",is it,a,b\n': "line 2 and the first line differ in cells: 4, not 3",
+    HEADER + ROW + b"2,is it\n": "line 3 has 2 cells, but the first line has 3",
+    HEADER + b'"1\n2",is it,a,b\n': "line 2 has 4 cells, but the first line has 3",
     HEADER + ROW + QUOTE + ROW: "line 3 opens a quote that is never closed.",
     HEADER
     + QUOTE
     + ROW * 3
-    + b'2,is it,"so, or not"\n': "line 2 opens a quote that is never closed: the next one, in line 6",
+    + b'2,is it,"so, or not"\n': "line 2 opens a quote that is never closed: the quote in line 6 is inside",
     HEADER + QUOTE.rstrip(): "line 2 opens a quote that is never closed",
     HEADER + ROW + b'1,"is" risk lower,a\n': "line 3 has a quote inside a quoted cell",
     b'"question,abstract\n' + ROW: "line 1 opens a quote that is never closed",
