@@ -3,7 +3,7 @@
 import os
 import sys
 
-import stages  # noqa: F401  early, because it lets Ctrl-C end the imports with a sentence
+import stages  # noqa: F401  early, so that Ctrl-C while importing prints a sentence
 
 # git sets these for its hooks. With them, git in an experiment's clone would change the user's own repository.
 for place in ("DIR", "WORK_TREE", "INDEX_FILE", "OBJECT_DIRECTORY", "COMMON_DIR", "PREFIX"):

@@ -1,8 +1,8 @@
 """Run a named experiment in a folder of its own, and record it for DVC: python -m experiments study --jobs 2
 
-experiments/NAME.yaml says what it changes in params.yaml, as `key.path: value`; `include:` names such files that come
-first. It runs in experiments/NAME/, a clone of this repository with the same DVC cache. Your workspace stays as it is,
-and an interrupted experiment goes on where it was. At the end it is the DVC experiment NAME.
+experiments/NAME.yaml says what changes in params.yaml, as `key.path: value`; files under `include:` apply first. It
+runs in experiments/NAME/, a clone of this repository with the same DVC cache. Your workspace stays as it is, and an
+interrupted experiment goes on where it was. At the end it is the DVC experiment NAME.
 """
 
 import argparse

@@ -1,8 +1,8 @@
 """Prepare the clone of this repository in which an experiment runs, and record a DVC experiment from it.
 
 The clone gets three kinds of files: those that git tracks, as they are in the workspace; the experiment's own files in
-experiments/; and dvc.lock and the pipeline's results in metrics/. It does not get any other file. All its files are
-committed, and other files may be private.
+experiments/; and dvc.lock and the pipeline's results in metrics/. It does not get any other file: all its files are
+committed, and others may be private.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from peftqa.errors import UserError, one_line
 from stages import workspace
 
 CACHE = Path(".dvc/cache")
-# An index of git of its own. It has the clone's files that were copied from this workspace; others are not touched.
+# A second index of git. It has the clone's files that were copied from this workspace; others are not touched.
 COPIED = {"GIT_INDEX_FILE": ".git/copied-files"}
 
 
@@ -85,7 +85,7 @@ def results_of(params: Params) -> list[str]:
 
 
 def snapshot(files: Iterable[Path], apart: Sequence[str]) -> str:
-    """A tree in git of what it tracks, as it is in this workspace, and of `files`; without those that are `apart`."""
+    """A git tree of the tracked files, as they are in this workspace, and of `files`, but not of `apart`."""
     with TemporaryDirectory() as scratch:
         index = {"GIT_INDEX_FILE": str(Path(scratch, "index"))}
         shutil.copy(git("rev-parse", "--git-path", "index"), index["GIT_INDEX_FILE"])
@@ -96,7 +96,7 @@ def snapshot(files: Iterable[Path], apart: Sequence[str]) -> str:
 
 
 def update(folder: Path, tree: str, apart: Sequence[str]) -> None:
-    """Make the clone's copied files those of a tree that it has. An unchanged file keeps its time stamp for DVC.
+    """Bring the clone's copied files to the state of a tree. An unchanged file keeps its time stamp for DVC.
 
     Raises UserError before anything is written if a file of the user is in the way of a new one.
     """
@@ -106,7 +106,7 @@ def update(folder: Path, tree: str, apart: Sequence[str]) -> None:
         target = folder / name
         if os.path.lexists(target) and (name not in known or (target.is_dir() and not target.is_symlink())):
             raise UserError(f"{target} is in the way of a file that git tracks in this workspace; move it.")
-    # With the old and the new files in the index, those that a killed process leaves are not in the way of the next.
+    # The index lists old and new files, so that what a killed process leaves does not stop the next process.
     new = git("ls-tree", "-r", "-z", tree, cwd=folder)
     git("update-index", "--replace", "-z", "--index-info", cwd=folder, stdin=new, **COPIED)
     git("update-index", "-q", "--refresh", cwd=folder, **COPIED)

@@ -53,7 +53,7 @@ def _files(name: str, including: tuple[str, ...] = ()) -> Iterator[tuple[Path, d
 
 
 def write_params(path: Path, overrides: dict[str, object], base: Path = workspace.PARAMS) -> Params:
-    """Write params.yaml, by default this workspace's, with the overrides to `path`; an equal file is left as it is.
+    """Write to `path` what `base` says, with the overrides; an equal file is left as it is.
 
     Returns what it then says. Raises UserError for a key or a value that is not allowed.
     """
@@ -67,7 +67,7 @@ def write_params(path: Path, overrides: dict[str, object], base: Path = workspac
             group = group.get(name)
             if not isinstance(group, dict):
                 raise UserError(
-                    f"{key}: params.yaml lacks a group {name!r}; a new adapter is a group, `adapters.mine: {{...}}`."
+                    f"{key}: params.yaml lacks a group {name!r}; add a new adapter whole: `adapters.mine: {{...}}`."
                 )
         group[last] = value
     partial = path.with_name("params.yaml.partial")

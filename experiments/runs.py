@@ -161,8 +161,8 @@ def run_python(
 ) -> subprocess.CompletedProcess:
     """Run this Python in a folder; it ends if this process is killed.
 
-    each: called with every line as it is printed. check: end this program if it fails, for it has said why. variables:
-    further environment variables. After Ctrl-C, which reaches both processes, it has time to end by itself.
+    each: called with every line as it is printed. check: end this program if the child fails; it has said why.
+    variables: further environment variables. After Ctrl-C, which reaches both processes, it has time to end by itself.
     """
     command, printed = [sys.executable, *arguments], []
     options = {"cwd": folder, "text": True, "env": os.environ | variables, "preexec_fn": program.end_with_parent}

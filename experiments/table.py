@@ -1,4 +1,4 @@
-"""The experiments in 120 columns, lowest validation log loss first: python -m experiments.table
+"""Experiments, 120 characters wide, lowest validation log loss first: python -m experiments.table
 
 One row per adapter whose numbers differ from those of the commit that the experiment began at, with the parameters that
 the experiment changed. `dvc exp show` has every number and parameter, a thousand characters wide.

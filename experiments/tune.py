@@ -46,7 +46,7 @@ from stages.runs import CHECKPOINTS, training_code
 from stages.summary import training_summary
 
 SEARCH = Path("tuning.yaml")
-EDGE = 0.05  # part of a range, in logarithms if it is searched so, that counts as its end
+EDGE = 0.05  # share of a range (of its logarithms, if `log`) that counts as an end
 DIVERGED = "the loss is no longer a number"  # as peftqa/training/trainer.py prints; it is a result like any other
 
 
@@ -195,7 +195,7 @@ def open_study(journal: Path, name: str, lock: FileLock) -> Study:
 
 
 def put_back(study: Study, folder: Path, worker: int) -> None:
-    """Queue the trials again that an error, Ctrl-C or a kill has ended: those that run, but not in another process."""
+    """Queue the trials again that an error, Ctrl-C or a kill has ended: they are RUNNING without a process."""
     for trial in study.get_trials(states=(TrialState.RUNNING,)):
         other = trial.user_attrs.get("worker", worker)
         if other == worker or hold(folder / f"worker-{other}.lock"):
@@ -231,7 +231,8 @@ def train(clone: Path, adapter: str, search: Search, name: str) -> tuple[float, 
 
 
 def study_digest(adapter: str, base: Params, seed: int, space: Space, clone: Path) -> str:
-    """4 hexadecimal digits of all that a score depends on besides a trial's settings. Each digest has its own study."""
+    """4 hexadecimal digits: a hash of what a score depends on besides the trial's settings. Each digest has its own
+    study."""
     used = base.model_dump(include={"data", "split", "model", "template", "train"}) | {
         "adapter": base.adapters[adapter].model_dump(),
         "space": repr(space),
@@ -285,7 +286,7 @@ def take_over(settings: Mapping, base: Params, adapter: str, trials: int, experi
     changes[f"tuning.{adapter}"] = f"{{trials: {trials}, protocol: {base.split.protocol}}}"
     if experiment:
         lines = "\n".join(f"{key}: {value}" for key, value in changes.items())
-        return f"To take the best over, in experiments/{experiment}.yaml:\n{lines}"
+        return f"To use the best, add to experiments/{experiment}.yaml:\n{lines}"
     options = " \\\n  ".join(f"-S '++{key}={value}'" for key, value in changes.items())
     return f"To take the best over:\ndvc exp run {options}"
 

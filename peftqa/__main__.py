@@ -4,8 +4,8 @@ from peftqa import program
 
 EXAMPLES = """\
 It prints the answer, each label's probability, whether the answer is sure enough to do without a person, what of the
-abstract did not fit, and what the adapter was trained on. The answers are a model's. Base no decision about a patient
-on them.
+abstract did not fit, and what the adapter was trained on. The answers are a model's. Do not use them to decide
+about a patient.
 
   peftqa ask --adapter FOLDER "Does aspirin reduce pain?" "We gave aspirin or placebo to 120 patients. Pain was ..."
   peftqa ask --adapter FOLDER "Does aspirin reduce pain?" < abstract.txt
@@ -34,7 +34,7 @@ def parse_arguments():
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     page = commands.add_parser("app", help="a page on this machine that asks several adapters side by side")
     page.add_argument("adapters", nargs="+", metavar="FOLDER", help="an adapter's folder, whose name the page shows")
-    page.add_argument("--questions", type=Path, metavar="CSV", help="questions to begin with (data/split/...)")
+    page.add_argument("--questions", type=Path, metavar="CSV", help="questions to choose from (data/split/...)")
     page.add_argument("--port", type=int, default=7860, help="default: %(default)s; 0 takes a free one")
     page.set_defaults(run="serve_page")
     raw, what = argparse.RawDescriptionHelpFormatter, "answer one question, or those of a CSV file"

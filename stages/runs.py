@@ -54,7 +54,7 @@ def stage_key() -> str:
     """The part of this stage's name after the @: `prompt-0-42` in `train@prompt-0-42`.
 
     It is on the command line if a person runs the stage, else in DVC_STAGE, which DVC sets. So no command in dvc.yaml
-    contains a value of params.yaml, which a shell would read.
+    gives a shell a value of params.yaml to run.
     """
     if len(sys.argv) == 2 and not sys.argv[1].startswith("-"):
         return sys.argv[1]

@@ -90,7 +90,7 @@ class Answerer:
     def why_sure(self, prompt: Prompt, answer: Answer) -> str:
         """Whether an answer is sure enough to do without a person, and by what it is judged."""
         if self.threshold is None:
-            return "not known: an answer is judged by an adapter's answers on validation, and the frozen model has none"
+            return "not known: an answer is judged by an adapter's answers on validation, and this is not an adapter"
         if prompt.unlike:
             return f"no, ask a person: it is unlike all training questions ({prompt.unlike})"
         verdict, confidence = "yes" if answer.sure else "no, ask a person", max(answer.probabilities.values())
@@ -118,8 +118,8 @@ def find_adapter(name: str) -> Path:
 def find_base(files: BaseModelReference, adapter: Path, given: str | None) -> Path:
     """The folder with the frozen model's files, known by their digest.
 
-    The folder `given`; else `models/base` beside the adapter or in a folder above, as the pipeline leaves it; else the
-    Hub's, from its cache if they are there. Raises UserError if the files differ or are missing.
+    The folder `given`; else `base` or `models/base` in a folder above the adapter, or the model's own path; else the
+    Hub's files, from its cache if possible. Raises UserError if the files differ or are missing.
     """
     places = [parent / place for parent in adapter.resolve().parents for place in ("base", "models/base")]
     if given is not None:

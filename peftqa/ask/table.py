@@ -1,6 +1,6 @@
 """Answers to the questions of a CSV file, which is checked before anything is computed.
 
-OUT has a row for each row of IN, in the same order. It is written at the end, all or nothing, and over no other file.
+OUT has a row for each row of IN, in the same order. It is written at the end, whole, and never replaces a file.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ def write_rows(target: Path, rows: Sequence[Sequence[object]]) -> None:
     partial = target.with_name(f".{secrets.token_hex(8)}.partial")
     try:
         with partial.open("x", encoding="utf-8", newline="") as file:
-            # For the writer a line ends in \r\n, so that it puts quotes around a cell with either of the two.
+            # The writer ends lines in \r\n, so that it quotes each cell that has \r or \n.
             unix = SimpleNamespace(write=lambda line: file.write(line.removesuffix("\r\n") + "\n"))
             csv.writer(unix).writerows(rows)
             file.flush()

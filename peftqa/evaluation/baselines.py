@@ -23,9 +23,9 @@ def majority_probabilities(train: pd.DataFrame, questions: pd.DataFrame, labels:
 def tfidf_probabilities(train: pd.DataFrame, questions: pd.DataFrame, labels: Sequence[str]) -> np.ndarray:
     """Logistic regression on TF-IDF weights of words and word pairs in question and abstract, float64 (n, labels).
 
-    Tables have columns question, context, label. Only `train` is learned from. Nothing is tuned: scikit-learn's
-    defaults, except for word pairs, logarithmic counts, and equal weight of both classes.
-    Raises UserError if no word is in two training rows.
+    Tables have columns question, context, label. Only `train` is learned from. Nothing is tuned. These differ from
+    scikit-learn's defaults: word pairs, min_df, logarithmic counts, equal class weights, max_iter. Raises UserError if
+    no word is in two training rows.
     """
     model = make_pipeline(
         TfidfVectorizer(ngram_range=(1, 2), min_df=2, sublinear_tf=True),

@@ -1,4 +1,4 @@
-"""One bias per label on a model's logits, fitted on validation: how much a shift of the labels' shares alone can do."""
+"""One bias per label on a model's logits, fitted on validation. It changes only how often each label is given."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ MOST = 10.0  # nats; without a bound a label that no validation question has wou
 
 
 def fit_biases(probabilities: np.ndarray, y_true: np.ndarray) -> np.ndarray:
-    """The bias of each label with the lowest log loss, float64 (L,), the first being 0 (arXiv 2309.17249).
+    """The biases with the lowest log loss, one per label, float64 (L,); the first is 0 (arXiv 2309.17249).
 
     probabilities: float64 (n, L), of which the logarithms are the logits; y_true: int (n,), positions of true labels.
     """

@@ -22,7 +22,7 @@ def curves(
 ) -> dict[str, pd.DataFrame]:
     """Every curve by the name of its data file: `roc precision_recall reliability confusion risk_coverage`.
 
-    probabilities: float64 (R, n, L) of R replicates. Curves are means over them; bins and cells count their answers.
+    probabilities: float64 (R, n, L) of R replicates. Curves are their means. Bins and cells count all their answers.
     """
     replicates, _, size = probabilities.shape
     every = probabilities.reshape(-1, size), list(truth) * replicates, labels
@@ -40,7 +40,7 @@ def per_label(
 ) -> pd.DataFrame:
     """The mean curves of labels against the rest, with columns `label` and those of `points`.
 
-    Of two labels only `labels[0]` has a curve; of more each one has, if truth has it and others.
+    Of two labels only the first has a curve. A label does not have one if all or none of truth has it.
     """
     y_true = encode_labels(truth, labels)
     tables = [pd.DataFrame(columns=["label", *columns])]
@@ -65,7 +65,7 @@ def precision_recall_points(positive: np.ndarray, score: np.ndarray) -> pd.DataF
 
 
 def confusion_points(probabilities: np.ndarray, truth: Sequence[str], labels: Sequence[str]) -> pd.DataFrame:
-    """Confusion matrix, one row per cell: `actual predicted count share`; share of the actual label's rows, or 0."""
+    """Confusion matrix, one row per cell: `actual predicted count share`; share is of the actual label's rows."""
     matrix = confusion_matrix(list(truth), list(predict(probabilities, labels)), labels=list(labels))
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     cells = pd.MultiIndex.from_product([labels, labels], names=["actual", "predicted"])
@@ -83,7 +83,7 @@ def risk_coverage_points(probabilities: np.ndarray, truth: Sequence[str], labels
 
 
 def mean_curve(runs: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    """The mean of curves at the same x, their first column (Fawcett 2006, vertical averaging), from the first x on."""
+    """The mean of curves at each x of GRID; x is their first column (Fawcett 2006, vertical averaging)."""
     if len(runs) == 1:
         return runs[0]
     x, *values = runs[0].columns

@@ -15,8 +15,8 @@ def describe_humans(
     """How well the file's two annotators answer the questions `ids`; the interval is Wilson's.
 
     human_unaided answered without the abstract's conclusion, human_aided had read it. The label was agreed on from
-    their answers, so both look better than they are (Jin et al. 2019, arXiv 1909.06146). Only accuracy, since it is
-    unclear what an answer that is not a label, such as "maybe", counts in other metrics.
+    their answers, so both look better than they are (Jin et al. 2019, arXiv 1909.06146). Other metrics are left out:
+    they do not say how an answer that is not a label, such as "maybe", counts.
     """
     asked, n = [records[pmid] for pmid in ids], len(ids)
     given = {

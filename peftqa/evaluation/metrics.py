@@ -17,7 +17,7 @@ from peftqa.evaluation.predictions import Replicates
 
 
 def evaluate(test: Replicates, val: Replicates, labels: Sequence[str], bins: int, coverage: float) -> dict:
-    """The figures of one variant, each the mean over replicates.
+    """The figures of one variant.
 
     replicates      name -> `classification_metrics` on test
     mean            their means, and as `val_METRIC` those on validation
@@ -68,7 +68,7 @@ def classification_metrics(
 
 
 def mean_over_replicates(metrics: Sequence[dict[str, float | int | None]]) -> dict[str, float | int | None]:
-    """Each metric's mean over replicates; None if one has none. If all agree, as on `n`, their type is kept."""
+    """Each metric's mean over replicates; None if any is None. If all agree, as on `n`, their type is kept."""
 
     def mean(values: list) -> float | int | None:
         if None in values:
@@ -79,7 +79,7 @@ def mean_over_replicates(metrics: Sequence[dict[str, float | int | None]]) -> di
 
 
 def rounded(value: object) -> object:
-    """Floats to six decimals, wherever they are: more than any test set here can tell apart. p-values stay."""
+    """Floats, however nested, rounded to six decimals: no test set here needs more. p-values stay."""
     if isinstance(value, dict):
         return {key: item if key in ("p", "p_holm") else rounded(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -145,7 +145,7 @@ def accuracy_at_coverage(
 ) -> float:
     """Accuracy on the most confident `coverage` (0 < coverage <= 1) of the rows, rounded up to whole rows.
 
-    If the limit is among answers of equal confidence, that group counts with its mean accuracy.
+    Answers of equal confidence at the cut count with their mean accuracy.
     """
     _, kept, right = answers_by_confidence(probabilities, truth, labels)
     # Floating point can give 72.00000000000001 for 0.8 * 90, which must not be rounded up to 73 rows.
@@ -154,7 +154,7 @@ def accuracy_at_coverage(
 
 
 def answers_by_confidence(probabilities, truth, labels) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Distinct confidences, falling, with the number of answers of at least each, and how many of those are right."""
+    """Distinct confidences, falling; how many answers have at least that confidence; how many of them are right."""
     confidence, correct = _confidence(probabilities, truth, labels)
     levels, index, counts = np.unique(-confidence, return_inverse=True, return_counts=True)
     return -levels, counts.cumsum(), np.bincount(index, weights=correct).cumsum()

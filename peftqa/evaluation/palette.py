@@ -5,7 +5,7 @@ from __future__ import annotations
 import colorsys
 import zlib
 
-# From Okabe and Ito's palette, which colour-blind readers can tell apart.
+# Grey, and Okabe and Ito's colours, which colour-blind readers can tell apart.
 KNOWN = {
     "base": "#7f7f7f",
     "fewshot": "#e69f00",

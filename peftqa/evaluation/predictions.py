@@ -1,7 +1,7 @@
 """Tables of predictions: columns split, fold, seed, id, label, prediction, then `p_LABEL` for each label in order.
 
-A run (one fold, one seed) writes one table. `replicates` puts the runs of a variant together: a replicate is one
-training of the method under the protocol, with an answer to every test question.
+A run (one fold, one seed) writes one table. `replicates` puts the runs of a variant together: a replicate is a set of
+runs that answers every test question once.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Replicates(NamedTuple):
 
 
 def predict(probabilities: np.ndarray, labels: Sequence[str]) -> np.ndarray:
-    """The n predicted labels, the most probable, of equals the first in `labels`. probabilities: float64 (n, L)."""
+    """The n predicted labels: the most probable; in a tie, the first of them. probabilities: float64 (n, L)."""
     return np.asarray(labels)[probabilities.argmax(axis=1)]
 
 
@@ -70,9 +70,9 @@ def same_test_questions(protocol: str) -> bool:
 def replicates(table: pd.DataFrame, split: str, same_questions: bool) -> Replicates:
     """The predictions on "val" or "test", by replicate.
 
-    same_questions: whether every fold asks the same questions; then each run is a replicate. Else the folds of a seed
-    together are one, with their questions one after another.
-    Raises UserError if two replicates differ in questions or labels, or in their order.
+    same_questions: whether every fold asks the same questions; then each run is a replicate. Otherwise all folds of a
+    seed make one replicate, their questions in a row. Raises UserError if two replicates differ in questions or labels,
+    or in their order.
     """
     rows = table[table["split"] == split]
     if not len(rows):

@@ -1,4 +1,4 @@
-"""Markdown as the report and the model cards are written in: its templates, its tables, and the HTML made of it."""
+"""The Markdown of the report and the model cards: its templates, its tables, and the HTML made of it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ SPECIAL = re.compile(r"[\\`*\[\]<>&|~$]|(?<![^\W_])_|_(?![^\W_])")
 
 
 def template_environment(finalize: Callable | None = None) -> Environment:
-    """Jinja as the templates here are written for. The page's values are escaped, other templates' by `finalize`."""
+    """Jinja, set up for the templates here. Jinja escapes the page's values, and `finalize` those of other
+    templates."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=select_autoescape(["html.j2"]),
@@ -33,7 +34,7 @@ def template_environment(finalize: Callable | None = None) -> Environment:
 
 
 def escape_markdown(value: object) -> str:
-    """A value as text in one line, in which Markdown sees no mark; only Markup stays as it is."""
+    """A value as one line with Markdown's special characters escaped; Markup is left alone."""
     if isinstance(value, Markup):
         return value
     return SPECIAL.sub(r"\\\g<0>", re.sub(r"[\r\n]+", " ", str(value)))

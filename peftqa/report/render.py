@@ -27,14 +27,14 @@ PACKAGES = ("torch", "transformers", "peft")
 
 
 class Results(NamedTuple):
-    """What a finished run left behind; every mapping by variant has the variants listed, in their order."""
+    """What the finished pipeline left behind; mappings by variant are in the order of evaluate.variants."""
 
     params: Params
     counts: dict  # data/clean/counts.json
     splits: dict[int, dict[str, pd.DataFrame]]  # by fold: train, val, test; columns id, question, context, label
     comparison: dict  # comparison/comparison.json
     predictions: dict[str, Replicates]  # on test
-    curves: dict[str, pd.DataFrame]  # comparison/NAME.csv; empty if nothing was trained
+    curves: dict[str, pd.DataFrame]  # comparison/CURVE.csv; loss and log_loss can be empty
     runtime: dict[str, dict[str, list[dict]]]  # runtime/STAGE/VARIANT/..., by variant and stage, a run's file each
     commit: str | None  # of the code, if git knows it
 

@@ -55,7 +55,7 @@ def pair_rows(comparison: Mapping) -> list[dict]:
 
 
 def detectable_rows(comparison: Mapping) -> list[dict]:
-    """The smallest differences that the protocol can show: by how much runs vary, and how often one of two is right."""
+    """The smallest differences that the protocol can show, per spread of runs (rows) and discordance (columns)."""
     rows = []
     for planned in comparison["detectable"]:
         varies = "one training each" if planned["run_sd"] is None else points(planned["run_sd"])

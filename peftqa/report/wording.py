@@ -86,10 +86,10 @@ def tuning(adapters: Sequence[str], params: Params) -> str:
     tuned = {name: params.tuning[name] for name in adapters if name in params.tuning}
     if not tuned:
         return "params.yaml does not record a search for the adapters' settings"
-    trials = (f"{name} {tuned[name].trials or 'unknown (by hand)' if name in tuned else 0}" for name in adapters)
+    trials = (f"{name} {tuned[name].trials or '(by hand)' if name in tuned else 0}" for name in adapters)
     text = f"trials that chose the settings: {listed(trials)}; judged on validation questions"
     if params.split.protocol == "cross_validation":
-        return f"{text}, which are test questions of another fold, so the scores here are too high for new questions"
+        return f"{text}, which are other folds' test questions, so the scores here are higher than on new questions"
     if {one.protocol for one in tuned.values()} != {params.split.protocol}:
         return f"{text}, under another split than this one: test questions may have had a part in the choice"
     return f"{text}; no test question had a part in the choice"

@@ -1,6 +1,6 @@
 """Bootstrap intervals of the metrics besides accuracy, over questions and over runs nested in folds. Imports no torch.
 
-An interval is about the mean over replicates of a metric over the questions of all folds. Calibration error does not
+Each interval is for a metric over all folds' questions, averaged over replicates. Calibration error does not
 get one: it is biased upwards, in resamples more than in the data, so that the interval can exclude the figure itself.
 """
 
@@ -17,8 +17,7 @@ def draw_questions(fold: np.ndarray, resamples: int, seed: int, draw_folds: bool
     """How often each resample has each question, float64 (resamples, n). fold: int (n,), the fold of each question.
 
     Questions are drawn with replacement within each fold and, if `draw_folds`, the folds too. Draw the folds if trained
-    variants have one seed: then a fold and its run are one, and only the differences between folds show how much runs
-    vary.
+    variants have one seed: then each fold has one run, and only differences between folds show how much runs vary.
     """
     rng = np.random.default_rng(seed)
     labels, position, sizes = np.unique(fold, return_inverse=True, return_counts=True)
@@ -35,10 +34,10 @@ def bootstrap_scores(
 ) -> dict[str, np.ndarray]:
     """`macro_f1 mcc log_loss brier` of every resample, means over replicates, float64 (resamples,) each.
 
-    probabilities: float64 (R, n, L) of R replicates; y_true, fold: int (n,); counts: of `draw_questions`. Resamples
-    runs nested in folds (Davison and Hinkley 1997, section 3.8): within each fold as many runs are drawn as there are
-    replicates, and the first drawn of every fold make the first replicate. They are drawn by a generator started from
-    the integers `entropy`. mcc is nan if a resample has one label alone.
+    probabilities: float64 (R, n, L) of R replicates; y_true, fold: int (n,); counts: of `draw_questions`. Runs are
+    resampled within folds (Davison and Hinkley 1997, section 3.8). Each fold draws as many runs as there are
+    replicates. The first run of every fold forms the first replicate. They are drawn by a generator started from the
+    integers `entropy`. mcc is nan if a resample has one label alone.
     """
     replicates, n, size = probabilities.shape
     labels, position = np.unique(fold, return_inverse=True)

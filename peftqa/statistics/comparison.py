@@ -9,11 +9,11 @@ docs/protocol.md declares the tests. `compare` returns, and comparison/compariso
         metrics, replicates, abstention     `mean` and the others of evaluation/NAME/metrics.json
         intervals       accuracy, macro_f1, mcc, log_loss and brier -> [low, high], or null
         epochs          of an adapter, a list with the fold, seed, `kept` and `last` epoch of each run; else null
-    pairs       the declared family, a list; of each its `variant` and `reference`, and:
+    pairs       the pairs that are tested, a list; each has `variant`, `reference` and:
         test            name of the test that decides (over_seeds, over_folds or mcnemar), difference, p, p_holm,
                         interval at `confidence`, interval_holm at the level of the pair's step in Holm's procedure,
                         and standard_errors: the roots of V_Q, V_S (of both variants together) and V_F
-                        (significance.py); each 0 if it is not repeated
+                        (significance.py); 0 if there is only one
         only_variant_right, only_reference_right    how many questions; only if the test is McNemar's
         corrected_t     the corrected t test: p and interval, not corrected for the family; null if it is undefined
         difference_shown    whether p_holm is at most alpha
@@ -58,7 +58,7 @@ def compare(
     n_val: int,
     params: Params,
 ) -> dict:
-    """The comparison of the module's docstring, floats unrounded.
+    """What the module's docstring describes, not rounded.
 
     test: the predictions of each variant, on the same questions in the same order. evaluation: the contents of
     evaluation/NAME/metrics.json. epochs: each adapter's `epochs`, as in the module's docstring. n_train, n_val:

@@ -10,7 +10,7 @@
     not_converged               a run keeps its last epoch
     small_validation            the epochs kept were chosen on few questions
     one_training                every adapter was trained once
-    level                       with these seeds and folds the tests do not keep their level
+    level                       with these seeds and folds the tests err too often
     one_training_set            several seeds, but one fold
 """
 
@@ -25,7 +25,7 @@ from peftqa.evaluation.predictions import Replicates
 
 MAJORITY = "always answering the most frequent label"
 NEARLY_ALL = 0.95
-FEW_QUESTIONS = 200  # the standard error of an accuracy on fewer is above three points
+FEW_QUESTIONS = 200  # on fewer, an accuracy of 70% has a standard error above 3 points
 
 
 def find_flags(
@@ -99,7 +99,7 @@ def training_flags(epochs: Mapping[str, Sequence[Mapping]], validation: int) -> 
         unfinished = sum(run["kept"] == run["last"] for run in runs)
         if unfinished:
             best = f"its last epoch is the best{in_some(unfinished, len(runs), 'runs')}"
-            text = f"{name} had not converged ({best}): longer training may change the order."
+            text = f"{name} had not converged ({best}): more training may change the ranking."
             yield flag("not_converged", text, name)
     choices = max(run["last"] for runs in epochs.values() for run in runs)
     if validation < FEW_QUESTIONS and choices > 1:
@@ -119,15 +119,15 @@ def design_flags(seeds: int | None, folds: int, protocol: str) -> Iterator[dict]
         yield flag("one_training_set", text)
     if seeds == 1:
         text = (
-            "Each adapter was trained with one seed, so the tests are about the methods with this seed. Read as tests "
-            "of the methods, they find a difference by chance in 8 to 13% of cases instead of 5% if runs of one seed "
-            "share a tenth of their variance. Against the majority label it is about 7% even if they share none."
+            "Each adapter was trained with one seed, so the tests are about the methods with this seed. As tests of "
+            "the methods in general, they find a false difference in 8 to 13% of cases instead of 5% if a tenth of the "
+            "variance between runs is due to the seed. Against the majority label it is about 7% in any case."
         )
         yield flag("level", text)
     few = [f"{seeds} seeds"] if seeds == 2 else []
     few += [f"{folds} fold{'s' if folds > 1 else ''}"] if protocol == "official" and folds < 5 else []
     if few:
-        text = f"With {' and '.join(few)} the tests do not keep their level: read a p-value near it as undecided."
+        text = f"With {' and '.join(few)} the tests err too often: take a p-value near the limit as undecided."
         yield flag("level", text)
 
 

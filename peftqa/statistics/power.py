@@ -37,22 +37,22 @@ def runs_power(
     shared: bool = False,
     method_share: float = 0.5,
 ) -> float:
-    """Chance that the primary test of two trained methods, both of its t tests that is, rejects at `alpha`.
+    """Chance that the primary test of two trained methods (both its t tests) rejects at `alpha`.
 
     Each method has several runs. difference: of their true accuracies; discordance: share of questions that just one of
-    two single runs gets right; method_share: part of that which all runs of a method have in common, so that more seeds
-    do not average it out; run_sd: standard deviation of a run's expected accuracy, beyond the luck on single questions,
+    two single runs gets right; method_share: the part of this that all runs of a method share and more seeds do not
+    average out; run_sd: standard deviation of a run's expected accuracy, beyond the luck on single questions,
     independent between folds and seeds. n counts the questions of all folds; shared: all folds ask the same ones.
 
-    An approximation: standard errors are taken as independent of the difference and of each other, with Satterthwaite's
-    distribution at their expected values. With two seeds, or three on one fold, it is up to ten points too high.
+    This is an approximation. Standard errors count as independent of the difference and of each other. Satterthwaite's
+    df are those of the expected variances. With two seeds, or three on one fold, it is up to ten points too high.
     """
     per_question = discordance - difference**2
     luck = (1 - method_share) * per_question / 2  # variance of one run's answer to one question
     asked = folds if shared else 1  # by how many runs of a seed is a question answered
     questions = (per_question - 2 * luck * (1 - 1 / (seeds * asked))) / n
     noise = run_sd**2 / (seeds * folds)
-    runs = noise + luck / (n * seeds * asked)  # of a mean accuracy over all runs; has the luck on questions once more
+    runs = noise + luck / (n * seeds * asked)  # of the mean of all runs; has luck on questions again
     parts = [[(questions, n - 1), *([(runs, seeds - 1)] * 2 if seeds > 1 else [])]]
     if folds > 1:
         own = [(questions + 2 * noise, folds - 1)]

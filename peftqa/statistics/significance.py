@@ -4,9 +4,9 @@ The tests are about the expected accuracy of one training of a method under the 
 on the test questions of its fold. docs/protocol.md declares `primary_test`, which is one rule for every design, and
 benchmarks/simulation.py measures its error rates. The squared standard error has these parts:
 
-    V_Q   variance over questions of each question's mean difference / n
-    V_S   for each variant with several seeds: variance over seeds of the accuracy on all folds / seeds
-    V_F   variance over folds of the fold's difference of seed means / folds
+    V_Q   (variance over questions of a question's difference, averaged over runs) / number of questions
+    V_S   for each variant with several seeds: (variance of its seeds' accuracies) / number of seeds
+    V_F   (variance over folds of a fold's difference, averaged over seeds) / number of folds
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ NO_SPREAD = 1e-12  # a standard error below this is rounding
 class Answers(NamedTuple):
     """Which answers of a variant are right. Arrays may have further axes first, such as repetitions of a simulation."""
 
-    questions: np.ndarray  # float64 (n,): share of the runs that are right on a question; every fold counts alike
+    questions: np.ndarray  # float64 (n,): share of the runs right on a question, weighted so that folds are equal
     accuracies: np.ndarray  # float64 (seeds, folds): accuracy of each run; one seed if nothing is trained
     first: np.ndarray  # bool (n,): is the first run right; unless `shared`, the first seed's run on each fold
     shared: bool  # do all folds ask the same questions
@@ -62,8 +62,8 @@ class McNemar(NamedTuple):
     def interval(self, alpha: float) -> tuple[float, float]:
         """Interval of the difference at confidence 1 - alpha, which excludes 0 exactly if p <= alpha.
 
-        It is Tango's score interval. If that disagrees with the exact test about 0, it is widened to contain 0, or ends
-        just before 0, which needs an alpha below .0005.
+        It is Tango's score interval. If it disagrees with the exact test about 0, it is widened to contain 0, or (only
+        with alpha below .0005) cut just before 0.
         """
         low, high = tango_interval(self.only_first, self.only_second, self.n, alpha)
         if self.p > alpha:
@@ -114,7 +114,7 @@ def primary_test(first: Answers, second: Answers) -> WiderTest | McNemar:
     """The test of the difference in accuracy, first - second: t tests, or McNemar's test for one run each.
 
     The larger p and the wider interval of the t tests count. McNemar's test is also used if every standard error is 0:
-    too few answers then differ to estimate a variance.
+    the variance then cannot be estimated.
     """
     if max(first.accuracies.size, second.accuracies.size) > 1:
         tests = t_tests(first, second)
@@ -151,7 +151,7 @@ def variances(first: Answers, second: Answers) -> dict[str, list[tuple]]:
 
 
 def accuracy_interval(answers: Answers, alpha: float) -> tuple[float, float]:
-    """Interval of a variant's accuracy, tested against an accuracy of 0; Wilson's for one run, or if nothing varies."""
+    """Interval of a variant's accuracy, as its difference from 0; Wilson's for one run, or if nothing varies."""
     nothing = Answers(*(np.zeros_like(values) for values in answers[:3]), answers.shared)
     result = primary_test(answers, nothing)
     if isinstance(result, McNemar):
@@ -164,10 +164,10 @@ def accuracy_interval(answers: Answers, alpha: float) -> tuple[float, float]:
 def corrected_t(first: Answers, second: Answers, test_train_ratio: float) -> TTest | None:
     """Corrected resampled t test of the same difference over runs (Nadeau and Bengio 2003), which rejects more rarely.
 
-    test_train_ratio: test questions over training questions of one run. It is added to the 1 / runs that multiplies the
-    runs' variance, because runs share training questions. None for a single run, or if all have the same difference.
+    test_train_ratio: test questions over training questions of one run. The runs' variance is multiplied by 1 / runs +
+    this, because runs share training questions. None for a single run, or if all have the same difference.
     """
-    differences = first.accuracies - second.accuracies  # one run of a variant without seeds meets each seed's
+    differences = first.accuracies - second.accuracies  # a variant without seeds has one run for all seeds
     differences = differences.reshape(*differences.shape[:-2], -1)
     runs = differences.shape[-1]
     if runs < 2:

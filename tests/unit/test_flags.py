@@ -57,7 +57,7 @@ def test_runs_that_keep_their_last_epoch_are_counted():
     answers = {"base": [POOR], "prompt": [GOOD] * 3, "prefix": [GOOD] * 3}
     comparison = crafted_comparison(TRUTH, answers, kept={"prompt": [2, 3, 3], "prefix": [1, 2, 1]})
     assert texts(comparison, "not_converged") == [
-        "prompt had not converged (its last epoch is the best in 2 of 3 runs): longer training may change the order."
+        "prompt had not converged (its last epoch is the best in 2 of 3 runs): more training may change the ranking."
     ]
 
 
