@@ -28,7 +28,7 @@ def main() -> None:
 def rows(shown: list[dict]) -> Iterator[dict]:
     """What `dvc exp show --json` prints, as rows: experiment, adapter, those of COLUMNS that it has, changed.
 
-    The variants that `make compare` records have no row: in them only `selected` differs.
+    The variants that `make compare` records are left out: in them only `selected` differs.
     """
     for commit in shown:
         base = {} if commit["rev"] == "workspace" else commit["data"] or {}

@@ -4,7 +4,6 @@ import subprocess
 
 from peftqa.config.params import Params, read_params
 from peftqa.data.files import atomic_write, read_csv, read_json, read_table
-from peftqa.errors import UserError
 from peftqa.report.render import Results, render
 from stages import run_stage, runs, workspace
 from stages.answers import read_replicates
@@ -17,9 +16,7 @@ SPLITS = ("train", "val", "test")
 def main() -> None:
     params = read_params()
     remove_stale(params)
-    results = read_results(params)
-    check_agreement(results)
-    html, markdown = render(results)
+    html, markdown = render(read_results(params))
     page = workspace.REPORT / "index.html"
     for path, text in ((workspace.REPORT / "report.md", markdown), (page, html)):
         with atomic_write(path) as partial:
@@ -73,19 +70,6 @@ def commit() -> str | None:
     except FileNotFoundError:
         return None
     return result.stdout.strip() if result.returncode == 0 else None
-
-
-def check_agreement(results: Results) -> None:
-    """Raises UserError if the files are from different runs."""
-    if list(results.comparison["variants"]) != list(results.predictions):
-        raise UserError(
-            f"{workspace.COMPARISON / 'comparison.json'} compares {', '.join(results.comparison['variants'])}, but "
-            f"evaluate.variants lists {', '.join(results.predictions)}; run `dvc repro`."
-        )
-    asked = {question for tables in results.splits.values() for question in tables["test"]["id"]}
-    for name, predictions in results.predictions.items():
-        if set(predictions.ids) != asked:
-            raise UserError(f"{runs.PREDICTIONS / name} has other questions than {runs.SPLIT}; run `dvc repro`.")
 
 
 if __name__ == "__main__":

@@ -67,7 +67,7 @@ def read_questions(source: Path, added: Sequence[str]) -> tuple[list[str], list[
     if taken := [name for name in columns if name.strip().casefold() in added]:
         raise UserError(f"{source} has a column {taken[0].strip()} already; rename it.")
     if not rows:
-        raise UserError(f"{source} has no rows below its first line.")
+        raise UserError(f"{source} has only its first line; add rows with questions.")
     return columns, rows, [(row[question[0]], row[abstract[0]]) for row in rows]
 
 

@@ -222,14 +222,3 @@ def test_a_missing_file_is_named(copied, path):
     (copied.folder / path).unlink()
     with pytest.raises(UserError, match=rf"^{re.escape(path)} is missing; run `dvc repro"):
         run_stages(copied.folder, [], ["report"])
-
-
-def test_files_of_different_runs_are_refused(copied):
-    copied.set(evaluate__variants=["base"], selected="base")
-    with pytest.raises(UserError, match=r"compares majority, .*prefix, but evaluate\.variants lists base; run"):
-        run_stages(copied.folder, [], ["report"])
-    copied.set(evaluate__variants=ALL)
-    fold = copied.folder / "data/split/fold-0"
-    (fold / "test.csv").write_bytes((fold / "val.csv").read_bytes())
-    with pytest.raises(UserError, match="predictions/majority has other questions than data/split; run `dvc repro`"):
-        run_stages(copied.folder, [], ["report"])
