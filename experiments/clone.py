@@ -1,8 +1,8 @@
 """Prepare the clone of this repository in which an experiment runs, and record a DVC experiment from it.
 
 The clone gets three kinds of files: those that git tracks, as they are in the workspace; the experiment's own files in
-experiments/; and dvc.lock and the pipeline's results in metrics/. It does not get any other file: all its files are
-committed, and others may be private.
+experiments/; and dvc.lock and the pipeline's results in metrics/. It does not get any other file: whatever is in it is
+committed, and the rest may be private.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ def update(folder: Path, tree: str, apart: Sequence[str]) -> None:
         target = folder / name
         if os.path.lexists(target) and (name not in known or (target.is_dir() and not target.is_symlink())):
             raise UserError(f"{target} is in the way of a file that git tracks in this workspace; move it.")
-    # The index lists old and new files, so that what a killed process leaves does not stop the next process.
+    # List old and new files first: if this process is killed, the next one knows the files that it wrote.
     new = git("ls-tree", "-r", "-z", tree, cwd=folder)
     git("update-index", "--replace", "-z", "--index-info", cwd=folder, stdin=new, **COPIED)
     git("update-index", "-q", "--refresh", cwd=folder, **COPIED)

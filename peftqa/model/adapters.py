@@ -33,7 +33,7 @@ TESTED = ("PROMPT_TUNING", "KV_PREFIX", "LORA", "IA3", "P_TUNING", "PREFIX_TUNIN
 UNUSABLE = (
     "ADALORA", "ADAPTION_PROMPT", "CARTRIDGE", "CPT", "MULTITASK_PROMPT_TUNING", "POLY", "SHADOW", "SHIRA", "XLORA",
 )  # fmt: skip
-# The words that a text field may have. Other text could name code, a file or an address; only the default is allowed.
+# The words that a text field may have. Other text could name code, a file or an address, so it must be the default.
 WORDS = {
     "bias": ("none",),
     "encoder_reparameterization_type": ("MLP", "LSTM"),
@@ -47,7 +47,7 @@ UNUSED_IN_FOLDER = (
     "base_model_name_or_path", "revision", "peft_version", "inference_mode", "prompt_tuning_init",
     "prompt_tuning_init_text", "tokenizer_name_or_path", "init", "init_scale", "init_token_ids", "reparametrization",
 )  # fmt: skip
-LARGEST = {"seed": 2**32 - 1, "prng_key": 2**32 - 1, "num_virtual_tokens": 1000}  # by the end of a field's name
+LARGEST = {"seed": 2**32 - 1, "prng_key": 2**32 - 1, "num_virtual_tokens": 1000}  # key: how a field's name ends
 
 
 def peft_config_from(values: Mapping, allowed: Collection[str] | None = None, saved: bool = False) -> PeftConfig:
