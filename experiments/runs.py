@@ -2,7 +2,7 @@
 
 A run is one adapter, one fold and one seed: the stages train@RUN and predict@RUN. Each is a `dvc repro --single-item`,
 several of which can run in one workspace at a time; plain `dvc repro` cannot. Afterwards `dvc repro` finds every run
-done. After an interruption, the same command goes on where it was. A job of a batch system names its runs (cluster/).
+done. After an interruption, the same command goes on where it was. A batch job lists its runs as arguments (cluster/).
 """
 
 import argparse

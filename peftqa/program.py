@@ -126,5 +126,5 @@ def say(sentence: str) -> None:
         try:
             stream.write(text)
             stream.flush()
-        except (OSError, RuntimeError):  # a full disk, or Ctrl-C during a write; Python would write again at exit
-            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        except (OSError, RuntimeError):  # a full disk, or Ctrl-C during a write
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())  # else Python would write again at exit

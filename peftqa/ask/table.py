@@ -92,7 +92,7 @@ def write_rows(target: Path, rows: Sequence[Sequence[object]]) -> None:
     partial = target.with_name(f".{secrets.token_hex(8)}.partial")
     try:
         with partial.open("x", encoding="utf-8", newline="") as file:
-            # The writer ends lines in \r\n, so that it quotes each cell that has \r or \n.
+            # csv quotes a cell that has a character of its line end, so that is \r\n here.
             unix = SimpleNamespace(write=lambda line: file.write(line.removesuffix("\r\n") + "\n"))
             csv.writer(unix).writerows(rows)
             file.flush()

@@ -117,7 +117,7 @@ def snapshot(name: str, revision: str | None, patterns: Sequence[str], subject: 
         if isinstance(error, OSError) and error.errno:  # only errors of this machine have an errno
             raise
         hub = os.environ.get("HF_ENDPOINT") or "https://huggingface.co"
-        if isinstance(error, FileNotFoundError) and error.__cause__:  # our sentence says "not in the cache" too
+        if isinstance(error, FileNotFoundError) and error.__cause__:  # its text would repeat our "not in the cache"
             error = error.__cause__
         raise UserError(
             f"{subject} is not in the cache, and {shown_address(hub)} does not give it ({reason(error, hub)}){remedy}"

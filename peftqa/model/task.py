@@ -84,7 +84,7 @@ class Training(Settings):
                 return f"the {name} has {per_word:.2f} tokens per word, and in training it had {known}"
             if rare > limits.rare:
                 known = f"{limits.rare:.0%} at most"
-                return f"{rare:.0%} of the {name}'s tokens are in no other question, and in training it was {known}"
+                return f"{rare:.0%} of the {name}'s tokens are in no training question, and in training it was {known}"
         return ""
 
 

@@ -35,7 +35,7 @@ class Results(NamedTuple):
     comparison: dict  # comparison/comparison.json
     predictions: dict[str, Replicates]  # on test
     curves: dict[str, pd.DataFrame]  # comparison/CURVE.csv; loss and log_loss can be empty
-    runtime: dict[str, dict[str, list[dict]]]  # runtime/STAGE/VARIANT/..., by variant and stage, a run's file each
+    runtime: dict[str, dict[str, list[dict]]]  # by variant and stage: one dict per run, from runtime/
     commit: str | None  # of the code, if git knows it
 
 

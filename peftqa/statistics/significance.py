@@ -28,7 +28,7 @@ class Answers(NamedTuple):
 
     questions: np.ndarray  # float64 (n,): share of the runs right on a question, weighted so that folds are equal
     accuracies: np.ndarray  # float64 (seeds, folds): accuracy of each run; one seed if nothing is trained
-    first: np.ndarray  # bool (n,): is the first run right; unless `shared`, the first seed's run on each fold
+    first: np.ndarray  # bool (n,): is the first seed's run right; if `shared`, the one of the first fold
     shared: bool  # do all folds ask the same questions
 
 
@@ -164,8 +164,8 @@ def accuracy_interval(answers: Answers, alpha: float) -> tuple[float, float]:
 def corrected_t(first: Answers, second: Answers, test_train_ratio: float) -> TTest | None:
     """Corrected resampled t test of the same difference over runs (Nadeau and Bengio 2003), which rejects more rarely.
 
-    test_train_ratio: test questions over training questions of one run. The runs' variance is multiplied by 1 / runs +
-    this, because runs share training questions. None for a single run, or if all have the same difference.
+    test_train_ratio: test questions over training questions of one run. Runs share training questions, so their
+    variance is multiplied by (1 / runs + the ratio). None for a single run, or if all have the same difference.
     """
     differences = first.accuracies - second.accuracies  # a variant without seeds has one run for all seeds
     differences = differences.reshape(*differences.shape[:-2], -1)

@@ -134,8 +134,8 @@ LIKE = {"question": "is risk lower in patients", "context": HALVES[0]}
         ("context", HALVES[0] * 3, "the abstract has"),
         ("context", "methods", "the abstract has 1 tokens"),
         ("context", " ".join(["xqzv"] * 4), "5.00 tokens per word, and in training it had 2.00 at most"),
-        ("context", " ".join("%" * 10), "50% of the abstract's tokens are in no other question"),
-        ("question", " ".join("\u75bc\u75db\u8f83\u8f7b"), "50% of the question's tokens are in no other question"),
+        ("context", " ".join("%" * 10), "50% of the abstract's tokens are in no training question"),
+        ("question", " ".join("\u75bc\u75db\u8f83\u8f7b"), "50% of the question's tokens are in no training question"),
     ],
 )
 def test_a_question_unlike_all_training_questions_is_told_from_them(part, text, words):
