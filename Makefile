@@ -63,7 +63,7 @@ check: $(SETUP) ## Check the style and run the quick unit tests
 test: $(SETUP) ## Check the style and run all tests except the drill and the long ones
 	ruff check .
 	ruff format --check .
-	pytest --numprocesses auto --dist loadfile --durations 15 -m "not drill"
+	pytest --numprocesses auto --dist loadfile --no-loadscope-reorder --durations 15 -m "not drill"
 
 drill: $(SETUP) ## Inject every known fault, through the real commands; 15 minutes on two cores
 	pytest --numprocesses auto --dist loadfile tests/faults

@@ -94,7 +94,7 @@ WRONG = [
     ("data.sha256", "8B" * 32, f"data.sha256: '{'8B' * 32}' is not allowed: must be 64 hexadecimal digits"),
     ("split.train", 0.9, "split: train + val + test must be 1, not 1.1"),
     ("split.folds", [0, 1], "split: folds: fold 1 does not exist; protocol random has 0 to 0"),
-    ("model.revision", "main", "model.revision: 'main' is not allowed: must be a commit of the Hub"),
+    ("model.revision", "main", "model.revision: 'main' is not allowed: must be null, a commit of the Hub"),
     ("template.text", "{question}", "template.text: '{question}' is not allowed: must contain {context}"),
     ("template.text", "{question} ({context}) {instruction}", "is not allowed: must have white space around {con"),
     ("template.instruction", "yes or no?", "template.instruction: 'yes or no?' is not allowed: must contain {lab"),

@@ -103,7 +103,7 @@ QUOTE = b'1,is risk lower,"never closed\n'
 BAD = {
     b"": "its columns are: none",
     b"\n \n": "its columns are: ",
-    HEADER: "no rows",
+    HEADER: "has only its first line",
     b"question,text\n1,2\n": "its columns are: question, text",
     b"question,abstract,context\n1,2,3\n": "must name one column question and one column abstract",
     b"question,Question ,abstract\n1,2,3\n": "must name one column question and one column abstract",

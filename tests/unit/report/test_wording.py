@@ -69,10 +69,10 @@ def test_every_method_has_its_description():
     ("tuned", "protocol", "says"),
     [
         ({}, "random", "does not record a search"),
-        ({"prompt": None, "prefix": 9}, "random", "prompt unknown (by hand) and prefix 9; judged on validation"),
+        ({"prompt": None, "prefix": 9}, "random", "prompt (by hand) and prefix 9; judged on validation"),
         ({"prefix": 9}, "random", "no test question had a part in the choice"),
         ({"prefix": 9}, "official", "another split than this one: test questions may have had a part"),
-        ({"prefix": 9}, "cross_validation", "test questions of another fold"),
+        ({"prefix": 9}, "cross_validation", "other folds' test questions"),
     ],
 )
 def test_the_report_says_what_was_tuned_and_whether_test_questions_had_a_part_in_it(tuned, protocol, says):
