@@ -1,8 +1,8 @@
 """Prepare the clone of this repository in which an experiment runs, and record a DVC experiment from it.
 
 The clone gets three kinds of files: those that git tracks, as they are in the workspace; the experiment's own files in
-experiments/; and dvc.lock and the pipeline's results in metrics/. It does not get any other file: whatever is in it is
-committed, and the rest may be private.
+experiments/; and dvc.lock and the pipeline's results in metrics/. It does not get other files: they may be private, and
+all files in the clone are committed.
 """
 
 from __future__ import annotations
@@ -127,7 +127,7 @@ def share_cache(folder: Path) -> None:
 
 
 def record(folder: Path, name: str, stages: Sequence[str] = ()) -> None:
-    """Save the clone as the DVC experiment `name` of its HEAD in this repository, in place of an older one.
+    """Save the clone in this repository as the DVC experiment `name`, based on its HEAD; it replaces an older one.
 
     stages: the stages that have run; empty for all.
     """

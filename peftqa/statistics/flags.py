@@ -121,7 +121,7 @@ def design_flags(seeds: int | None, folds: int, protocol: str) -> Iterator[dict]
         text = (
             "Each adapter was trained with one seed, so the tests are about the methods with this seed. As tests of "
             "the methods in general, they find a false difference in 8 to 13% of cases instead of 5% if a tenth of the "
-            "variance between runs is due to the seed. Against the majority label it is about 7% in any case."
+            "variance between runs is due to the seed. Against the majority label it can be 7% even without that."
         )
         yield flag("level", text)
     few = [f"{seeds} seeds"] if seeds == 2 else []
