@@ -160,7 +160,7 @@ def claim_clone(folder: Path, overrides: dict[str, object], files: list[Path]) -
     if not (clone / CHECKPOINTS).exists():
         # All workers share a folder, so that each can continue what another has begun.
         (clone / CHECKPOINTS).symlink_to(Path("..", "checkpoints"))
-    # Of what DVC prints, its errors and the stages' progress bars remain: they go to standard error.
+    # DVC's standard output is hidden; its errors and the progress bars show, on standard error.
     run_python(*REPRO, "split", "fetch_model", folder=clone)
     return worker, clone, held
 
@@ -206,8 +206,8 @@ def put_back(study: Study, folder: Path, worker: int) -> None:
 def train(clone: Path, adapter: str, search: Search, name: str) -> tuple[float, float | None]:
     """Train with the clone's parameters and record that as the experiment `name`; returns its score and best epoch.
 
-    The score is the validation log loss at the best epoch, or infinite if a run diverged; both are means over the runs.
-    Raises UserError if a training failed in another way.
+    The score is the validation log loss at the best epoch (infinite if a run diverged). Score and epoch are means over
+    the runs. Raises UserError if a training failed in another way.
     """
     runs = list(product(search.folds, search.seeds))
     stages = [f"train@{adapter}-{fold}-{seed}" for fold, seed in runs]
@@ -215,7 +215,7 @@ def train(clone: Path, adapter: str, search: Search, name: str) -> tuple[float, 
     diverged = result.returncode != 0 and DIVERGED in result.stdout
     if result.returncode and not diverged:
         raise UserError(f"trial {name} failed; what it printed:\n{result.stdout}")
-    # The metrics of this commit belong to other settings. A trial has one number, which no test question decides.
+    # The metrics of this commit belong to other settings. A trial has one number, computed on validation only.
     for file in (clone / workspace.METRICS).glob("*"):
         file.unlink()
     score, epoch = float("inf"), None
@@ -223,7 +223,7 @@ def train(clone: Path, adapter: str, search: Search, name: str) -> tuple[float, 
         best = [training_summary(adapter, run, clone)["best"] for run in runs]
         score, epoch = (mean(figures[key] for figures in best) for key in ("val_log_loss", "epoch"))
         write_json(clone / workspace.METRICS / f"{adapter}.json", {"val_log_loss": round(score, 6)})
-    # DVC fails on a file that is only in git's index, as results of the trial before are.
+    # DVC fails on files that are only in git's index, such as the last trial's results.
     git("add", "--update", cwd=clone)
     # A training that diverged has only its settings to save.
     record(clone, name, ["split"] if diverged else stages)

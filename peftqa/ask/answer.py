@@ -38,7 +38,7 @@ class Answer(NamedTuple):
 
 
 class Answerer:
-    """An adapter on its frozen model, or with `untrained` that model alone, asked as the adapter was in training.
+    """An adapter on its frozen model, or (`untrained`) that model alone, with the prompt used in training.
 
     folder: as `find_adapter` finds it; base: as `find_base` takes it.
     coverage: the share of validation answers that were sure enough. Raises UserError if a file is missing or wrong.

@@ -145,7 +145,7 @@ def accuracy_at_coverage(
 ) -> float:
     """Accuracy on the most confident `coverage` (0 < coverage <= 1) of the rows, rounded up to whole rows.
 
-    Answers of equal confidence at the cut count with their mean accuracy.
+    Ties in confidence at the cut enter with their mean accuracy.
     """
     _, kept, right = answers_by_confidence(probabilities, truth, labels)
     # Floating point can give 72.00000000000001 for 0.8 * 90, which must not be rounded up to 73 rows.

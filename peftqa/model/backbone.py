@@ -67,7 +67,7 @@ def load_backbone(folder: Path, settings: ModelSettings) -> PreTrainedModel:
     device = choose_device()
     if device.type == "cuda":
         prepare_gpu()
-    # The fused attention lacks dropout, and training and answers should be computed alike.
+    # Fused attention lacks dropout, and a model trained with sdpa should also answer with sdpa.
     attention = "fused" if settings.fast and not settings.dropout else "sdpa"
     if settings.fast:
         from peftqa.model.fast.t5 import patch_t5

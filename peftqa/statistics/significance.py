@@ -4,9 +4,9 @@ The tests are about the expected accuracy of one training of a method under the 
 on the test questions of its fold. docs/protocol.md declares `primary_test`, which is one rule for every design, and
 benchmarks/simulation.py measures its error rates. The squared standard error has these parts:
 
-    V_Q   (variance of the questions' differences, each a mean over all runs) / number of questions
+    V_Q   (variance over questions of each question's mean difference) / number of questions
     V_S   for each variant with several seeds: (variance of its seeds' accuracies) / number of seeds
-    V_F   (variance of the folds' differences, each a mean over all seeds) / number of folds
+    V_F   (variance over folds of each fold's mean difference) / number of folds
 """
 
 from __future__ import annotations

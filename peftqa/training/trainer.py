@@ -125,7 +125,7 @@ def patience_is_over(epochs: Sequence[dict], patience: int | None) -> bool:
 
 
 def last_complete_checkpoint(folder: Path, title: str = "training") -> str | None:
-    """The newest checkpoint in `folder` that training can go on from, or None. A line says which newer ones cannot."""
+    """The newest checkpoint in `folder` that training can go on from, or None. It prints the ones that it skipped."""
     found = [path for path in folder.glob("checkpoint-*") if path.name.split("-")[1].isdigit()]
     for checkpoint in sorted(found, key=lambda path: int(path.name.split("-")[1]), reverse=True):
         try:
