@@ -127,7 +127,7 @@ def share_cache(folder: Path) -> None:
 
 
 def record(folder: Path, name: str, stages: Sequence[str] = ()) -> None:
-    """Save the clone in this repository as the DVC experiment `name`, based on its HEAD; it replaces an older one.
+    """Save the clone as this repository's DVC experiment `name`, based on the clone's HEAD; an older one is replaced.
 
     stages: the stages that have run; empty for all.
     """

@@ -7,10 +7,10 @@ all attention of T5, mT5, UMT5 and models built like them. Importing it register
     config = KVPrefixConfig(num_virtual_tokens=5, task_type="SEQ_2_SEQ_LM")
     model = get_peft_model(t5, config)
 
-A `KVPrefixAttention` wraps each attention module and gives it the prefix as one more keyword argument. The module hands
-unknown keywords to its attention function, which this project registers with transformers, and which puts the prefix
-in front of keys and values. By then the projections, the position bias and the key-value cache are done. So no model's
-forward pass is copied here, and the cache never has a prefix.
+A `KVPrefixAttention` wraps each attention module and gives it the prefix as one more keyword argument. The wrapped
+module hands unknown keywords to its attention function. This project registers one that puts the prefix in front of
+keys and values. By then the projections, the position bias and the key-value cache are done. So no model's forward pass
+is copied here, and the cache never has a prefix.
 """
 
 import math

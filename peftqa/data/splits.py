@@ -47,7 +47,7 @@ def split_cross_validation(table: pd.DataFrame, seed: int) -> list[dict[str, pd.
 
 
 def split_official(table: pd.DataFrame, test_ids: Collection[str], seed: int) -> list[dict[str, pd.DataFrame]]:
-    """PubMedQA's own protocol: ten folds that all test on the official test records, as far as `clean` left them.
+    """PubMedQA's own protocol: ten folds that all test on the official test records that `clean` kept.
 
     The other records are ten stratified parts: fold F validates on part F and trains on the rest. Raises UserError if a
     part would not have every label.

@@ -67,7 +67,7 @@ def load_backbone(folder: Path, settings: ModelSettings) -> PreTrainedModel:
     device = choose_device()
     if device.type == "cuda":
         prepare_gpu()
-    # Fused attention lacks dropout, and a model trained with sdpa should also answer with sdpa.
+    # Fused attention lacks dropout. With dropout, sdpa is used: in training, and so for answers too.
     attention = "fused" if settings.fast and not settings.dropout else "sdpa"
     if settings.fast:
         from peftqa.model.fast.t5 import patch_t5

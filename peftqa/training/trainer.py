@@ -50,7 +50,7 @@ class AdapterTrainer(Trainer):
 class EpochReport(TrainerCallback):
     """Shows a progress bar (in a terminal) and a line per epoch, and counts the parameters that get a gradient.
 
-    A tensor counts as a whole if its gradient has a nonzero element in at least one step of the epoch.
+    All elements of a tensor count if any has a nonzero gradient in at least one step of the epoch.
     Training ends at a NaN or infinity, and when patience is over. In a resumed training, transformers'
     EarlyStoppingCallback would start to count again.
     """
