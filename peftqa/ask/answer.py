@@ -94,8 +94,8 @@ class Answerer:
         if prompt.unlike:
             return f"no, ask a person: it is unlike all training questions ({prompt.unlike})"
         verdict, confidence = "yes" if answer.sure else "no, ask a person", max(answer.probabilities.values())
-        surest = f"the surest {100 * self.coverage:g}% of the adapter's answers on validation"
-        return f"{verdict}: its confidence is {confidence:.3f}, and {surest} had {self.threshold:.3f} or more"
+        share = f"{100 * self.coverage:g}% of the adapter's answers on validation"
+        return f"{verdict}: its confidence is {confidence:.3f}, and {share} reached {self.threshold:.3f}"
 
     def what_was_cut(self, prompt: Prompt) -> str:
         """How much of the abstract the model could not read."""
