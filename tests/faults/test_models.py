@@ -57,7 +57,7 @@ def weights_as_pickle(folder):
 
 
 FAULTS = {
-    "weights as a pickle": (weights_as_pickle, "lacks model.safetensors or model.safetensors.index.json"),
+    "weights as a pickle": (weights_as_pickle, "lacks model.safetensors;"),
     "a broken tokenizer": (lambda f: cut(f / "tokenizer.json"), "broken JSON file"),
 }
 
