@@ -68,7 +68,7 @@ test: $(SETUP) ## Check the style and run all tests except the drill and the lon
 drill: $(SETUP) ## Inject every known fault, through the real commands; 15 minutes on two cores
 	pytest --numprocesses auto --dist loadfile tests/faults
 
-nightly: $(SETUP) ## The long tests: a study of ten folds, a batch system
+nightly: $(SETUP) ## The long tests: a study of ten folds, searches, a batch system
 	pytest tests/long
 
 lock: $(SETUP) ## Renew requirements.lock: the hashes of all pins in requirements.txt but torch

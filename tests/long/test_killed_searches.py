@@ -7,7 +7,7 @@ import signal
 from ruamel.yaml import YAML
 
 from tests.faults.drill import wait_for
-from tests.pipeline.test_tune import TUNE, kill, recorded, trials, write_space
+from tests.long.test_tune import TUNE, kill, recorded, trials, write_space
 
 
 def test_no_trial_is_lost_or_run_twice_and_one_process_finishes_what_a_killed_one_began(study_clone):
