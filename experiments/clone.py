@@ -25,7 +25,7 @@ from peftqa.errors import UserError, one_line
 from stages import workspace
 
 CACHE = Path(".dvc/cache")
-# A second index of git. It has the clone's files that were copied from this workspace; others are not touched.
+# A second index of git. It lists the clone's files copied from this workspace; only these get updated.
 COPIED = {"GIT_INDEX_FILE": ".git/copied-files"}
 
 

@@ -67,7 +67,7 @@ def load_backbone(folder: Path, settings: ModelSettings) -> PreTrainedModel:
     device = choose_device()
     if device.type == "cuda":
         prepare_gpu()
-    # Fused attention lacks dropout. With dropout, sdpa is used: in training, and so for answers too.
+    # Fused attention lacks dropout. With dropout, training needs sdpa, so answers use it too.
     attention = "fused" if settings.fast and not settings.dropout else "sdpa"
     if settings.fast:
         from peftqa.model.fast.t5 import patch_t5

@@ -50,9 +50,9 @@ class AdapterTrainer(Trainer):
 class EpochReport(TrainerCallback):
     """Shows a progress bar (in a terminal) and a line per epoch, and counts the parameters that get a gradient.
 
-    All elements of a tensor count if any has a nonzero gradient in at least one step of the epoch.
-    Training ends at a NaN or infinity, and when patience is over. In a resumed training, transformers'
-    EarlyStoppingCallback would start to count again.
+    All elements of a tensor count if any has a nonzero gradient in at least one step of the epoch. Training ends at a
+    NaN or infinity, and when patience is over. transformers' EarlyStoppingCallback is not used: it would count anew
+    after a resume.
     """
 
     def __init__(self, on_epoch: Callable[[], None], title: str, learning_rate: float, patience: int | None) -> None:
